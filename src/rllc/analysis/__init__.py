@@ -1,0 +1,1 @@
+"""Curves, stages, clusters, head types and comparisons. Numpy in, frozen results out; no torch, no disk."""

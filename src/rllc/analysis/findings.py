@@ -1,0 +1,136 @@
+"""What an analysis reads and what it finds: arrays with explicit axes and frozen results.
+
+Axes: P parts, S checkpoints (steps), N data sets, H heads, M clusters, Y head types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """LLC estimates of parts over checkpoints on one kind of data (nats-free: λ̂ of METHOD 1).
+
+    `llc` and `stderr` are NaN where no estimate exists; `outcome` says why: an Outcome's value, or "" where nothing was planned.
+    """
+
+    data: str
+    parts: tuple[str, ...]  # P
+    steps: NDArray[np.int64]  # [S]
+    llc: Floats  # [P, S]
+    stderr: Floats  # [P, S]
+    ci_low: Floats  # [P, S]
+    ci_high: Floats  # [P, S]
+    outcome: NDArray[np.str_]  # [P, S]
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Attention scores of heads over checkpoints and losses of the model (METHOD 6)."""
+
+    heads: tuple[str, ...]  # H
+    steps: NDArray[np.int64]  # [S]
+    scores: dict[str, Floats]  # "previous_token", "current_token", "prefix_matching": each [H, S], attention in 0..1
+    data: tuple[str, ...]  # N
+    losses: Floats  # [N, S] nats per token, held-out
+    icl: Floats  # [S] in-context-learning score, nats per token (negative = later positions are easier)
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Attention patterns of every head on a few snippets at a few checkpoints, for looking at."""
+
+    heads: tuple[str, ...]  # H
+    steps: NDArray[np.int64]  # [S]
+    snippets: tuple[str, ...]  # names, e.g. "code 1", "echo"
+    tokens: tuple[tuple[str, ...], ...]  # per snippet, one printable string a token (untrusted text: escape it)
+    weights: tuple[NDArray[np.uint8], ...]  # per snippet [S, H, T, T], attention × 255, row = query
+
+
+@dataclass(frozen=True)
+class HeadTypes:
+    """Type of each head from its behaviour: "previous-token", "current-token", "induction" or "other"."""
+
+    heads: tuple[str, ...]
+    types: tuple[str, ...]
+    score: Floats  # [H] the deciding score, attention in 0..1
+    step: int  # checkpoint that decided
+    thresholds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Heads grouped by the shape of their curves.
+
+    `stability` is the mean adjusted Rand index between this clustering and those of curves resampled within their errors.
+    """
+
+    method: str  # "kmeans" or "hierarchical"
+    scope: str  # which heads: "all", "layer 0", "layer 1", …
+    preprocessing: str  # "raw", "standardised", …
+    heads: tuple[str, ...]  # H, those that had complete curves
+    labels: NDArray[np.int64]  # [H], 0..M-1, ordered by final value
+    n_clusters: int
+    silhouette: float
+    stability: float
+    stability_interval: tuple[float, float]
+    linkage: Floats | None = None  # [H-1, 4] scipy's convention, hierarchical only
+    left_out: tuple[str, ...] = ()  # heads without a complete curve
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Clusters against head types."""
+
+    method: str
+    scope: str
+    adjusted_rand: float  # NaN where undefined (one type and one cluster)
+    confusion: NDArray[np.int64]  # [Y, M]
+    types: tuple[str, ...]  # Y
+    chance_interval: tuple[float, float]  # 5..95 % of the index under permuted labels
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Boundaries of developmental stages: zeros of dλ̂/d log t of the smoothed full-model LLC (METHOD 5)."""
+
+    curve: Curves
+    smooth_steps: Floats  # fine grid of steps
+    smooth_llc: Floats  # on that grid
+    boundaries: Floats  # steps
+    intervals: Floats  # [n, 2] steps: 5..95 % over resamples of the curve within its errors
+    found_in: Floats  # [n] share of resamples that hold a boundary nearby
+
+
+@dataclass(frozen=True)
+class Specialisation:
+    """How far the final wdrLLC of a head on one kind of data departs from the reference data, with its error."""
+
+    heads: tuple[str, ...]
+    data: str
+    reference: str
+    difference: Floats  # [H]
+    stderr: Floats  # [H]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that the page shows beside the run's own description."""
+
+    curves: dict[str, Curves]  # by data name; heads only
+    full: dict[str, Curves]  # by data name; the full model (and other parts)
+    behaviour: Behaviour
+    patterns: Patterns | None
+    types: HeadTypes
+    clusterings: tuple[Clustering, ...]
+    agreements: tuple[Agreement, ...]
+    stages: Stages | None
+    specialisation: tuple[Specialisation, ...]
+    planted_share: float = 0.0  # share of planted text in the training mixture
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,1 @@
+"""What heads do: attention scores and loss scores. No samplers here."""

@@ -1,0 +1,148 @@
+"""Names of what is measured: heads, parts of the weights, data, cells. Frozen, hashable, printable, parseable."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rllc.core.errors import RllcError
+
+HEAD_PIECES = ("Q", "K", "V", "O")
+_HEAD = re.compile(r"^(?:(\d+):(\d+)|[Ll](\d+)[Hh](\d+))$")
+_HEAD_PIECE = re.compile(r"^(.+)\.([QKVO])$")
+_LAYER = re.compile(r"^(\d+)\.(attn|mlp)$")
+_WHOLE = ("embed", "unembed", "full")
+
+
+@dataclass(frozen=True, order=True)
+class Head:
+    """One attention head, counted from zero.
+
+    >>> str(Head.parse("L1H6"))
+    '1:6'
+    """
+
+    layer: int
+    index: int
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """Read "1:6", "L1H6" or "l1h6". Raises RllcError for anything else."""
+        match = _HEAD.match(text.strip())
+        if not match:
+            raise RllcError(f"{text!r} does not name an attention head.", 'Write layer:head, such as "1:6", or "L1H6".')
+        a, b, c, d = match.groups()
+        return cls(int(a or c or 0), int(b or d or 0))
+
+    def __str__(self) -> str:
+        return f"{self.layer}:{self.index}"
+
+
+@dataclass(frozen=True, order=True)
+class Atom:
+    """One indivisible part. `kind` is head, attn, mlp, embed, unembed, full or tensor.
+
+    `piece` is one of Q, K, V, O for a slice of a head and empty otherwise; `tensor` names a tensor for kind "tensor".
+    """
+
+    kind: str
+    layer: int = -1
+    head: int = -1
+    piece: str = ""
+    tensor: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "head":
+            return f"{self.layer}:{self.head}" + (f".{self.piece}" if self.piece else "")
+        if self.kind in ("attn", "mlp"):
+            return f"{self.layer}.{self.kind}"
+        return f"={self.tensor}" if self.kind == "tensor" else self.kind
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """A part of the weights: one atom or a union of them, in canonical order without repetition.
+
+    Grammar: `1:6` a head, `1:6.Q` a head's query (also K, V, O), `1.attn`, `1.mlp`, `embed`, `unembed`, `full`,
+    `=blocks.0.attn.W_Q` any tensor by name, and `a+b` the union.
+
+    >>> str(Part.parse("1:6 + L0H1"))
+    '0:1+1:6'
+    """
+
+    atoms: tuple[Atom, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Read a part expression. Raises RllcError where it is none."""
+        return cls(tuple(sorted({_parse_atom(piece.strip(), text) for piece in text.split("+")})))
+
+    @classmethod
+    def of_head(cls, layer: int, index: int) -> Part:
+        """The part that is one whole head."""
+        return cls((Atom("head", layer, index),))
+
+    @property
+    def head(self) -> Head | None:
+        """The head, where the part is exactly one whole head."""
+        atom = self.atoms[0]
+        if len(self.atoms) == 1 and atom.kind == "head" and not atom.piece:
+            return Head(atom.layer, atom.head)
+        return None
+
+    def __str__(self) -> str:
+        return "+".join(str(atom) for atom in self.atoms)
+
+
+def _parse_atom(text: str, whole: str) -> Atom:
+    if text in _WHOLE:
+        return Atom(text)
+    if text.startswith("=") and re.fullmatch(r"=[A-Za-z_][\w.]*", text):
+        return Atom("tensor", tensor=text[1:])
+    if match := _LAYER.match(text):
+        return Atom(match[2], int(match[1]))
+    piece = ""
+    if match := _HEAD_PIECE.match(text):
+        text, piece = match[1], match[2]
+    if _HEAD.match(text):
+        head = Head.parse(text)
+        return Atom("head", head.layer, head.index, piece)
+    raise RllcError(
+        f"{whole!r} is not a part of a model.",
+        "Write a head 1:6, a piece of it 1:6.Q, 1.attn, 1.mlp, embed, unembed, full, =tensor.name, or a union a+b.",
+    )
+
+
+@dataclass(frozen=True, order=True)
+class DataKey:
+    """Which data: a domain or mixture of the experiment by name, and the split it is drawn from."""
+
+    name: str
+    split: str = "train"
+
+    def __str__(self) -> str:
+        return self.name if self.split == "train" else f"{self.name}/{self.split}"
+
+    @classmethod
+    def parse(cls, text: str) -> DataKey:
+        """Read "code" or "code/heldout".
+
+        >>> DataKey.parse("code/heldout").split
+        'heldout'
+        """
+        name, _, split = text.partition("/")
+        if not re.fullmatch(r"[\w.-]+", name) or split not in ("", "train", "heldout"):
+            raise RllcError(f"{text!r} does not name data.", 'Write a domain or mixture, such as "code" or "code/heldout".')
+        return cls(name, split or "train")
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """The unit of record: one part, at one checkpoint, on one kind of data. Sampler and seed belong to the run's key."""
+
+    step: int
+    data: DataKey
+    part: Part
+
+    def __str__(self) -> str:
+        return f"step {self.step}, {self.data}, {self.part}"

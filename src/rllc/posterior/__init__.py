@@ -1,0 +1,1 @@
+"""Sampling around a checkpoint: protocol, samplers, chains, estimate, diagnostics. No transformers here."""

@@ -1,0 +1,1 @@
+"""The content-addressed store and the labelled table. No torch here."""
