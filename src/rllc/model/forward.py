@@ -1,0 +1,195 @@
+"""The transformer as pure functions over named tensors.
+
+Every function carries a leading axis C of variants: an activation is [C, B, T, D] with C = 1 as long as nothing before it differs, and any
+weight may hold the axis too. So the loss of one model, of a batch of variants and of a resumed prefix are the same few lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from rllc.model.cross_entropy import variant_losses
+from rllc.model.shape import ModelShape
+
+Params = dict[str, Tensor]
+
+
+@dataclass
+class Capture:
+    """What a caller wants to look at; filled by `run_blocks`.
+
+    `attention` holds one [C, B, H, T, T] tensor a layer, row = query.
+    """
+
+    attention: list[Tensor] = field(default_factory=list)
+
+
+def _batched(weight: Tensor, ndim: int) -> bool:
+    return weight.ndim == ndim + 1
+
+
+def _per_variant(vector: Tensor, ndim: int) -> Tensor:
+    """A bias or norm weight shaped to act on [C, B, T, ...]."""
+    return vector[:, None, None] if _batched(vector, ndim) else vector
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """[C, B, T, D] times [D, N] or [C, D, N] gives [C, B, T, N]."""
+    if not _batched(weight, 2):
+        return x @ weight
+    c, b, t, d = x.shape
+    return torch.matmul(x.reshape(c, b * t, d), weight).view(-1, b, t, weight.shape[-1])
+
+
+def norm(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """LayerNorm or RMSNorm of [C, B, T, D]."""
+    weight, bias = params[name + ".w"], params.get(name + ".b")
+    d = (shape.d_model,)
+    if shape.norm == "rmsnorm":
+        return F.rms_norm(x, d, eps=shape.norm_eps) * _per_variant(weight, 1)
+    assert bias is not None
+    if not (_batched(weight, 1) or _batched(bias, 1)):
+        return F.layer_norm(x, d, weight, bias, shape.norm_eps)
+    return F.layer_norm(x, d, eps=shape.norm_eps) * _per_variant(weight, 1) + _per_variant(bias, 1)
+
+
+def embed(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+    """Residual stream [C, B, T, D] before the first layer, of tokens [B, T]."""
+    weight = params["embed.W_E"]
+    x = weight[:, tokens] if _batched(weight, 2) else F.embedding(tokens, weight)[None]
+    if shape.positions == "learned":
+        x = x + position_rows(params["pos.W_pos"], tokens.shape[1])
+    return x
+
+
+def position_rows(weight: Tensor, length: int) -> Tensor:
+    """The first `length` learned positions, [T, D] or [C, 1, T, D]."""
+    return weight[:, None, :length] if _batched(weight, 2) else weight[:length]
+
+
+def query_key_input(shape: ModelShape, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """What Q and K read, given what V reads: with shortformer positions the learned ones are added here, after the norm (METHOD 4)."""
+    return x + position_rows(params["pos.W_pos"], x.shape[2]) if shape.positions == "shortformer" else x
+
+
+def rotate(shape: ModelShape, x: Tensor) -> Tensor:
+    """Rotary positions on queries or keys [..., T, K], halves convention; the identity for other kinds of positions."""
+    if shape.positions != "rotary":
+        return x
+    half = shape.d_head // 2
+    steps = torch.arange(half, dtype=torch.float64, device=x.device)
+    angles = torch.arange(x.shape[-2], dtype=torch.float64, device=x.device)[:, None] * 10_000.0 ** (-steps / half)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention over [N, H, T, K]."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """The causal attention pattern [..., T, T] of queries and keys [..., T, K]."""
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+    return scores.masked_fill(future, float("-inf")).softmax(-1)
+
+
+def project_heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """[C, B, T, D] through W [H, D, K] and b [H, K] (each perhaps with the axis C) to [C, B, H, T, K]."""
+    h, d, k = weight.shape[-3:]
+    flat = weight.transpose(-3, -2).reshape(*weight.shape[:-3], d, h * k)
+    out = linear(x, flat) + _per_variant(bias.flatten(-2), 1)
+    return out.view(*out.shape[:3], h, k).transpose(2, 3)
+
+
+def head_outputs(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Tensor, capture: Capture | None = None) -> Tensor:
+    """What each head attends together, before W_O: [C, B, H, T, K], given the normed residual stream."""
+    prefix = f"blocks.{layer}.attn."
+    qk = query_key_input(shape, params, x)
+    q = rotate(shape, project_heads(qk, params[prefix + "W_Q"], params[prefix + "b_Q"]))
+    k = rotate(shape, project_heads(qk, params[prefix + "W_K"], params[prefix + "b_K"]))
+    v = project_heads(x, params[prefix + "W_V"], params[prefix + "b_V"])
+    c = max(q.shape[0], k.shape[0], v.shape[0])
+    q, k, v = (z.expand(c, *z.shape[1:]).reshape(-1, *z.shape[2:]) for z in (q, k, v))
+    if capture is not None:
+        pattern = attention_weights(q, k)
+        capture.attention.append(pattern.unflatten(0, (c, -1)))
+    return attend(q, k, v).unflatten(0, (c, -1))
+
+
+def attention(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Tensor, capture: Capture | None = None) -> Tensor:
+    """The attention layer's contribution to the residual stream, [C, B, T, D]."""
+    prefix = f"blocks.{layer}.attn."
+    z = head_outputs(shape, params, layer, norm(shape, params, f"blocks.{layer}.ln1", x), capture)
+    weight = params[prefix + "W_O"].flatten(-3, -2)
+    return linear(z.transpose(2, 3).flatten(-2), weight) + _per_variant(params[prefix + "b_O"], 1)
+
+
+def mlp(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Tensor) -> Tensor:
+    """The residual stream after the layer's MLP; unchanged in an attention-only model."""
+    if not shape.d_mlp:
+        return x
+    prefix = f"blocks.{layer}.mlp."
+    hidden = linear(norm(shape, params, f"blocks.{layer}.ln2", x), params[prefix + "W_in"]) + _per_variant(params[prefix + "b_in"], 1)
+    return x + linear(F.gelu(hidden), params[prefix + "W_out"]) + _per_variant(params[prefix + "b_out"], 1)
+
+
+def run_blocks(shape: ModelShape, params: Mapping[str, Tensor], x: Tensor, start: int = 0, capture: Capture | None = None) -> Tensor:
+    """The residual stream [C, B, T, D] after the last layer, given that before layer `start`."""
+    for layer in range(start, shape.n_layers):
+        x = mlp(shape, params, layer, x + attention(shape, params, layer, x, capture))
+    return x
+
+
+def unembedding(shape: ModelShape, params: Mapping[str, Tensor]) -> Tensor:
+    """W_U [D, V] or [C, D, V]; the embedding's transpose in a tied model."""
+    return params["embed.W_E"].mT if shape.tied else params["unembed.W_U"]
+
+
+def logits(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor, capture: Capture | None = None) -> Tensor:
+    """Logits [B, T, V] of tokens [B, T] under one model (no axis C in `params`)."""
+    x = norm(shape, params, "ln_final", run_blocks(shape, params, embed(shape, params, tokens), capture=capture))
+    return (linear(x, unembedding(shape, params)) + params["unembed.b_U"])[0]
+
+
+def token_losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+    """Next-token cross-entropy [B, T-1] at every position, in nats."""
+    return F.cross_entropy(logits(shape, params, tokens)[:, :-1].mT, tokens[:, 1:], reduction="none")
+
+
+def read_out(shape: ModelShape, params: Mapping[str, Tensor], x: Tensor, tokens: Tensor) -> Tensor:
+    """Mean loss of each variant [C] in nats per token (float64), from the residual stream [C, B, T, D] after the last layer."""
+    rows = norm(shape, params, "ln_final", x[:, :, :-1]).flatten(1, 2)
+    weight, bias = unembedding(shape, params), params["unembed.b_U"]
+    c = max(rows.shape[0], weight.shape[0] if weight.ndim == 3 else 1, bias.shape[0] if bias.ndim == 2 else 1)
+    return variant_losses(rows.expand(c, -1, -1), weight, bias, tokens[:, 1:].flatten())
+
+
+def losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+    """Mean loss of each variant [C] on tokens [B, T], in nats per token (METHOD 1); C = 1 for one model."""
+    return read_out(shape, params, run_blocks(shape, params, embed(shape, params, tokens)), tokens)
+
+
+def init_params(shape: ModelShape, seed: int, dtype: torch.dtype = torch.float32) -> Params:
+    """A fresh model: normal weights of width 1/√fan-in (0.02 for embeddings and positions), zero biases, unit norms."""
+    generator = torch.Generator().manual_seed(seed)
+    params: Params = {}
+    for name, size in shape.tensors().items():
+        kind = name.rsplit(".", 1)[1]
+        if kind == "w":
+            params[name] = torch.ones(size, dtype=dtype)
+        elif kind.startswith("b"):
+            params[name] = torch.zeros(size, dtype=dtype)
+        else:
+            width = 0.02 if kind in ("W_E", "W_pos") else size[-2] ** -0.5
+            if kind == "W_O":
+                width = (size[0] * size[1]) ** -0.5
+            params[name] = torch.randn(size, generator=generator, dtype=dtype) * width
+    return params
