@@ -16,7 +16,7 @@ from torch import Tensor
 from rllc.core.names import Part
 from rllc.model import forward as fw
 from rllc.model.parts import insert, stack
-from rllc.model.shape import HEAD_TENSORS, ModelShape, Slice, first_layer, slices
+from rllc.model.shape import HEAD_TENSORS, ModelShape, Slice, first_layer, slices, within_one_head
 
 
 class Evaluation(NamedTuple):
@@ -76,10 +76,7 @@ def build_objective(shape: ModelShape, params: Mapping[str, Tensor], parts: tupl
 
 def _head_pieces(shape: ModelShape, part: Part) -> tuple[str, ...] | None:
     """Which tensors of a head the part holds, where it lies within one head."""
-    found = slices(shape, part)
-    if any(s.head is None for s in found) or len({(s.tensor.split(".")[1], s.head) for s in found}) != 1:
-        return None
-    return tuple(s.tensor.rsplit(".", 1)[1] for s in found)
+    return tuple(s.tensor.rsplit(".", 1)[1] for s in slices(shape, part)) if within_one_head(shape, part) else None
 
 
 class HeadObjective:

@@ -134,6 +134,12 @@ def first_layer(shape: ModelShape, part: Part) -> int:
     return min(layers)
 
 
+def within_one_head(shape: ModelShape, part: Part) -> bool:
+    """True where the part is a head or pieces of one, so that it can share a pass with others of its layer."""
+    found = slices(shape, part)
+    return all(s.head is not None for s in found) and len({(s.tensor.split(".")[1], s.head) for s in found}) == 1
+
+
 def _tensor_layer(shape: ModelShape, tensor: str) -> int:
     if tensor.startswith("blocks."):
         return int(tensor.split(".")[1])

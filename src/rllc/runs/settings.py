@@ -1,0 +1,59 @@
+"""Settings of a run: what is sampled where, and on which engine. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rllc.core.errors import RllcError
+from rllc.core.names import DataKey, Part
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """One block of the grid: parts × data × checkpoints.
+
+    Args:
+        parts: part expressions; "heads" stands for every head of the model.
+        data: "mixture" for the training mixture, or domains; "/heldout" behind a name takes the held-out split.
+        checkpoints: steps; empty for every checkpoint.
+    """
+
+    parts: tuple[str, ...] = ("heads",)
+    data: tuple[str, ...] = ("mixture",)
+    checkpoints: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for text in self.parts:
+            if text != "heads":
+                Part.parse(text)
+        for text in self.data:
+            DataKey.parse(text)
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How the grid is computed, never what it is.
+
+    Args:
+        workers: processes that sample side by side; 0 takes one for every core.
+        threads: threads of each worker. More threads change the order of sums, so equal numbers need equal threads.
+        device: "auto" takes a CUDA device where there is one.
+        dtype: of the model and of the sampler's state.
+        chunk: most variants C of a pass; 0 lets the plan choose it from `memory`.
+        memory: budget of one pass in megabytes.
+        training_threads: threads of the training loop; 0 takes one for every core.
+    """
+
+    workers: int = 0
+    threads: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    chunk: int = 0
+    memory: int = 1000
+    training_threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 0), ("threads", 1), ("chunk", 0), ("memory", 1), ("training_threads", 0)):
+            if getattr(self, name) < least:
+                raise RllcError(f"engine.{name} is {getattr(self, name)}, but must be at least {least}.", "Mend the experiment file.")
