@@ -1,0 +1,214 @@
+"""The labelled table, and the only namer of dimensions (ANCHORS, principle 11).
+
+Records of kind "sample" become tidy rows (`frame`) or labelled arrays (`dataset`) with the dimensions `step`, `part` and `data`, and for traces
+`chain` and `draw`. The dimension of parts is never called `head`: that name would hide `Dataset.head`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from rllc.core.errors import RllcError
+from rllc.core.names import Part
+from rllc.core.outcome import Outcome
+from rllc.records.store import Record
+
+Format = Literal["csv", "json", "parquet"]
+
+# column: (kind, unit or meaning); the order is that of the table
+COLUMNS: dict[str, tuple[Literal["text", "count", "number"], str]] = {
+    "run": ("text", "name of the run"),
+    "step": ("count", "training step of the checkpoint"),
+    "part": ("text", "part of the weights that was sampled"),
+    "data": ("text", "data that was sampled on"),
+    "evaluated_on": ("text", "data that the loss was evaluated on"),
+    "sampler": ("text", "sampler"),
+    "step_size": ("number", "step size ε"),
+    "localization": ("number", "localization γ"),
+    "nbeta": ("number", "inverse temperature nβ"),
+    "chains": ("count", "chains"),
+    "draws": ("count", "draws a chain"),
+    "burn_in": ("count", "draws left out at the start"),
+    "estimator": ("text", "estimator and its revision"),
+    "llc": ("number", "paired estimate of the LLC; empty for a refused cell"),
+    "stderr": ("number", "standard error of llc"),
+    "ci_low": ("number", "lower end of the interval of llc"),
+    "ci_high": ("number", "upper end of the interval of llc"),
+    "df": ("number", "degrees of freedom of that interval"),
+    "llc_unpaired": ("number", "estimate with one baseline from other batches"),
+    "tilt": ("number", "term of the gradient in llc"),
+    "tilt_stderr": ("number", "standard error of tilt"),
+    "rhat": ("number", "split R-hat"),
+    "ess": ("number", "effective sample size, draws"),
+    "stein_ratio": ("number", "Stein identity over the restricted dimension"),
+    "stein_expected": ("number", "what stein_ratio is at equilibrium under the prior"),
+    "init_loss": ("number", "loss at the checkpoint, nats per token"),
+    "outcome": ("text", "what became of the cell"),
+    "reason": ("text", "why, as a sentence"),
+    "seconds": ("number", "seconds of computing"),
+    "key": ("text", "digest of the record"),
+}
+DIMS = ("step", "part", "data")
+SETTING = "setting"  # comes first, and only where one cell was measured under several settings
+_ORDER = ("data", "part", "step", "key")
+_SETTINGS = ("evaluated_on", "sampler", "step_size", "localization", "nbeta", "chains", "draws", "burn_in", "estimator", "seed", "dtype", "loss")
+_TRACES: dict[str, tuple[str, ...]] = {
+    "losses": ("chain", "draw"),
+    "baseline": ("draw",),
+    "dot": ("chain", "draw"),
+    "sq_distance": ("chain", "draw"),
+    "sq_gradient": ("chain", "draw"),
+}
+
+
+def frame(records: Iterable[Record], run: str = "") -> pd.DataFrame:
+    """Tidy rows, one a sample record, ordered by data, part and step.
+
+    The columns of `COLUMNS` come first, whatever else the records' meta holds as single values after them. Absent numbers are NaN, absent counts NA,
+    absent texts "". A refused cell has no llc, whatever its record says.
+    """
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        single = {name: value for name, value in record.meta.items() if not isinstance(value, dict | list)}
+        rows.append({**single, "run": run, "key": record.digest})
+    extra = sorted({name for row in rows for name in row} - COLUMNS.keys())
+    columns: dict[str, Any] = {}
+    for name in [*COLUMNS, *extra]:
+        values = [row.get(name) for row in rows]
+        kind = COLUMNS[name][0] if name in COLUMNS else _kind_of(values)
+        columns[name] = _column(values, kind)
+    table = pd.DataFrame(columns)
+    refused = table["outcome"].isin([outcome.value for outcome in Outcome if outcome.refused])
+    table.loc[refused, ["llc", "stderr", "ci_low", "ci_high", "llc_unpaired"]] = np.nan
+    table["step"] = table["step"].astype("int64")
+    ranks = [(data, part_order(part), step, key) for data, part, step, key in zip(*(table[name] for name in _ORDER), strict=True)]
+    return table.iloc[sorted(range(len(ranks)), key=ranks.__getitem__)].reset_index(drop=True)
+
+
+def columns(table: pd.DataFrame) -> dict[str, np.ndarray[Any, Any]]:
+    """The table as plain arrays by column name, which is what `rllc.analysis` reads: float64, int64 (-1 where absent) or text, each [rows]."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for name in table.columns:
+        series = table[name]
+        if pd.api.types.is_integer_dtype(series.dtype):
+            arrays[name] = series.astype("Int64").fillna(-1).to_numpy(dtype=np.int64)
+        elif pd.api.types.is_numeric_dtype(series.dtype):
+            arrays[name] = series.to_numpy(dtype=np.float64, na_value=np.nan)
+        else:
+            arrays[name] = np.array([str(value) for value in series], dtype=np.str_)
+    return arrays
+
+
+def export(table: pd.DataFrame, format: Format) -> bytes:  # noqa: A002
+    """The table as the bytes of a CSV, JSON or Parquet file, every number with all its digits; absent values are empty or null.
+
+    Raises RllcError for another format, and for parquet where pyarrow is not installed.
+    """
+    if format not in get_args(Format):
+        raise RllcError(f"{format!r} is not a format of tables.", f"Choose one of {', '.join(get_args(Format))}.")
+    if format == "csv":
+        return table.to_csv(index=False, lineterminator="\n").encode()
+    if format == "json":
+        rows = [{name: None if pd.isna(value) else value for name, value in row.items()} for row in table.to_dict(orient="records")]
+        return (json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    buffer = io.BytesIO()
+    try:
+        table.to_parquet(buffer, engine="pyarrow", index=False)
+    except ImportError as error:
+        problem = "Writing parquet needs pyarrow, which is not installed."
+        raise RllcError(problem, 'Install it with: pip install "rllc[data]", or choose csv or json.') from error
+    return buffer.getvalue()
+
+
+def dataset(records: Iterable[Record], run: str = "") -> xr.Dataset:
+    """Labelled arrays over (step, part, data): every number, count and text of the table, and the traces with (chain, draw) after them.
+
+    Cells that do not exist are NaN, "" in texts and -1 in counts; traces shorter than the longest end in NaN. A dimension `setting` comes first where
+    some cell was measured under several settings, and names the settings by what differs between them.
+    """
+    kept = list(records)
+    table = frame(kept, run)
+    by_key = {record.digest: record for record in kept}
+    labels = _setting_labels(table)
+    places: dict[str, list[Any]] = {
+        "step": sorted(set(table["step"])),
+        "part": sorted(set(table["part"]), key=part_order),
+        "data": sorted(set(table["data"])),
+    }
+    at = [[places[dim].index(value) for value in table[dim]] for dim in DIMS]
+    dims: tuple[str, ...] = DIMS
+    if labels is not None:
+        dims = (SETTING, *DIMS)
+        places = {SETTING: sorted(set(labels)), **places}
+        at = [[places[SETTING].index(label) for label in labels], *at]
+    index = tuple(np.array(axis, dtype=np.int64) for axis in at)
+    shape = tuple(len(places[dim]) for dim in dims)
+    variables: dict[str, Any] = {}
+    for name, values in columns(table).items():
+        if name in DIMS or name == "run":
+            continue
+        full = np.full(shape, {"f": np.nan, "i": -1}.get(values.dtype.kind, ""), dtype=values.dtype)
+        full[index] = values
+        variables[name] = (dims, full, {"long_name": COLUMNS[name][1]} if name in COLUMNS else {})
+    variables |= _traces([by_key[key] for key in table["key"]], dims, shape, index)
+    coords = {dim: (dim, np.array(values, dtype=np.int64 if dim == "step" else np.str_)) for dim, values in places.items()}
+    return xr.Dataset(variables, coords=coords, attrs={"run": run})
+
+
+def part_order(part: str) -> tuple[bool, Any]:
+    """Sorting key of parts: heads first, by layer and number, then everything else.
+
+    >>> sorted(["full", "1:10", "1:2"], key=part_order)
+    ['1:2', '1:10', 'full']
+    """
+    try:
+        parsed = Part.parse(part)
+    except RllcError:
+        return True, (("~", -1, -1, "", part),)
+    return parsed.head is None, tuple((atom.kind, atom.layer, atom.head, atom.piece, atom.tensor) for atom in parsed.atoms)
+
+
+def _kind_of(values: Sequence[Any]) -> Literal["text", "count", "number"]:
+    present = [value for value in values if value is not None]
+    if present and all(isinstance(value, int) and not isinstance(value, bool) for value in present):
+        return "count"
+    return "number" if present and all(isinstance(value, int | float) for value in present) else "text"
+
+
+def _column(values: Sequence[Any], kind: str) -> Any:
+    if kind == "number":
+        return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+    if kind == "count":
+        return pd.array([pd.NA if value is None else int(value) for value in values], dtype="Int64")
+    return np.array(["" if value is None else str(value) for value in values], dtype=object)
+
+
+def _setting_labels(table: pd.DataFrame) -> list[str] | None:
+    """A label of each row's settings, or None where (step, part, data) alone tells the rows apart."""
+    if not table.duplicated(list(DIMS)).any():
+        return None
+    differing = [name for name in _SETTINGS if name in table.columns and len(set(table[name].astype(str))) > 1]
+    labels = [", ".join(f"{name}={row[name]}" for name in differing) for row in table.to_dict(orient="records")]
+    clashes = table.assign(label=labels).duplicated([*DIMS, "label"], keep=False)
+    return [f"{label} {key[:8]}".strip() if clash else label for label, key, clash in zip(labels, table["key"], clashes, strict=True)]
+
+
+def _traces(records: Sequence[Record], dims: tuple[str, ...], shape: tuple[int, ...], index: tuple[Any, ...]) -> Mapping[str, Any]:
+    variables: dict[str, Any] = {}
+    for name, axes in _TRACES.items():
+        having = [(i, record.arrays[name]) for i, record in enumerate(records) if name in record.arrays]
+        if not having:
+            continue
+        sizes = [max(array.shape[axis] for _, array in having) for axis in range(len(axes))]
+        full = np.full((*shape, *sizes), np.nan)
+        for i, array in having:
+            full[(*(axis[i] for axis in index), *(slice(n) for n in array.shape))] = array
+        variables[name] = ((*dims, *axes), full)
+    return variables

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import rllc.records.compaction as compaction
+from rllc.core.errors import RllcError
+from rllc.records.compaction import compact, open_compacted
+from rllc.records.store import Store
+from rllc.records.table import dataset
+
+
+def fill(store: Store, steps: range, llc: float | None = 1.0, draws: int = 7) -> None:
+    for step in steps:
+        for part in ("0:0", "1:10", "1:2", "full"):
+            rng = np.random.default_rng([step, len(part)])
+            meta: dict[str, Any] = {"step": step, "part": part, "data": "mix", "llc": llc, "chains": 4, "outcome": "ok", "reason": "ü"}
+            store.put("sample", {"step": step, "part": part}, {"losses": rng.normal(size=(4, draws)), "baseline": rng.normal(size=draws)}, meta)
+
+
+def files(path: Path) -> dict[Path, int]:
+    return {found: found.stat().st_mtime_ns for found in path.rglob("*") if found.is_file()}
+
+
+def test_the_compacted_table_is_the_table(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fill(store, range(5))
+    loaded = open_compacted(store, run="demo")
+    xr.testing.assert_identical(loaded.drop_encoding(), dataset(store.records("sample"), run="demo"))
+    assert float(loaded["llc"].sel(step=3, part="1:10", data="mix")) == 1.0
+
+
+def test_compaction_is_idempotent_and_follows_the_records(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fill(store, range(3))
+    first = compact(store)
+    before = files(first)
+    assert compact(store) == first
+    assert files(first) == before
+    fill(store, range(4))
+    second = compact(store)
+    assert second != first
+    assert [path.name for path in (tmp_path / "compacted").iterdir()] == [second.name]
+    assert open_compacted(store).sizes["step"] == 4
+    assert store.kinds() == ["sample"]
+
+
+def test_a_removed_record_leaves_the_table(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fill(store, range(2))
+    compact(store)
+    for path in (tmp_path / "sample").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(RllcError, match="was damaged"):
+        compact(store)
+    assert open_compacted(store).sizes["step"] == 0
+
+
+def test_chunks_that_are_all_nan_are_written(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fill(store, range(2), llc=None)
+    path = compact(store)
+    assert any(found.is_file() for found in (path / "llc" / "c").rglob("*"))
+    assert np.isnan(open_compacted(store)["llc"]).all()
+
+
+def test_a_grid_makes_few_files_however_long_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    for steps in (2, 30):
+        store = Store(tmp_path / str(steps))
+        fill(store, range(steps))
+        counts.append(len(files(compact(store))))
+    assert counts[0] == counts[1]
+    monkeypatch.setattr(compaction, "_CHUNK_BYTES", 4 * 4 * 7 * 8 * 3)  # three checkpoints of traces
+    monkeypatch.setattr(compaction, "_SHARD_BYTES", 4 * 4 * 7 * 8 * 6)
+    store = Store(tmp_path / "small")
+    fill(store, range(20))
+    path = compact(store)
+    assert len(files(path / "losses" / "c")) == 4  # 20 checkpoints, six a shard
+    np.testing.assert_array_equal(open_compacted(store)["losses"], dataset(store.records("sample"))["losses"])
+
+
+def test_a_full_disk_leaves_the_older_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    fill(store, range(2))
+    older = compact(store)
+    fill(store, range(3))
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(xr.Dataset, "to_zarr", full)
+        with pytest.raises(RllcError, match="The disk is full"):
+            compact(store)
+    assert [found.name for found in (tmp_path / "compacted").iterdir()] == [older.name]
+    assert open_compacted(store).sizes["step"] == 3
+
+
+def test_a_second_writer_of_the_same_copy_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    fill(store, range(2))
+    write = compaction._write
+
+    def overtaken(labelled: xr.Dataset, path: Path) -> None:
+        write(labelled, path)
+        target = tmp_path / "compacted" / path.name
+        if not target.exists():
+            write(labelled, target)
+
+    monkeypatch.setattr(compaction, "_write", overtaken)
+    path = compact(store)
+    assert [found.name for found in (tmp_path / "compacted").iterdir()] == [path.name]
+    assert open_compacted(store).sizes["step"] == 2
+
+
+def test_an_empty_store_compacts(tmp_path: Path) -> None:
+    assert dict(open_compacted(Store(tmp_path / "new")).sizes) == {"step": 0, "part": 0, "data": 0}
