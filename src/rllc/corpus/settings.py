@@ -1,0 +1,159 @@
+"""What a corpus is made of: the torch-free settings of this room. Defaults of a study live in its experiment file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from rllc.core.errors import RllcError
+
+Kind = Literal["python", "files", "huggingface", "echo", "brackets", "markov"]
+TEXT_KINDS: tuple[str, ...] = ("python", "files", "huggingface")
+PLANTED_KINDS: tuple[str, ...] = ("echo", "brackets", "markov")
+SMALLEST_VOCABULARY = 257
+"""The 256 bytes and BOS: a byte-level vocabulary cannot be smaller."""
+_LARGEST_TABLE = 10_000_000
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """One place that documents come from: one `[[corpus.sources]]` table of an experiment file.
+
+    Args:
+        kind: `python` (this machine's standard library: domains `code` and `prose`), `files`, `huggingface`,
+            or a planted domain: `echo`, `brackets`, `markov`.
+        domain: name of the domain. Needed for `files` and `huggingface` unless every row names its own; a planted domain is
+            called by its kind where none is given.
+        paths: `files`: files and folders. Text (`.txt .md .rst .py` and other text suffixes), `.jsonl` (plain, `.gz`, `.xz`, `.zst`)
+            and `.parquet`.
+        pattern: `files`: which files of a folder to take, such as `*.md`; empty means every suffix that this room reads.
+        document_characters: `files`: cut longer plain texts at line ends into documents of about this many characters; 0 = one
+            document a file. A corpus of one long file needs this, since whole documents are held out.
+        dataset: `huggingface`: name on the hub, or a folder that `datasets` can load.
+        subset: `huggingface`: configuration of the dataset; empty means its only one.
+        split: `huggingface`: the published split to read. Training and held-out documents are both taken from it.
+        revision: `huggingface`: commit, tag or branch. Fix it: remote text is not read again to see whether it has changed.
+        streaming: `huggingface`: read no more than `max_bytes` of a shuffled stream, instead of downloading the whole and
+            choosing documents by hash.
+        shuffle_buffer: `huggingface`, streaming: rows among which the stream is shuffled; 0 = the order of publication.
+        text_column: name of the text in a row; dots reach into nested fields.
+        domain_column: name of the domain in a row, where there is one; it wins over `domain`. Empty switches it off.
+        max_bytes: most bytes of text that this source gives to a domain; 0 = the corpus's own cap.
+        tokens: planted: how many tokens to generate, BOS included (rounded down to whole documents).
+        document_tokens: planted: tokens of a document, BOS included.
+        segment: `echo`: shortest and longest repeated segment, in tokens; every length between is equally likely.
+        pairs: `brackets`: opening and closing characters, alternating.
+        order: `markov`: how many preceding tokens the next one depends on.
+        states: `markov`: how many different tokens occur.
+        concentration: `markov`: Dirichlet concentration of each row of the table; small = nearly deterministic.
+    """
+
+    kind: Kind
+    domain: str = ""
+    paths: tuple[str, ...] = ()
+    pattern: str = ""
+    document_characters: int = 0
+    dataset: str = ""
+    subset: str = ""
+    split: str = "train"
+    revision: str = ""
+    streaming: bool = True
+    shuffle_buffer: int = 1_000
+    text_column: str = "text"
+    domain_column: str = "domain"
+    max_bytes: int = 0
+    tokens: int = 1_000_000
+    document_tokens: int = 64
+    segment: tuple[int, int] = (8, 24)
+    pairs: str = "()[]{}"
+    order: int = 2
+    states: int = 16
+    concentration: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.kind not in TEXT_KINDS + PLANTED_KINDS:
+            raise RllcError(f"{self.kind!r} is no kind of source.", f"Use one of {', '.join(TEXT_KINDS + PLANTED_KINDS)}.")
+        if self.domain and not re.fullmatch(r"[\w.-]+", self.domain):
+            raise RllcError(f"{self.domain!r} cannot name a domain.", "Use letters, digits, '_', '-' and '.'.")
+        check = {"python": self._check_python, "files": self._check_files, "huggingface": self._check_huggingface}
+        check.get(self.kind, self._check_planted)()
+
+    @property
+    def planted(self) -> bool:
+        """Whether the source is generated with a known structure instead of read."""
+        return self.kind in PLANTED_KINDS
+
+    def _check_python(self) -> None:
+        if self.domain:
+            raise RllcError(
+                f"The source of kind 'python' was given the domain {self.domain!r}, but it names its own two, code and prose.", "Leave `domain` out."
+            )
+
+    def _check_files(self) -> None:
+        if not self.paths:
+            raise RllcError("The source of kind 'files' names no file or folder.", 'Write paths = ["..."] in its table.')
+
+    def _check_huggingface(self) -> None:
+        if not self.dataset:
+            raise RllcError("The source of kind 'huggingface' names no dataset.", 'Write dataset = "owner/name" in its table.')
+
+    def _check_planted(self) -> None:
+        name = self.domain or self.kind
+        if self.document_tokens < 3 or self.tokens < 2 * self.document_tokens:
+            raise RllcError(
+                f"The planted domain {name!r} asks for {self.tokens} tokens in documents of {self.document_tokens}.",
+                "Give documents at least 3 tokens, and at least two documents.",
+            )
+        if self.kind == "echo":
+            low, high = self.segment
+            if not 1 <= low <= high or 2 * high > self.document_tokens - 1:
+                raise RllcError(
+                    f"Segments of {low} to {high} tokens do not all repeat within documents of {self.document_tokens} tokens.",
+                    "Keep 1 <= shortest <= longest <= (document_tokens - 1) / 2.",
+                )
+        elif self.kind == "brackets":
+            if len(self.pairs) < 2 or len(self.pairs) % 2 or len(set(self.pairs)) != len(self.pairs):
+                raise RllcError(f"{self.pairs!r} is not a list of bracket pairs.", 'Write different characters in pairs, such as "()[]{}".')
+        elif self.order < 1 or self.states < 2 or self.concentration <= 0 or self.states ** (self.order + 1) > _LARGEST_TABLE:
+            raise RllcError(
+                f"A Markov table of order {self.order} over {self.states} tokens with concentration {self.concentration:g} cannot be made.",
+                f"Keep order >= 1, states >= 2, concentration > 0 and states ** (order + 1) <= {_LARGEST_TABLE:,}.",
+            )
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """A corpus: its sources, its tokenizer and what is held out.
+
+    Args:
+        sources: where documents come from. Text sources that name the same domain are merged.
+        vocabulary: tokens of the byte-level BPE to train, BOS and the 256 bytes included. Not used with a given `tokenizer`.
+        tokenizer: path of a given `tokenizer.json`; empty means train one on the training documents.
+        bos: name of the given tokenizer's beginning-of-sequence token; empty means look for a usual one.
+        heldout: share of the documents of each domain that is held out, chosen by a hash of seed and text.
+        max_bytes: most bytes of text a domain; documents are chosen in hashed order, so that the cap is an unbiased sample.
+        seed: root of the split, of the sample under the cap, and of planted domains.
+    """
+
+    sources: tuple[SourceSettings, ...]
+    vocabulary: int = 512
+    tokenizer: str = ""
+    bos: str = ""
+    heldout: float = 0.1
+    max_bytes: int = 6_000_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise RllcError("The corpus has no sources.", 'Add a [[corpus.sources]] table, such as kind = "python".')
+        if not self.tokenizer and self.vocabulary < SMALLEST_VOCABULARY:
+            raise RllcError(
+                f"A vocabulary of {self.vocabulary} is too small for byte-level tokens.", f"Use at least {SMALLEST_VOCABULARY}: 256 bytes and BOS."
+            )
+        if not 0 <= self.heldout < 1:
+            raise RllcError(
+                f"heldout is the share of documents held out, but {self.heldout:g} was given.", "Use a number from 0 to below 1, such as 0.1."
+            )
+        if self.max_bytes < 1:
+            raise RllcError(f"max_bytes is {self.max_bytes}, which leaves no text.", "Use a positive number of bytes a domain.")
