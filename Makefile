@@ -1,0 +1,66 @@
+# `make help` lists what there is. Every target that runs something makes .venv first where it is missing.
+PYTHON ?= python3
+OUT ?= runs/demo
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+export PIP_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench docs soak clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-run ## text to report on this machine, into runs/demo (OUT=folder to choose, QUICK=1 for toy size)
+	$(BIN)/rllc demo --out $(OUT) $(if $(QUICK),--quick)
+
+test: $(VENV)/.installed-dev ## every test with line coverage (WORKERS=2 processes, one thread each)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --benchmark-disable --cov --cov-report=term --cov-fail-under=90
+
+check: $(VENV)/.installed-dev ## format, lint, types, import contracts, doctests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+	$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules src
+
+bench: $(VENV)/.installed-dev ## speed of the engine on this machine
+	@if ls benchmarks/*.py >/dev/null 2>&1; then \
+		$(BIN)/python -m pytest benchmarks --benchmark-only -o python_files='bench_*.py test_*.py'; \
+	else echo "There is nothing in benchmarks/ yet."; fi
+
+soak: $(VENV)/.installed-dev ## the long suites: kills, faults, fuzzing
+	@$(ONE_THREAD) $(BIN)/python -m pytest tests -m soak; status=$$?; \
+	if [ $$status -eq 5 ]; then echo "No test carries the soak mark yet."; else exit $$status; fi
+
+docs: $(VENV)/.installed-docs ## this documentation as pages, into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+clean: ## remove caches and built pages; .venv and runs/ stay
+	rm -rf build dist htmlcov docs/_build docs/api/generated .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
+	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is written when its step has ended, so that an interrupted installation is taken up again.
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) was found. Name a Python of 3.11 or later: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("rllc needs Python 3.11 or later, and $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12" % v[:2] if v < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.installed-run: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing rllc into $(VENV): minutes the first time."
+	$(BIN)/python -m pip install --quiet --editable '.[paper]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-run
+	$(BIN)/python -m pip install --quiet --editable '.[data,paper]' --group dev
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-run
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
