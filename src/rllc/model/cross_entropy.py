@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Rows of logits are computed in blocks of about this many numbers: large enough for the matrix product, small enough for the cache.
 # The blocks depend on the batch and the vocabulary alone, so that a variant's loss does not depend on how many others are computed beside it.
@@ -27,7 +28,12 @@ def variant_losses(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
         targets: [N] token ids.
 
     Returns [C] in float64 (the sum over tokens is taken there), differentiable once with respect to x, weight and bias.
+
+    Raises ValueError where gradients of several variants are asked of a weight or bias that they share.
     """
+    for shared in ([weight] if weight.ndim == 2 else []) + ([bias] if bias.ndim == 1 else []):
+        if x.shape[0] > 1 and shared.requires_grad and torch.is_grad_enabled():
+            raise ValueError("a weight or bias shared by several variants cannot hold the gradients of each one's loss; give it the axis C")
     return _FusedCrossEntropy.apply(x, weight, bias, targets)  # pyright: ignore[reportReturnType]
 
 
@@ -39,8 +45,6 @@ class _FusedCrossEntropy(torch.autograd.Function):
         grad_x = torch.empty_like(x) if needs_x else None
         grad_weight = torch.zeros_like(weight) if needs_weight else None
         grad_bias = torch.zeros_like(bias) if needs_bias else None
-        if grad_weight is not None and weight.ndim == 2 and n_variants > 1:
-            raise ValueError("one shared weight cannot hold the gradients of several variants' losses")
         losses = torch.empty(n_variants, dtype=torch.float64, device=x.device)
         rows = block_rows(n_rows, weight.shape[-1])
         index = targets[:, None]
@@ -54,11 +58,10 @@ class _FusedCrossEntropy(torch.autograd.Function):
                 x_block, index_block = x[c, start : start + rows], index[start : start + rows]
                 block = buffer[: x_block.shape[0]]
                 torch.addmm(b, x_block, w, out=block)
-                chosen = block.gather(1, index_block)
-                top = block.amax(1, keepdim=True)
-                block.sub_(top).exp_()
-                norm = block.sum(1, keepdim=True)
-                total += (norm.log().add_(top).sub_(chosen)).sum(dtype=torch.float64)
+                # The target's logit is read after the largest is taken off: an offset common to all logits then costs no precision.
+                chosen = block.sub_(block.amax(1, keepdim=True)).gather(1, index_block)
+                norm = block.exp_().sum(1, keepdim=True)
+                total += norm.log().sub_(chosen).sum(dtype=torch.float64)
                 if grad_x is None and grad_weight is None and grad_bias is None:
                     continue
                 block.div_(norm.mul_(n_rows))
@@ -74,20 +77,15 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return losses
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (grad_losses,) = grad_outputs
-        grad_x, grad_weight, grad_bias = ctx.saved_tensors
 
-        def scaled(gradient: Tensor | None, batched: bool) -> Tensor | None:
+        def scaled(gradient: Tensor | None, ndim: int) -> Tensor | None:
             if gradient is None:
                 return None
-            scale = grad_losses if batched else grad_losses.sum()
-            return gradient * scale.to(gradient.dtype).reshape([-1] + [1] * (gradient.ndim - 1) if batched else [])
+            factors = grad_losses.to(gradient.dtype)
+            return gradient * (factors.reshape([-1] + [1] * ndim) if gradient.ndim > ndim else factors[0])
 
-        n = grad_losses.shape[0]
-        return (
-            scaled(grad_x, True),
-            scaled(grad_weight, grad_weight is not None and grad_weight.ndim == 3),
-            scaled(grad_bias, grad_bias is not None and grad_bias.ndim == 2 and grad_bias.shape[0] == n),
-            None,
-        )
+        grad_x, grad_weight, grad_bias = ctx.saved_tensors
+        return scaled(grad_x, 2), scaled(grad_weight, 2), scaled(grad_bias, 1), None
