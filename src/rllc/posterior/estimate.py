@@ -1,0 +1,109 @@
+"""λ̂ and its error from traces (METHOD 1 and 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
+
+from rllc.posterior.traces import Floats, Traces
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+BATCH_MEANS = 8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A local learning coefficient with its error. Dimensionless: nβ times nats per token."""
+
+    llc: float  # paired
+    stderr: float
+    ci_low: float
+    ci_high: float
+    df: int  # degrees of freedom of the t interval
+    llc_unpaired: float  # for parity with peers; NaN where no separate baseline was taken
+    nbeta: float
+    chains: int
+    draws: int  # per chain
+
+
+def standard_error(series: Float[Floats, "*cells chains draws"]) -> tuple[Float[Floats, "*cells"], NDArray[np.int64]]:
+    """Standard error of the mean over chains and draws, and its degrees of freedom (METHOD 2, Error).
+
+    The larger of two: the batch means of the chain-averaged series, which see autocorrelation and the minibatch noise that
+    all chains share; and the spread of chain means over √chains, which sees chains that never mix. Either alone is too small
+    where the other's cause rules. The randomness covered is that of noise and minibatches, at this checkpoint.
+
+    There are eight batches (fewer below 16 draws), whatever the length: a batch must outlast the autocorrelation, and the t
+    interval with 7 degrees of freedom pays for their small number.
+
+    Args:
+        series: any number per chain and draw: paired losses of a cell, or the difference of two cells' on shared minibatches.
+    """
+    chains, draws = series.shape[-2:]
+    means = series.mean(axis=-2)
+    number = min(BATCH_MEANS, draws // 2)
+    length = draws // number
+    batches = means[..., draws - number * length :].reshape(*means.shape[:-1], number, length).mean(axis=-1)
+    stderr = batches.std(axis=-1, ddof=1) / np.sqrt(number)
+    df = np.full(stderr.shape, number - 1, np.int64)
+    if chains > 1:
+        spread = series.mean(axis=-1).std(axis=-1, ddof=1) / np.sqrt(chains)
+        df = np.where(spread > stderr, chains - 1, df)
+        stderr = np.maximum(stderr, spread)
+    return stderr, df
+
+
+def t_quantile(df: NDArray[np.int64] | int, confidence: float) -> Floats:
+    """How many standard errors a two-sided interval of this confidence reaches.
+
+    >>> round(float(t_quantile(7, 0.90)), 3)
+    1.895
+    """
+    return np.asarray(stdtrit(df, (1 + confidence) / 2), np.float64)
+
+
+def paired(traces: Traces) -> Float[Floats, "P chains draws"]:
+    """`nβ (l_B(w_t) - l_B(w*))` on the same minibatch B, for every kept draw; its mean is λ̂ (METHOD 2, Paired estimate)."""
+    difference = traces.losses - traces.baseline[:, None, :]
+    return traces.settings.nbeta * difference[..., traces.kept]
+
+
+def unpaired(traces: Traces, init_loss: Float[Floats, " P"]) -> Float[Floats, " P"]:
+    """λ̂ as peers take it: losses of w_burn_in … w_{steps-1}, w* among them without burn-in, minus one loss on other minibatches."""
+    losses = traces.losses[..., traces.settings.burn_in : traces.settings.steps]
+    return traces.settings.nbeta * (losses.mean(axis=(-2, -1)) - init_loss)
+
+
+def estimate(traces: Traces, *, confidence: float = 0.90, init_loss: Floats | None = None) -> list[Estimate]:
+    """λ̂ of every part. Whether a cell may have a number at all is `result.assess`'s to say: here a NaN stays one.
+
+    Args:
+        traces: of P parts.
+        confidence: of the two-sided interval.
+        init_loss: [P] mean loss at w* on separate minibatches, for `llc_unpaired`.
+    """
+    series, settings = paired(traces), traces.settings
+    llc = series.mean(axis=(-2, -1))
+    stderr, df = standard_error(series)
+    reach = t_quantile(df, confidence) * stderr
+    parity = np.full_like(llc, np.nan) if init_loss is None else unpaired(traces, init_loss)
+    return [
+        Estimate(
+            llc=float(llc[p]),
+            stderr=float(stderr[p]),
+            ci_low=float(llc[p] - reach[p]),
+            ci_high=float(llc[p] + reach[p]),
+            df=int(df[p]),
+            llc_unpaired=float(parity[p]),
+            nbeta=settings.nbeta,
+            chains=settings.chains,
+            draws=settings.draws,
+        )
+        for p in range(traces.parts)
+    ]
