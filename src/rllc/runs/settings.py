@@ -32,6 +32,23 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
+class SamplingSettings:
+    """The minibatches that sampling uses; the sampler's own settings are its room's.
+
+    Args:
+        batch_size: contexts B of a minibatch.
+        origin_batches: separate minibatches at the checkpoint itself, for the tilt and for the unpaired estimate's baseline (METHOD 2).
+    """
+
+    batch_size: int = 32
+    origin_batches: int = 16
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.origin_batches < 3:
+            raise RllcError("sampling.batch_size must be at least 1 and sampling.origin_batches at least 3.", "Mend the experiment file.")
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     """How the grid is computed, never what it is.
 

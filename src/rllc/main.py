@@ -1,0 +1,203 @@
+"""The command line: parse, call one function, print (ANCHORS, principle 16). Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rllc.core.errors import RllcError
+
+_EXAMPLES = """Examples:
+  rllc demo                                            train a small transformer here and look at its heads
+  rllc plan experiments/demo.toml                      what a run will compute, before it does
+  rllc run experiments/demo.toml --out runs/demo       everything; the same command again goes on where it was
+  rllc status runs/demo                                how far it is
+  rllc table runs/demo --format csv > llc.csv          the numbers
+"""
+
+ExperimentFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="Experiment file (TOML).")]
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR", help="Folder of a run.")]
+Out = Annotated[Path, tyro.conf.arg(help="Folder of the run.")]
+Workers = Annotated[int | None, tyro.conf.arg(help="Sampling processes; otherwise the experiment decides.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"] | None, tyro.conf.arg(help="Device; otherwise the experiment decides.")]
+Quiet = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Say nothing but errors.")]
+
+
+def _stage(last: str, experiment: Path, out: Path, workers: int | None, device: str | None, quiet: bool) -> None:
+    from rllc.runs.pipeline import run_experiment
+
+    run_experiment(experiment.read_text(encoding="utf-8") if experiment.is_file() else _missing(experiment), out, last, workers, device, quiet)
+
+
+def _missing(experiment: Path) -> str:
+    raise RllcError(f"There is no experiment file {experiment}.", "Give the path of a TOML file, such as experiments/demo.toml.")
+
+
+def demo(
+    out: Annotated[Path, tyro.conf.arg(help="Folder of the run.")] = Path("runs/demo"),
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Toy size, under 90 seconds.")] = False,
+    workers: Workers = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a small transformer on this machine's text, sample its heads, write the page.
+
+    Example: rllc demo --out runs/demo
+    """
+    from rllc.runs.experiment import preset
+    from rllc.runs.pipeline import run_experiment
+
+    run_experiment(preset("quick" if quick else "demo"), out, "report", workers, device, quiet)
+
+
+def run(
+    experiment: ExperimentFile,
+    out: Out,
+    engine: Annotated[Literal["local"], tyro.conf.arg(help="Where units are computed.")] = "local",  # noqa: ARG001
+    workers: Workers = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Do everything an experiment file says: corpus, train, sample, measure, analyse, report. Goes on where it was.
+
+    Example: rllc run experiments/demo.toml --out runs/demo
+    """
+    _stage("report", experiment, out, workers, device, quiet)
+
+
+def corpus(experiment: ExperimentFile, out: Out, quiet: Quiet = False) -> None:
+    """Collect the text, train the tokenizer, write the tokens.
+
+    Example: rllc corpus experiments/demo.toml --out runs/demo
+    """
+    _stage("corpus", experiment, out, None, None, quiet)
+
+
+def train(experiment: ExperimentFile, out: Out, device: Device = None, quiet: Quiet = False) -> None:
+    """Train the model and keep its checkpoints (after the corpus, if that is missing).
+
+    Example: rllc train experiments/demo.toml --out runs/demo
+    """
+    _stage("train", experiment, out, None, device, quiet)
+
+
+def plan(experiment: ExperimentFile, workers: Workers = None) -> None:
+    """Print what a run will compute: cells, steps, hours, bytes. Computes nothing.
+
+    Example: rllc plan experiments/demo.toml
+    """
+    from rllc.runs.experiment import load
+    from rllc.runs.overview import describe_plan
+
+    _print(describe_plan(load(experiment), workers))
+
+
+def sample(experiment: ExperimentFile, out: Out, workers: Workers = None, device: Device = None, quiet: Quiet = False) -> None:
+    """Sample every cell that is not recorded yet.
+
+    Example: rllc sample experiments/demo.toml --out runs/demo --workers 2
+    """
+    _stage("sample", experiment, out, workers, device, quiet)
+
+
+def measure(experiment: ExperimentFile, out: Out, device: Device = None, quiet: Quiet = False) -> None:
+    """Measure behaviour at every checkpoint: attention scores, losses, patterns.
+
+    Example: rllc measure experiments/demo.toml --out runs/demo
+    """
+    _stage("measure", experiment, out, None, device, quiet)
+
+
+def analyse(experiment: ExperimentFile, out: Out, quiet: Quiet = False) -> None:
+    """Head types, clusters, stages and specialisation, from what is recorded.
+
+    Example: rllc analyse experiments/demo.toml --out runs/demo
+    """
+    _stage("analyse", experiment, out, None, None, quiet)
+
+
+def report(folder: Folder, quiet: Quiet = False) -> None:
+    """Write the page and the figures again, from what the run folder holds.
+
+    Example: rllc report runs/demo
+    """
+    from rllc.runs.pipeline import report_again
+
+    report_again(folder, quiet)
+
+
+def status(folder: Folder) -> None:
+    """How far a run is: stages, cells by outcome, what was refused and why.
+
+    Example: rllc status runs/demo
+    """
+    from rllc.runs.overview import describe_status
+
+    _print(describe_status(folder))
+
+
+def table(
+    folder: Folder,
+    format: Annotated[Literal["csv", "json", "parquet"], tyro.conf.arg(help="Format of the table.")] = "csv",  # noqa: A002
+) -> None:
+    """Print the tidy table of every recorded cell.
+
+    Example: rllc table runs/demo --format csv > llc.csv
+    """
+    from rllc.runs.overview import export_table
+
+    sys.stdout.buffer.write(export_table(folder, format))
+    sys.stdout.buffer.flush()
+
+
+VERBS = {
+    "demo": demo,
+    "run": run,
+    "corpus": corpus,
+    "train": train,
+    "plan": plan,
+    "sample": sample,
+    "measure": measure,
+    "analyse": analyse,
+    "report": report,
+    "status": status,
+    "table": table,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 2 for a user's mistake, 130 interrupted."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            VERBS,
+            prog="rllc",
+            description=f"Refined local learning coefficients: how the parts of a network develop over training.\n\n{_EXAMPLES}",
+            args=arguments,
+        )
+    except RllcError as error:
+        _print_error(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _print_error("Interrupted. The same command goes on where it was.")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left; leave no complaint at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def _print_error(text: str) -> None:
+    sys.stderr.write(f"rllc: {text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

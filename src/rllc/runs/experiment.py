@@ -1,0 +1,140 @@
+"""The experiment file: one TOML file says everything that a run does. Torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rllc.analysis.settings import AnalysisSettings
+from rllc.behaviour.settings import BehaviourSettings
+from rllc.core import digest
+from rllc.core.errors import RllcError
+from rllc.core.names import DataKey, Part
+from rllc.corpus.settings import CorpusSettings
+from rllc.model.shape import ModelShape, slices
+from rllc.posterior.settings import SamplerSettings
+from rllc.runs.mapping import plain, settings_from
+from rllc.runs.settings import EngineSettings, SampleSettings, SamplingSettings
+from rllc.training.settings import TrainingSettings
+
+MIXTURE = "mixture"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run does, from text to page; each room owns its own settings.
+
+    Args:
+        title: heading of the page.
+        seed: root of every random stream.
+        mixture: share of each domain in the training text, the data called "mixture".
+        sample: blocks of the grid of cells; a cell named twice is sampled once.
+    """
+
+    corpus: CorpusSettings
+    mixture: Mapping[str, float]
+    training: TrainingSettings
+    sampler: SamplerSettings
+    sample: tuple[SampleSettings, ...]
+    model: ModelShape = field(default_factory=ModelShape)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    behaviour: BehaviourSettings = field(default_factory=BehaviourSettings)
+    analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
+    title: str = "How attention heads came to differ"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        steps = set(self.checkpoints())
+        domains = self.domains()
+        for name, weight in self.mixture.items():
+            if not weight > 0:
+                raise RllcError(f"mixture.{name} is {weight}, but a share must be above 0.", "Leave the domain out or give it a share.")
+            if domains is not None and name not in domains:
+                raise RllcError(f"The mixture names {name!r}, but the corpus has {', '.join(domains)}.", "Name a domain of the corpus.")
+        for block in self.sample:
+            for part in self.parts_of(block):
+                slices(self.model, part)
+            for text in block.data:
+                name = DataKey.parse(text).name
+                if name != MIXTURE and domains is not None and name not in domains:
+                    raise RllcError(f"sample.data names {name!r}, but the corpus has {', '.join(domains)}.", 'Name a domain or "mixture".')
+            if missing := sorted(set(block.checkpoints) - steps):
+                raise RllcError(
+                    f"sample.checkpoints names step {missing[0]}, at which training keeps no checkpoint.",
+                    f"It keeps {', '.join(map(str, sorted(steps)))}.",
+                )
+
+    def checkpoints(self) -> tuple[int, ...]:
+        """Steps at which training keeps a checkpoint."""
+        return self.training.checkpoint_steps()
+
+    def domains(self) -> tuple[str, ...] | None:
+        """Names of the corpus' domains, or None where only reading the sources can tell."""
+        names: list[str] = []
+        for source in self.corpus.sources:
+            if source.kind == "python":
+                names += ["code", "prose"]
+            elif source.planted:
+                names.append(source.domain or source.kind)
+            elif source.domain and not source.domain_column:
+                names.append(source.domain)
+            else:
+                return None
+        return tuple(dict.fromkeys(names))
+
+    def parts_of(self, block: SampleSettings) -> tuple[Part, ...]:
+        """The parts that a block names, in its order."""
+        parts: list[Part] = []
+        for text in block.parts:
+            parts += [Part.of_head(h.layer, h.index) for h in self.model.heads()] if text == "heads" else [Part.parse(text)]
+        return tuple(parts)
+
+    def weights_of(self, data: DataKey) -> Mapping[str, float]:
+        """The domains behind a data name, with their shares."""
+        return self.mixture if data.name == MIXTURE else {data.name: 1.0}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The experiment as JSON-able values."""
+        return plain(self)
+
+    def training_key(self) -> str:
+        """Digest of everything that decides the trained weights, apart from the text itself."""
+        return digest.of_json({"mixture": plain(self.mixture), "model": plain(self.model), "training": plain(self.training), "seed": self.seed})
+
+
+def load(path: Path) -> Experiment:
+    """Read an experiment file. Raises RllcError for a missing file, broken TOML, or anything the settings refuse."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RllcError(f"The experiment file {path} could not be read.", "Give the path of a TOML file.") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str = "experiment") -> Experiment:
+    """Read the text of an experiment file; `name` is what errors call it."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RllcError(f"{name} is not valid TOML: {error}.", "Mend the file.") from error
+    model = table.setdefault("model", {})
+    if isinstance(model, dict) and isinstance(table.get("corpus"), dict):
+        # The vocabulary is said once, where the tokenizer is trained.
+        model.setdefault("d_vocab", table["corpus"].get("vocabulary", CorpusSettings.vocabulary))
+    return settings_from(Experiment, table)
+
+
+def preset(name: str) -> str:
+    """The text of an experiment that ships with the package: "demo" or "quick"."""
+    return (resources.files("rllc") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def changed(experiment: Experiment, **changes: Any) -> Experiment:
+    """The experiment with some of its fields replaced."""
+    return dataclasses.replace(experiment, **changes)

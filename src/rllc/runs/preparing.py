@@ -1,0 +1,103 @@
+"""The first two stages: text to tokens, and tokens to a trained model with its checkpoints."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rllc.checkpoints.resume import drop_resume, load_resume, save_resume
+from rllc.checkpoints.store import list_checkpoints, save
+from rllc.core.errors import RllcError
+from rllc.core.files import write_atomic
+from rllc.core.names import DataKey
+from rllc.corpus.batches import Mixture, batch_stream
+from rllc.corpus.build import build_corpus
+from rllc.corpus.tokens import Corpus, open_corpus
+from rllc.runs.experiment import MIXTURE, Experiment
+from rllc.runs.layout import RunFolder
+from rllc.runs.local import cores, set_threads
+from rllc.runs.progress import Reporter, duration
+
+# A killed training goes on from the last multiple of this many steps, or from its last checkpoint.
+RESUME_EVERY = 200
+
+
+def corpus_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
+    """Build the corpus, or find it there; check that the model and every planned data set fit it."""
+    with reporter.stage("Collecting text", 1.0) as bar:
+        corpus = build_corpus(experiment.corpus, folder.corpus, lambda stage, share: bar.note(f"{stage} {100 * share:.0f} %"))
+    check_fit(experiment, corpus)
+    sizes = ", ".join(f"{name} {len(domain.tokens):,}" for name, domain in corpus.domains.items())
+    reporter.line(f"Corpus: {corpus.vocabulary} tokens of vocabulary; tokens by domain: {sizes}.")
+
+
+def check_fit(experiment: Experiment, corpus: Corpus) -> None:
+    """Raises RllcError where vocabulary, mixture, data or context do not fit the corpus."""
+    if corpus.vocabulary != experiment.model.d_vocab:
+        raise RllcError(
+            f"The corpus has a vocabulary of {corpus.vocabulary}, but model.d_vocab is {experiment.model.d_vocab}.",
+            "Leave model.d_vocab out, or give the tokenizer's own size as corpus.vocabulary.",
+        )
+    names = {MIXTURE: experiment.mixture} | {domain: {domain: 1.0} for domain in corpus.domains}
+    for data, split in {(MIXTURE, "train")} | {(name, split) for name, split in _planned_data(experiment)}:
+        if data not in names:
+            raise RllcError(f"sample.data names {data!r}, which the corpus does not have.", f"Its domains are {', '.join(corpus.domains)}.")
+        batch_stream(corpus, Mixture(data, names[data]), split, 1, experiment.model.n_ctx, 0)
+
+
+def _planned_data(experiment: Experiment) -> set[tuple[str, str]]:
+    keys = [DataKey.parse(text) for block in experiment.sample for text in block.data]
+    return {(key.name, key.split) for key in keys}
+
+
+def train_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
+    """Train to the end, keeping the planned checkpoints; go on from the last saved state where there is one.
+
+    Raises RllcError where the folder holds checkpoints of another training.
+    """
+    wanted = experiment.checkpoints()
+    corpus = open_corpus(folder.corpus)
+    facts = {"training": experiment.training_key(), "corpus": corpus.digest}
+    _claim(folder, facts)
+    if set(wanted) <= {info.step for info in list_checkpoints(folder.checkpoints)}:
+        return
+    from rllc.training.loop import TrainingState, train
+
+    threads = experiment.engine.training_threads or cores()
+    set_threads(threads)
+    settings, shape = experiment.training, experiment.model
+    stream = batch_stream(corpus, Mixture(MIXTURE, experiment.mixture), "train", settings.batch_size, shape.n_ctx, experiment.seed, "training")
+    saved = load_resume(folder.checkpoints)
+    state = None
+    if saved is not None and {key: saved.facts.get(key) for key in facts} == facts:
+        state = TrainingState.restore(shape, saved.tensors, saved.facts)
+        reporter.line(f"Training goes on from step {state.step}.")
+    with reporter.stage("Training", settings.steps) as bar:
+        for item in train(shape, settings, stream, state):
+            if item.step in wanted:
+                save(folder.checkpoints, item.step, shape, item.params, item.metrics)
+            if item.step in wanted or item.step % RESUME_EVERY == 0:
+                now = item.export()
+                save_resume(folder.checkpoints, now.tensors(), now.facts() | facts)
+            bar.reach(item.step, f"loss {item.metrics['loss']:.3f}" if item.metrics else "")
+    drop_resume(folder.checkpoints)
+    reporter.line(f"Trained {settings.steps} steps on {threads} threads in {duration(bar.seconds)}; {len(wanted)} checkpoints.")
+
+
+def _claim(folder: RunFolder, facts: dict[str, Any]) -> None:
+    """Write down what the checkpoints come from, once; refuse to mix them with another training's."""
+    if folder.training.exists():
+        try:
+            found = json.loads(folder.training.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RllcError(f"{folder.training} is damaged.", f"Delete {folder.checkpoints} and run the same command again.") from error
+        if found != facts:
+            what = "text" if found.get("corpus") != facts["corpus"] else "model, mixture or training settings"
+            raise RllcError(
+                f"The checkpoints in {folder.checkpoints} were trained with another {what} than this experiment asks for.",
+                "Choose another folder with --out, or delete that one.",
+            )
+        return
+    if list_checkpoints(folder.checkpoints):
+        raise RllcError(f"{folder.checkpoints} holds checkpoints of unknown origin.", "Choose another folder with --out.")
+    write_atomic(folder.training, json.dumps(facts, indent=1) + "\n")
