@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import rllc.behaviour.inputs as inputs
+from rllc.behaviour.attention import attention_patterns, prefix_matching, snippet_pattern, successors, text_scores
+from rllc.core.errors import RllcError
+from rllc.model.forward import init_params
+from rllc.model.shape import ModelShape
+
+SEGMENT, REPEATS = 7, 4
+SMALL = ModelShape(n_layers=2, d_model=10, n_heads=3, d_head=4, d_vocab=24, n_ctx=29)
+
+
+def test_heads_made_by_hand_score_as_what_they_are(circuit, text, repeated):
+    previous, current = text_scores(*circuit, text)
+    prefix = prefix_matching(*circuit, repeated, SEGMENT)
+    assert [i for i in range(6) if previous[i] > 0.9] == [0, 5]
+    assert [i for i in range(6) if current[i] > 0.9] == [1]
+    assert [i for i in range(6) if prefix[i] > 0.9] == [4]
+    assert np.delete(previous, [0, 5]).max() < 0.4
+    assert np.delete(current, 1).max() < 0.4
+    assert np.delete(prefix, 4).max() < 0.4
+
+
+def test_the_induction_circuit_needs_its_previous_token_head(circuit, repeated):
+    shape, params = circuit
+    broken = params | {"blocks.0.attn.W_O": params["blocks.0.attn.W_O"].index_fill(0, torch.tensor(0), 0.0)}
+    assert prefix_matching(shape, broken, repeated, SEGMENT)[4] < 0.4
+
+
+def test_uniform_attention_scores_what_the_formulas_say(text, repeated):
+    """Attention 1/(k+1) everywhere: current 1/(k+1) over k = 1…, previous over k = 2…, prefix matching r/(q+1) in repeat r."""
+    params = init_params(SMALL, 0)
+    params = {name: torch.zeros_like(p) if ".attn.W_Q" in name else p for name, p in params.items()}
+    previous, current = text_scores(SMALL, params, text)
+    t = text.shape[1]
+    assert previous == pytest.approx(np.full(6, np.mean([1 / (k + 1) for k in range(2, t)])), rel=1e-5)
+    assert current == pytest.approx(np.full(6, np.mean([1 / (k + 1) for k in range(1, t)])), rel=1e-5)
+    exact = np.mean([r / (1 + r * SEGMENT + j + 1) for r in range(1, REPEATS) for j in range(SEGMENT)])
+    assert prefix_matching(SMALL, params, repeated, SEGMENT) == pytest.approx(np.full(6, exact), rel=1e-5)
+
+
+def test_scores_are_what_loops_over_the_patterns_give(text, repeated):
+    params = {name: 3 * p for name, p in init_params(SMALL, 1).items()}
+    previous, current = text_scores(SMALL, params, text)
+    prefix = prefix_matching(SMALL, params, repeated, SEGMENT)
+    a = attention_patterns(SMALL, params, torch.from_numpy(text)).numpy()
+    r = attention_patterns(SMALL, params, torch.from_numpy(repeated)).numpy()
+    t = text.shape[1]
+    for h in range(6):
+        assert previous[h] == pytest.approx(np.mean([a[h, b, k, k - 1] for b in range(5) for k in range(2, t)]), rel=1e-5)
+        assert current[h] == pytest.approx(np.mean([a[h, b, k, k] for b in range(5) for k in range(1, t)]), rel=1e-5)
+        found = [sum(r[h, b, q, p + 1] for p in range(1, q) if repeated[b, p] == repeated[b, q]) for b in range(6) for q in range(1 + SEGMENT, t)]
+        assert prefix[h] == pytest.approx(np.mean(found), rel=1e-5)
+
+
+def test_successors_of_earlier_occurrences():
+    #                                 0  1  2  3  4  5
+    found = successors(torch.tensor([[0, 5, 6, 5, 5, 0]]))[0]
+    assert found.nonzero().tolist() == [[3, 2], [4, 2], [4, 4]]  # the BOS inside has no earlier occurrence: place 0 does not count
+
+
+def test_permuting_heads_permutes_their_scores(circuit, text, repeated):
+    shape, params = circuit
+    order = torch.tensor([2, 0, 1])
+    turned = {name: p[order] if ".attn.W_" in name or (".attn.b_" in name and p.ndim == 2) else p for name, p in params.items()}
+    where = [*order.tolist(), *(3 + order).tolist()]
+    for before, after in zip(text_scores(shape, params, text), text_scores(shape, turned, text), strict=True):
+        assert after == pytest.approx(before[where], abs=1e-6)
+    before, after = prefix_matching(shape, params, repeated, SEGMENT), prefix_matching(shape, turned, repeated, SEGMENT)
+    assert after == pytest.approx(before[where], abs=1e-6)
+    assert before != pytest.approx(after, abs=1e-2)
+
+
+def test_pieces_give_the_scores_of_the_whole(monkeypatch, text, repeated):
+    params = init_params(SMALL, 1)
+    whole = [*text_scores(SMALL, params, text), prefix_matching(SMALL, params, repeated, SEGMENT)]
+    seen = []
+    monkeypatch.setattr(inputs, "_NUMBERS", 2 * 6 * 29**2)
+    monkeypatch.setattr("rllc.behaviour.attention.attention_patterns", lambda s, p, x: seen.append(len(x)) or attention_patterns(s, p, x))
+    pieces = [*text_scores(SMALL, params, text), prefix_matching(SMALL, params, repeated, SEGMENT)]
+    assert seen == [2, 2, 1, 2, 2, 2]
+    assert np.array(pieces) == pytest.approx(np.array(whole), rel=1e-6)
+
+
+def test_a_probe_cut_to_the_context_is_welcome(circuit, repeated):
+    assert prefix_matching(*circuit, repeated[:, :-3], SEGMENT)[4] > 0.9
+
+
+def test_snippet_patterns_are_attention_in_255ths(circuit, text):
+    shape, params = circuit
+    pattern = snippet_pattern(shape, params, text[0])
+    assert pattern.shape == (6, 29, 29)
+    assert pattern.dtype == np.uint8
+    assert np.all(pattern[0].diagonal(-1)[1:] >= 254)
+    assert np.all(pattern[3, 1, :2] == 128)  # uniform over two places: 127.5, rounded to even
+    assert np.all(np.triu(pattern[:], 1) == 0)
+    assert snippet_pattern(shape, params, text[0, :5]).shape == (6, 5, 5)
+
+
+def test_row_means_row_of_the_query(circuit, text):
+    pattern = attention_patterns(*circuit, torch.from_numpy(text))
+    assert pattern.shape == (6, 5, 29, 29)
+    assert torch.allclose(pattern.sum(-1), torch.ones(6, 5, 29), atol=1e-5)
+    assert not pattern.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sentence"),
+    [
+        (np.zeros((0, 5), np.int64), r"The held-out contexts have the shape \(0, 5\); the model takes one or more sequences of 2 to 29"),
+        (np.zeros((2, 30), np.int64), r"have the shape \(2, 30\)"),
+        (np.full((2, 5), 24), "hold tokens from 24 to 24, but the model knows 0 to 23"),
+        (np.full((2, 5), -1), "hold tokens from -1 to -1"),
+        (np.zeros((2, 2), np.int64), "needs contexts of at least 3 tokens"),
+    ],
+)
+def test_contexts_that_do_not_fit_are_told(tokens, sentence):
+    with pytest.raises(RllcError, match=sentence):
+        text_scores(SMALL, init_params(SMALL, 0), tokens)
+
+
+@pytest.mark.parametrize("segment", [0, 1, 6, 8, 28, 40])
+def test_a_probe_that_does_not_repeat_is_told(repeated, segment):
+    with pytest.raises(RllcError, match=f"does not repeat a segment of {segment} tokens behind its BOS"):
+        prefix_matching(SMALL, init_params(SMALL, 0), repeated, segment)
+
+
+def test_rotary_models_are_measured_too(text, repeated):
+    shape = replace(SMALL, positions="rotary", d_mlp=8)
+    scores = [*text_scores(shape, init_params(shape, 0), text), prefix_matching(shape, init_params(shape, 0), repeated, SEGMENT)]
+    assert np.all((np.array(scores) > 0) & (np.array(scores) < 0.5))
