@@ -1,0 +1,36 @@
+"""How Sphinx builds these pages: `make docs`."""
+
+from __future__ import annotations
+
+import rllc
+
+project = "rllc"
+author = "the rllc developers"
+copyright = "2026, the rllc developers"
+version = release = rllc.__version__
+
+extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "rllc"
+
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# One page a room, from the docstrings; written anew at every build and not kept.
+apidoc_modules = [
+    {
+        "path": "../src/rllc",
+        "destination": "api/generated",
+        "separate_modules": False,
+        "automodule_options": {"members", "show-inheritance"},
+    }
+]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike"}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+default_role = "literal"  # the docstrings' `names` and `formulas`
+nitpicky = False
