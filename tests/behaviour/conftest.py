@@ -20,7 +20,9 @@ def hand_made(positions: str) -> tuple[ModelShape, dict[str, torch.Tensor]]:
     The residual stream has room for one-hot codes of the token, its place, the token before, and a guess of the next.
     """
     d_head = max(V, T)
-    shape = ModelShape(n_layers=2, d_model=GUESS.stop, n_heads=3, d_head=d_head, d_vocab=V, n_ctx=T, positions=positions, norm="rmsnorm")
+    shape = ModelShape(
+        n_layers=2, d_model=GUESS.stop, n_heads=3, d_head=d_head, d_vocab=V, n_ctx=T, positions=positions, norm="rmsnorm", norm_eps=1e-12
+    )
     params = {name: torch.zeros(size) for name, size in shape.tensors().items()}
     for name in params:
         if name.endswith(".w"):
@@ -47,7 +49,7 @@ def hand_made(positions: str) -> tuple[ModelShape, dict[str, torch.Tensor]]:
     attend("1:1", TOKEN, BEFORE)
     copy("1:1", TOKEN, GUESS)
     attend("1:2", PLACE, PLACE, 1)
-    params["unembed.W_U"][GUESS] = 6 * torch.eye(V)
+    params["unembed.W_U"][GUESS] = 3 * torch.eye(V)
     return shape, params
 
 
