@@ -3,6 +3,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 from rllc.checkpoints.resume import drop_resume, load_resume, save_resume
+from rllc.checkpoints.store import list_checkpoints, load, save
 from rllc.core.errors import RllcError
 from rllc.model.shape import ModelShape
 from rllc.training.loop import TrainingState, train
@@ -79,6 +83,22 @@ def test_a_full_disk_keeps_the_state_before(tmp_path, monkeypatch):
     assert saved.facts == {"step": 1}
 
 
+def test_an_old_file_that_will_not_go_is_told(tmp_path, monkeypatch):
+    save_resume(tmp_path, state(1), {"step": 1})
+
+    def refuse(self, missing_ok=False):
+        if self.name.startswith("resume-"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(RllcError, match="may not be written here"):
+            save_resume(tmp_path, state(2), {"step": 2})
+    saved = load_resume(tmp_path)
+    assert saved is not None
+    assert saved.facts == {"step": 2}
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -113,3 +133,42 @@ def test_training_goes_on_from_disk_bit_for_bit(tmp_path):
     again = last.export()
     assert again.metrics == whole.metrics
     assert all(torch.equal(again.tensors()[name], tensor) for name, tensor in whole.tensors().items())
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from rllc.checkpoints.resume import save_resume
+from rllc.checkpoints.store import save
+from rllc.model.forward import init_params
+from rllc.model.shape import ModelShape
+
+root = Path(sys.argv[1])
+shape = ModelShape(n_layers=1, d_model=8, n_heads=2, d_head=4, d_vocab=9, n_ctx=6)
+save(root, 1, shape, init_params(shape, 1))
+save_resume(root, {"a": torch.ones(3)}, {"step": 1})
+replace = Path.replace
+
+def dying(self, target):
+    if self.name == "new":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+
+Path.replace = dying
+save(root, 2, shape, init_params(shape, 2))
+"""
+
+
+def test_kill_9_before_the_rename_shows_nothing_half_written(tmp_path):
+    root = tmp_path / "run"
+    assert subprocess.run([sys.executable, "-c", CHILD, str(root)], check=False).returncode == -signal.SIGKILL
+    assert [info.step for info in list_checkpoints(root)] == [1]
+    assert [path.name.startswith(".step-00000002.") for path in root.iterdir()].count(True) == 1
+    resume = load_resume(root)
+    assert resume is not None
+    assert resume.facts == {"step": 1}
+    shape, params, _ = load(root / "step-00000001")
+    save(root, 2, shape, params)
+    assert [info.step for info in list_checkpoints(root)] == [1, 2]
+    assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
