@@ -94,6 +94,7 @@ class Agreement:
     confusion: NDArray[np.int64]  # [Y, M]
     types: tuple[str, ...]  # Y
     chance_interval: tuple[float, float]  # 5..95 % of the index under permuted labels
+    preprocessing: str = ""  # of the clustering
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ class Stages:
     smooth_steps: Floats  # fine grid of steps
     smooth_llc: Floats  # on that grid
     boundaries: Floats  # steps
-    intervals: Floats  # [n, 2] steps: 5..95 % over resamples of the curve within its errors
-    found_in: Floats  # [n] share of resamples that hold a boundary nearby
+    intervals: Floats  # [n, 2] steps: 5..95 % over curves that the estimates allow within their errors
+    found_in: Floats  # [n] share of those curves that hold a boundary nearby
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class Specialisation:
     reference: str
     difference: Floats  # [H]
     stderr: Floats  # [H]
+    step: int = -1  # the checkpoint compared
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""Developmental stages from the full model's LLC (METHOD 5; Hoogland et al., arXiv 2402.02364)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllc.analysis.curves import select
+from rllc.analysis.findings import Curves, Floats, Stages
+from rllc.analysis.learners import constant_p, smooth
+from rllc.analysis.settings import AnalysisSettings
+from rllc.core import seeds
+
+_GRID = 160
+_LEAST_NOISE = 1e-4  # of the curve's standard deviation, so that the smoother stays solvable where the stated error is zero
+_LEVEL = 0.05
+
+
+def stages(curves: Curves, settings: AnalysisSettings, seed: int, part: str = "full") -> tuple[Stages | None, str]:
+    """Boundaries of stages: zeros of dλ̂/d log(t+1) of the smoothed curve of one part; or None; and what there is to say, as sentences.
+
+    A Gaussian process with the estimates' own errors as its noise smooths λ̂ over log(t+1). Curves are drawn from its posterior, which is every curve
+    that the estimates allow within their errors; `found_in` is the share of draws with a boundary of the same direction (a peak or a trough) within
+    `stage_window` and closer than half the way to the next boundary, `intervals` the 5 to 95 % range of those. Checkpoints without an
+    estimate are left out. A turn sharper than the distance of checkpoints is rounded off, and its interval does not know it.
+    """
+    if part not in curves.parts:
+        return None, f"There are no stages: {part} was not measured on {curves.data}."
+    curve = select(curves, [part])
+    present = (np.isfinite(curve.llc) & np.isfinite(curve.stderr))[0]
+    if present.sum() < settings.min_checkpoints:
+        return None, f"There are no stages: {part} has an estimate at {present.sum()} checkpoints, and stages need {settings.min_checkpoints}."
+    x = np.log1p(curve.steps[present].astype(np.float64))
+    llc, stderr = curve.llc[0, present], curve.stderr[0, present]
+    centre, scale = float(llc.mean()), float(llc.std())
+    if scale <= 1e-12 * abs(centre) or constant_p((llc - centre) / scale, np.maximum(stderr / scale, _LEAST_NOISE)) > _LEVEL:
+        return None, f"There are no stages: the LLC of {part} does not vary by more than its errors allow."
+    grid: Floats = x[0] + (x[-1] - x[0]) * np.arange(_GRID) / (_GRID - 1)
+    noise = np.maximum(stderr / scale, _LEAST_NOISE)
+    fitted = smooth(x, (llc - centre) / scale, noise, grid, settings.resamples, seeds.generator(seed, "stages"))
+    places, directions = _zeros(grid, fitted.slopes)
+    intervals, found_in = _support(places, directions, [_zeros(grid, slopes) for slopes in fitted.slope_draws], settings.stage_window)
+    said: list[str] = []
+    if left_out := [int(step) for step in curve.steps[~present]]:
+        said.append(f"Stages leave out step {', '.join(map(str, left_out))}: {part} has no estimate there.")
+    if fitted.complaint:
+        said.append(f"The smoothing of stages is uncertain ({fitted.complaint})")
+    return Stages(curve, np.expm1(grid), centre + scale * fitted.values, np.expm1(places), np.expm1(intervals), found_in), " ".join(said)
+
+
+def _zeros(grid: Floats, slope: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Where a slope on a grid changes its sign, by linear interpolation, and whether it falls (-1, a peak) or rises (+1, a trough)."""
+    before = np.flatnonzero(np.sign(slope[:-1]) * np.sign(slope[1:]) < 0)
+    share = slope[before] / (slope[before] - slope[before + 1])
+    return grid[before] + share * (grid[before + 1] - grid[before]), np.sign(slope[before + 1]).astype(np.int64)
+
+
+def _support(places: Floats, directions: NDArray[np.int64], drawn: list[tuple[Floats, NDArray[np.int64]]], window: float) -> tuple[Floats, Floats]:
+    intervals = np.full((len(places), 2), np.nan)
+    found_in = np.zeros(len(places))
+    for i, (place, direction) in enumerate(zip(places, directions, strict=True)):
+        others = np.delete(places, i)
+        reach = min(window, 0.5 * float(np.abs(others - place).min())) if len(others) else window
+        nearest: list[float] = []
+        for zeros, signs in drawn:
+            same = zeros[signs == direction]
+            if len(same) and np.abs(same - place).min() <= reach:
+                nearest.append(float(same[np.abs(same - place).argmin()]))
+        found_in[i] = len(nearest) / len(drawn)
+        if nearest:
+            intervals[i] = np.quantile(nearest, (0.05, 0.95))
+    return intervals, found_in
