@@ -6,16 +6,17 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rllc.core import seeds
 from rllc.core.errors import RllcError
-from rllc.corpus.tokens import Corpus, Domain
+from rllc.corpus.tokens import Corpus, Domain, Ints
 
-Contexts = NDArray[np.int64]
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,12 @@ class Mixture:
     """
 
     name: str
-    weights: Mapping[str, float]
+    weights: Mapping[str, float | int]
 
     def __post_init__(self) -> None:
         total = math.fsum(self.weights.values())
         if not math.isfinite(total) or total <= 0 or min(self.weights.values()) < 0:
-            raise RllcError(
-                f"The weights of the mixture {self.name!r} are {dict(self.weights)}.", "Give every domain a weight of 0 or more, one above 0."
-            )
+            raise RllcError(f"The mixture {self.name!r} has the weights {dict(self.weights)}.", "Give every domain 0 or more, and one more than 0.")
         object.__setattr__(self, "weights", {name: weight / total for name, weight in sorted(self.weights.items()) if weight > 0})
 
     @classmethod
@@ -64,7 +63,7 @@ class ContextPool:
         self._sections = [_Section(find_domain(corpus, name, mixture.name), split, context) for name in mixture.weights]
         self._cumulative = np.cumsum(list(mixture.weights.values()))[:-1]
 
-    def draw(self, rng: np.random.Generator, n: int) -> Contexts:
+    def draw(self, rng: np.random.Generator, n: int) -> Int[Ints, "{n} {self.context}"]:
         """`n` contexts, i.i.d. with replacement [n, context]; each chooses its domain by weight."""
         choice, token, place = rng.random((3, n))
         out = np.empty((n, self.context), dtype=np.int64)
@@ -77,7 +76,7 @@ class ContextPool:
         return out
 
 
-def contexts(corpus: Corpus, mixture: Mixture, split: str, n: int, context: int, rng: np.random.Generator) -> Contexts:
+def contexts(corpus: Corpus, mixture: Mixture, split: str, n: int, context: int, rng: np.random.Generator) -> Int[Ints, "{n} {context}"]:
     """`n` contexts of a mixture, i.i.d. with replacement [n, context]; `ContextPool` says how they are cut and what it raises."""
     return ContextPool(corpus, mixture, split, context).draw(rng, n)
 
@@ -94,15 +93,15 @@ class BatchStream:
     root: int
     names: tuple[str | int, ...]
 
-    def __getitem__(self, index: int) -> Contexts:
+    def __getitem__(self, index: int) -> Int[Ints, "B T"]:
         if index < 0:
             raise IndexError("batches are counted from 0 and have no end")
         return self.pool.draw(seeds.generator(self.root, *self.names, index), self.batch_size)
 
-    def __iter__(self) -> Iterator[Contexts]:
+    def __iter__(self) -> Iterator[Int[Ints, "B T"]]:
         return self.starting(0)
 
-    def starting(self, index: int) -> Iterator[Contexts]:
+    def starting(self, index: int) -> Iterator[Int[Ints, "B T"]]:
         """Batches from `index` on, without end."""
         while True:
             yield self[index]
@@ -116,7 +115,7 @@ def batch_stream(corpus: Corpus, mixture: Mixture, split: str, batch_size: int, 
     return BatchStream(ContextPool(corpus, mixture, split, context), batch_size, root_seed, names)
 
 
-def snippets(corpus: Corpus, domain: str, n: int, context: int, seed: int, split: str = "heldout") -> Contexts:
+def snippets(corpus: Corpus, domain: str, n: int, context: int, seed: int, split: str = "heldout") -> Int[Ints, "{n} {context}"]:
     """Contexts to look at [n, context], each from the beginning of a different document as far as there are such documents.
 
     Documents that fill a context come first; then shorter ones, packed; then contexts from anywhere. Raises RllcError as `ContextPool` does.

@@ -115,8 +115,8 @@ def _read_rows(path: Path, source: SourceSettings) -> Iterator[tuple[str, str]]:
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     stream, damage = _open_compressed(path)
     try:
-        with stream:
-            for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8"), 1):
+        with io.TextIOWrapper(stream, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield _json_row(line, f"Line {number} of {path}")
     except damage as error:

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from rllc.core.errors import RllcError
+from rllc.corpus.tokens import Domain, Ints
 
-Ints = NDArray[np.int64]
+if TYPE_CHECKING:
+    from jaxtyping import Int
+
+Pairs = Sequence[tuple[int, int]]
 
 
-def echo(rng: np.random.Generator, n: int, length: int, segment: tuple[int, int], alphabet: ArrayLike) -> tuple[Ints, Ints]:
+def echo(
+    rng: np.random.Generator, n: int, length: int, segment: tuple[int, int], alphabet: Int[Ints, " A"]
+) -> tuple[Int[Ints, "B T"], Int[Ints, " B"]]:
     """Documents that repeat one random segment: token t equals token t - p, p the length of the document's segment.
 
     Segments are i.i.d. uniform over `alphabet`, their lengths uniform over `segment`, both ends included.
@@ -26,13 +32,12 @@ def echo(rng: np.random.Generator, n: int, length: int, segment: tuple[int, int]
         tokens [n, length] and segment lengths [n]
     """
     low, high = segment
-    tokens = np.asarray(alphabet, dtype=np.int64)
     lengths = rng.integers(low, high + 1, size=n)
-    segments = tokens[rng.integers(0, len(tokens), size=(n, high))]
+    segments = alphabet[rng.integers(0, len(alphabet), size=(n, high))]
     return np.take_along_axis(segments, np.arange(length)[None, :] % lengths[:, None], axis=1), lengths
 
 
-def is_echo(tokens: ArrayLike, period: int) -> bool:
+def is_echo(tokens: Sequence[int] | Ints, period: int) -> bool:
     """Whether every token equals the one `period` places before it.
 
     >>> is_echo([5, 7, 5, 7, 5], 2), is_echo([5, 7, 5, 5], 2)
@@ -42,7 +47,9 @@ def is_echo(tokens: ArrayLike, period: int) -> bool:
     return bool(np.array_equal(row[period:], row[:-period]))
 
 
-def repeated_segments(rng: np.random.Generator, n: int, segment: int, repeats: int, vocabulary: int, bos: int, context: int | None = None) -> Ints:
+def repeated_segments(
+    rng: np.random.Generator, n: int, segment: int, repeats: int, vocabulary: int, bos: int, context: int | None = None
+) -> Int[Ints, "B T"]:
     """The probe of prefix matching (METHOD 6): BOS, then a random segment `repeats` times [n, 1 + segment * repeats].
 
     Tokens are uniform over the vocabulary without `bos`; rows are cut to `context` tokens where given.
@@ -52,7 +59,7 @@ def repeated_segments(rng: np.random.Generator, n: int, segment: int, repeats: i
     return np.concatenate([np.full((n, 1), bos), rows], axis=1)[:, :context]
 
 
-def brackets(rng: np.random.Generator, n: int, length: int, pairs: Sequence[tuple[int, int]]) -> Ints:
+def brackets(rng: np.random.Generator, n: int, length: int, pairs: Pairs) -> Int[Ints, "{n} {length}"]:
     """Dyck words over the given (opening, closing) ids [n, length], `length` even; every word is equally likely.
 
     From depth h with r brackets to come, (h + 2)(r - h) / 2r(h + 1) of the words that end balanced go up (ballot numbers).
@@ -74,7 +81,7 @@ def brackets(rng: np.random.Generator, n: int, length: int, pairs: Sequence[tupl
     return out
 
 
-def is_dyck(tokens: ArrayLike, pairs: Sequence[tuple[int, int]], prefix: bool = False) -> bool:
+def is_dyck(tokens: Sequence[int] | Ints, pairs: Pairs, prefix: bool = False) -> bool:
     """Whether a row is a Dyck word over the pairs, or with `prefix` the beginning of one.
 
     >>> is_dyck([1, 3, 4, 2], [(1, 2), (3, 4)]), is_dyck([1, 3, 2, 4], [(1, 2), (3, 4)]), is_dyck([1], [(1, 2)], prefix=True)
@@ -103,10 +110,10 @@ class MarkovTable:
         return self.probabilities.ndim - 1
 
     def entropy_rate(self) -> float:
-        """The loss of a model that knows the table, in nats per token, in the stationary regime."""
+        """The loss of a model that knows the table, in nats per token, once the uniform beginning is forgotten: no model does better."""
         p = self.probabilities
         law = np.full(p.shape[:-1], 1.0 / p[..., 0].size)
-        for _ in range(10_000):
+        for _ in range(1_000):
             following = (law[..., None] * p).sum(axis=0)
             if np.abs(following - law).max() < 1e-14:
                 break
@@ -115,18 +122,17 @@ class MarkovTable:
         return float((law * surprise).sum())
 
 
-def markov_table(rng: np.random.Generator, alphabet: ArrayLike, states: int, order: int, concentration: float) -> MarkovTable:
+def markov_table(rng: np.random.Generator, alphabet: Int[Ints, " A"], states: int, order: int, concentration: float) -> MarkovTable:
     """A random table: `states` different tokens of the alphabet, each row Dirichlet with this concentration."""
-    tokens = np.asarray(alphabet, dtype=np.int64)
-    if states > len(tokens):
-        raise RllcError(f"A Markov table over {states} tokens does not fit a vocabulary of {len(tokens)} usable ones.", "Lower `states`.")
-    chosen = np.sort(rng.choice(tokens, size=states, replace=False))
+    if states > len(alphabet):
+        raise RllcError(f"A Markov table over {states} tokens does not fit a vocabulary of {len(alphabet)} usable ones.", "Lower `states`.")
+    chosen = np.sort(rng.choice(alphabet, size=states, replace=False))
     weights = rng.standard_gamma(concentration, size=(states,) * (order + 1))
     weights += np.finfo(float).tiny  # at small concentrations a whole row may round to zero
     return MarkovTable(chosen, weights / weights.sum(axis=-1, keepdims=True))
 
 
-def markov(rng: np.random.Generator, n: int, length: int, table: MarkovTable) -> Ints:
+def markov(rng: np.random.Generator, n: int, length: int, table: MarkovTable) -> Int[Ints, "{n} {length}"]:
     """Sequences of the table [n, length]; the first `order` tokens are uniform over its states."""
     states, order = len(table.tokens), table.order
     cumulative = table.probabilities.reshape(-1, states).cumsum(axis=1)
@@ -141,8 +147,8 @@ def markov(rng: np.random.Generator, n: int, length: int, table: MarkovTable) ->
     return table.tokens[out]
 
 
-def table_of(structure: dict[str, Any] | Any, table: NDArray[np.float64] | None) -> MarkovTable:
-    """The law of a built `markov` domain, from its `structure` and `table`. Raises RllcError for another domain."""
-    if table is None:
-        raise RllcError("This domain has no Markov table.", "Ask a domain of kind markov.")
-    return MarkovTable(np.array(structure["tokens"], dtype=np.int64), table)
+def markov_law(domain: Domain) -> MarkovTable:
+    """The table that a built `markov` domain was drawn from. Raises RllcError for any other domain."""
+    if domain.table is None:
+        raise RllcError(f"The domain {domain.name!r} was not drawn from a Markov table.", "Ask a domain of kind markov.")
+    return MarkovTable(np.array(domain.structure["tokens"], dtype=np.int64), domain.table)

@@ -13,7 +13,7 @@ TEXT_KINDS: tuple[str, ...] = ("python", "files", "huggingface")
 PLANTED_KINDS: tuple[str, ...] = ("echo", "brackets", "markov")
 SMALLEST_VOCABULARY = 257
 """The 256 bytes and BOS: a byte-level vocabulary cannot be smaller."""
-_LARGEST_TABLE = 10_000_000
+_LARGEST_TABLE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,6 @@ class CorpusSettings:
                 f"A vocabulary of {self.vocabulary} is too small for byte-level tokens.", f"Use at least {SMALLEST_VOCABULARY}: 256 bytes and BOS."
             )
         if not 0 <= self.heldout < 1:
-            raise RllcError(
-                f"heldout is the share of documents held out, but {self.heldout:g} was given.", "Use a number from 0 to below 1, such as 0.1."
-            )
+            raise RllcError(f"heldout is a share of documents, but {self.heldout:g} was given.", "Use a number from 0 to below 1, such as 0.1.")
         if self.max_bytes < 1:
             raise RllcError(f"max_bytes is {self.max_bytes}, which leaves no text.", "Use a positive number of bytes a domain.")

@@ -116,14 +116,12 @@ def gather(settings: CorpusSettings, progress: Progress) -> dict[str, list[Docum
         samples: dict[str, HashedSample] = {}
         for domain, text in read_source(source, cap, settings.seed):
             samples.setdefault(domain, HashedSample(cap, settings.seed)).add(text)
-        if source.domain and not samples:
-            samples[source.domain] = HashedSample(cap, settings.seed)
+        if not samples:
+            raise _no_text(source.domain or source.kind)
         for domain, sample in samples.items():
             whole = domains.setdefault(domain, HashedSample(settings.max_bytes, settings.seed))
             for document in sample.documents():
                 whole.add_document(document)
-        if not any(sample.documents() for sample in samples.values()):
-            raise _no_text(source.domain or source.kind)
     found = {domain: sample.documents() for domain, sample in sorted(domains.items())}
     for domain, documents in found.items():
         if not documents:

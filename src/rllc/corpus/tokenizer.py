@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,6 @@ from rllc.corpus.settings import SMALLEST_VOCABULARY
 BOS = "<|bos|>"
 _USUAL_BOS = (BOS, "<|endoftext|>", "<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "[CLS]")
 _BATCH_CHARACTERS = 1_000_000  # the library's encodings take some hundred bytes a token while they live
-_PARALLELISM = "TOKENIZERS_PARALLELISM"
-_OFF = "off"  # one of the library's words for no, and our mark that the choice was not the user's
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -38,8 +35,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, min_frequency=2, special_tokens=[BOS], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    with _threads():
-        tokenizer.train_from_iterator(texts, trainer)
+    _one_thread()
+    tokenizer.train_from_iterator(texts, trainer)
     reached = tokenizer.get_vocab_size()
     if reached < vocabulary:
         raise RllcError(
@@ -95,15 +92,14 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
 
 def encode_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
     """Token ids of each text, without special tokens, in order; many are encoded at a time."""
+    _one_thread()
     batch: list[str] = []
     size = 0
     for number, text in enumerate(texts, 1):
         batch.append(text)
         size += len(text)
         if size >= _BATCH_CHARACTERS or number == len(texts):
-            with _threads():
-                encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-            for encoding in encodings:
+            for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
                 yield np.array(encoding.ids, dtype=np.int64)
             batch, size = [], 0
 
@@ -152,17 +148,9 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTES = _byte_alphabet()
 
 
-@contextmanager
-def _threads() -> Iterator[None]:
-    """Let the tokenizers library use threads here and nowhere else.
+def _one_thread() -> None:
+    """Keep the tokenizers library to one thread, unless whoever runs this has set TOKENIZERS_PARALLELISM.
 
-    Left to itself it warns at every later fork of the process that threads were used before. Whoever has set the variable keeps it.
+    Its threads outlive the call: a later fork of the process would be warned of, and could wait for ever on a lock they held.
     """
-    ours = os.environ.get(_PARALLELISM, "") in ("", _OFF)
-    if ours:
-        os.environ[_PARALLELISM] = "true"
-    try:
-        yield
-    finally:
-        if ours:
-            os.environ[_PARALLELISM] = _OFF
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,11 @@ from rllc.core.errors import RllcError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Ints = NDArray[np.int64]
 FORMAT = 1
 HEADER = "corpus.json"
 SPLITS = ("train", "heldout")
 _OWN_FILES = ("*.tokens.npy", "*.documents.npy", "*.table.npy", "*.tokenizer.json")
-Split = Literal["train", "heldout"]
 
 
 class DamagedCorpusError(RllcError):
@@ -41,7 +41,8 @@ class Domain:
         digest: digest of all that stands above.
         planted: whether the domain was generated.
         description: what it is, as a phrase.
-        structure: what is known of a planted domain, JSON-able (`planted` names the keys); empty for text.
+        structure: what is known of a planted domain, JSON-able: its `kind`, and `segment` (echo: shortest and longest), `pairs` (brackets:
+            opening and closing ids), `order`, `tokens` and `entropy_rate` in nats (markov). Empty for text.
         table: the conditional probabilities of a `markov` domain [states, …, states], else None.
     """
 
@@ -185,8 +186,8 @@ def open_corpus(folder: Path, verify: bool = True) -> Corpus:
             digest=header["digest"],
             inputs=header["inputs"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError, EOFError, OSError) as error:
-        _damaged(folder, f"{HEADER} and the files beside it disagree ({type(error).__name__})")
+    except (ValueError, EOFError, OSError) as error:
+        _damaged(folder, f"its arrays cannot be read ({error})")
 
 
 def read_header(folder: Path) -> dict[str, Any]:
@@ -198,13 +199,16 @@ def read_header(folder: Path) -> dict[str, Any]:
         header = json.loads(path.read_text(encoding="utf-8"))
         version = header["format"]
         newer = version > FORMAT
-    except (ValueError, KeyError, TypeError):
+        seal = header.pop("seal", None)
+    except (ValueError, KeyError, TypeError, AttributeError):
         _damaged(folder, f"{HEADER} cannot be read")
     if newer:
         raise RllcError(
             f"The corpus in {folder} was written by a newer version of rllc (format {version}; this one reads up to {FORMAT}).",
             "Upgrade rllc, or build the corpus again in another folder.",
         )
+    if seal != digest.of_json(header):
+        _damaged(folder, f"{HEADER} is not what was written")
     return header
 
 
@@ -248,7 +252,8 @@ def write_tokenizer(folder: Path, text: str) -> dict[str, str]:
 
 def write_header(folder: Path, header: dict[str, Any]) -> None:
     """Write `corpus.json`, the last act of a build, then remove the files of the corpus it replaces."""
-    files.write_atomic(folder / HEADER, json.dumps({"format": FORMAT, **header}, indent=1, sort_keys=True) + "\n")
+    content = {"format": FORMAT, **header}
+    files.write_atomic(folder / HEADER, json.dumps({**content, "seal": digest.of_json(content)}, indent=1, sort_keys=True) + "\n")
     entries = [header["tokenizer"], *(entry for domain in header["domains"].values() for entry in domain["files"].values())]
     kept = {entry["file"] for entry in entries}
     for pattern in _OWN_FILES:
