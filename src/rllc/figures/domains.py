@@ -1,0 +1,97 @@
+"""One head on several kinds of data: specialisation (METHOD 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from rllc.analysis.findings import Curves, HeadTypes, Specialisation
+from rllc.figures.axis import StepAxis
+from rllc.figures.curves import layers_of, line, refused_cells
+from rllc.figures.layout import SMALL, Grid, band, bounds, inside, legend_entry, nothing, on, panels
+from rllc.figures.palette import MUTED, data_styles, type_color
+from rllc.figures.text import label
+
+
+def domain_curves(curves: Mapping[str, Curves], types: HeadTypes, mixture: str, axis: StepAxis | None = None) -> go.Figure:
+    """A small panel a head: its refined LLC on each kind of data, with bands. All panels share one scale."""
+    heads = [part for c in curves.values() for part in c.parts]
+    heads = [heads[row] for rows in layers_of(heads).values() for row in rows]
+    heads = list(dict.fromkeys(heads))
+    if not heads:
+        return nothing("No head was sampled on any data.")
+    axis = axis or StepAxis.of(*(c.steps for c in curves.values()))
+    figure = panels(Grid(len(heads), 4, 2, 150, gap=(20, 40), margin=(50, 14, 62, 52), share_y=True, y_title="LLC"), ["" for _ in heads], axis)
+    figure.update_xaxes(tickvals=axis.ticks(0.3)[0], ticktext=axis.ticks(0.3)[1])
+    span = bounds(*(a for c in curves.values() for a in (c.llc, c.ci_low, c.ci_high)), zero=True)
+    figure.update_yaxes(range=list(span), nticks=4)
+    by_head = dict(zip(types.heads, types.types, strict=True))
+    styles = data_styles(curves, mixture)
+    for name, c in curves.items():
+        legend_entry(figure, name, styles[name])
+        for row, head in enumerate(c.parts):
+            if head not in heads:
+                continue
+            panel, style, x = heads.index(head), styles[name], axis(c.steps)
+            who = {"legendgroup": name, "meta": {"head": head, "data": name}, **on(panel)}
+            if (shade := band(x, c.ci_low[row], c.ci_high[row], style.color, 0.16, **who)) is not None:
+                figure.add_trace(shade)
+            trace = line(c, row, x, style, f"<b>{label(head)}</b> on {label(name)}", **who)
+            trace.update(marker={"size": 4.5}, line={"width": 1.7})
+            figure.add_trace(trace)
+            if (crosses := refused_cells(c, row, x, span[0], style, **who)) is not None:
+                figure.add_trace(crosses)
+    for panel, head in enumerate(heads):
+        _head_title(figure, panel, head, by_head.get(head, "other"))
+    return figure
+
+
+def _head_title(figure: go.Figure, panel: int, head: str, head_type: str) -> None:
+    figure.add_annotation(
+        text=f"<b>{label(head)}</b> {label(head_type)}",
+        x=0,
+        y=1,
+        xanchor="left",
+        yanchor="bottom",
+        yshift=2,
+        showarrow=False,
+        font={"size": 12.5, "color": type_color(head_type)},
+        name=f"head {head}",
+        **inside(panel, "domain", "domain"),
+    )
+
+
+def specialisation(found: Sequence[Specialisation], types: HeadTypes, mixture: str) -> go.Figure:
+    """How far each head's final refined LLC on one kind of data departs from the reference, with one standard error either way."""
+    found = [s for s in found if np.isfinite(s.difference).any()]
+    if not found:
+        return nothing("No head has a final estimate both on the reference and on another kind of data.")
+    heads = list(dict.fromkeys(h for s in found for h in s.heads))
+    by_head = dict(zip(types.heads, types.types, strict=True))
+    reference = " or ".join(dict.fromkeys(s.reference for s in found))
+    figure = panels(Grid(1, 1, 1, 26 * len(heads) + 20, margin=(150, 24, 44, 56)), [""], None)
+    styles = data_styles([mixture, *(s.data for s in found)], mixture)
+    shift = np.linspace(0.22, -0.22, len(found)) if len(found) > 1 else np.zeros(1)
+    for s, offset in zip(found, shift, strict=True):
+        style = styles[s.data]
+        versus = f"{label(s.data)} − {label(s.reference)}"
+        rows = np.array([heads.index(h) for h in s.heads], dtype=np.float64)
+        figure.add_trace(
+            go.Scatter(
+                x=s.difference,
+                y=rows - offset,
+                mode="markers",
+                name=label(s.data),
+                marker=style.mark(8),
+                error_x={"type": "data", "array": s.stderr, "thickness": 1.4, "width": 0, "color": style.color},
+                customdata=np.stack([np.array(s.heads, dtype=object), s.stderr.astype(object)], axis=-1),
+                hovertemplate=f"<b>%{{customdata[0]}}</b><br>{versus}: %{{x:+.3f}} ± %{{customdata[1]:.3f}}<extra></extra>",
+            )
+        )
+    figure.add_vline(x=0, line={"color": MUTED, "width": 1.2}, layer="below")
+    labels = [f"{label(by_head.get(h, 'other'))}  <b>{label(h)}</b>" for h in heads]
+    figure.update_yaxes(tickmode="array", tickvals=list(range(len(heads))), ticktext=labels, range=[len(heads) - 0.4, -0.6], zeroline=False)
+    figure.update_xaxes(title={"text": f"final LLC on this data minus on {label(reference)}", "font": SMALL}, zeroline=False)
+    return figure

@@ -1,0 +1,151 @@
+"""The page: one self-contained HTML file that asks nothing of any network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from plotly.offline import get_plotlyjs
+
+import rllc
+from rllc.analysis.findings import Patterns
+from rllc.core.files import write_atomic
+from rllc.figures.curves import steps_axis
+from rllc.figures.palette import DARK, FAINT, INK, MUTED, OUTCOMES, PANEL, PAPER, RULE, TYPES, type_color
+from rllc.figures.text import visible
+from rllc.report import development, inspection, overview
+from rllc.report.data import ReportData, table_rows
+from rllc.report.markup import Markup, embed, esc, join, source_hash, tag
+from rllc.report.sections import Page
+
+SECTIONS = (
+    overview.what_was_run,
+    development.stages,
+    development.heads,
+    development.cluster_section,
+    development.specialisation,
+    development.behaviour,
+    inspection.attention,
+    inspection.chain_health,
+    inspection.numbers,
+    overview.notes,
+)
+SCRIPTS = ("base.js", "figures.js", "heads.js", "patterns.js", "table.js")
+PATTERN_BUDGET = 4_000_000  # bytes of packed attention patterns before checkpoints are thinned out
+_MAPS = (("#ffffff", "#6fa8dc", "#0b2545"), ("#191d24", "#2f7fc1", "#eaf4ff"))  # attention: low, middle, high; light and dark
+
+
+def build_report(data: ReportData, path: Path) -> None:
+    """Write the page of a run to `path`, whole or not at all. Raises RllcError where the disk refuses."""
+    write_atomic(path, render(data))
+
+
+def render(data: ReportData) -> str:
+    """The page as text. Everything from outside is escaped; scripts run only by their hashes, and nothing may be fetched."""
+    page = Page(data, steps_axis(data.findings))
+    head = tag("section", overview.headline(page), id="summary", aria_label="Summary")
+    found = [section(page) for section in SECTIONS]
+    early = _static("early.js")
+    script = f'"use strict";\n(function rllc() {{\n{"".join(_static(name) for name in SCRIPTS)}}})();\n'
+    plotly = get_plotlyjs().replace("</script", "<\\/script")
+    links = [("summary", "Summary"), *((s.anchor, s.title) for s in found)]
+    return Template(_static("page.html")).substitute(
+        policy=esc(policy(early, plotly, script)),
+        version=esc(rllc.__version__),
+        title=esc(f"{data.title}: rllc report"),
+        colors=colors(),
+        style=_static("page.css"),
+        early=early,
+        contents=tag("ol", *(tag("li", tag("a", title, href=f"#{anchor}")) for anchor, title in links)),
+        body=join([head, *(s.markup for s in found)]),
+        footer=tag("p", f"Made by rllc {rllc.__version__}. This file holds all it shows and asks nothing of any network."),
+        data=join(_embedded(data, page)),
+        plotly=plotly,
+        script=script,
+    )
+
+
+def policy(*scripts: str) -> str:
+    """The Content-Security-Policy of a page that runs these scripts and reaches for nothing."""
+    allowed = " ".join(source_hash(script) for script in scripts)
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+
+
+def colors() -> Markup:
+    """The palette as CSS variables, light and dark; the dark ones also for a page whose scripts do not run."""
+    names = {"paper": PAPER, "panel": PANEL, "ink": INK, "muted": MUTED, "rule": RULE, "faint": FAINT, "link": TYPES["previous-token"].color}
+    names |= {name or "none": color for name, color in OUTCOMES.items()} | {_style(t): type_color(t) for t in TYPES} | {"bar": TYPES["other"].color}
+    light = names | {f"map-{i}": color for i, color in enumerate(_MAPS[0])}
+    dark = {n: DARK[c] for n, c in names.items()} | {f"map-{i}": color for i, color in enumerate(_MAPS[1])}
+
+    def block(values: dict[str, str], scheme: str) -> str:
+        return "{" + f"color-scheme:{scheme};" + "".join(f"--{n}:{c};" for n, c in values.items()) + "}"
+
+    return Markup(
+        f":root{block(light, 'light')}\n:root[data-theme=dark]{block(dark, 'dark')}\n"
+        f"@media (prefers-color-scheme:dark){{:root:not([data-theme]){block(dark, 'dark')}}}\n"
+        f"@media print{{:root,:root[data-theme=dark]{block(light, 'light')}}}"
+    )
+
+
+def _style(head_type: str) -> str:
+    return head_type if head_type in TYPES else "other"
+
+
+def _static(name: str) -> str:
+    return (files("rllc.report") / "static" / name).read_text(encoding="utf-8")
+
+
+def _embedded(data: ReportData, page: Page) -> list[Markup]:
+    f = data.findings
+    kinds = dict(zip(f.types.heads, f.types.types, strict=True))
+    names = list(dict.fromkeys([*f.types.heads, *(p for c in f.curves.values() for p in c.parts)]))
+    heads = [{"name": h, "type": kinds.get(h, "other"), "style": _style(kinds.get(h, "other"))} for h in names]
+    columns, rows = table_rows(data)
+    cells = {
+        "columns": columns,
+        "rows": [[row[c] for c in columns] for row in rows],
+        "shown": [c for c in inspection.SHOWN if c in columns],
+        "name": "cells",
+    }
+    pieces = [
+        embed("setup", {"dark": DARK, "muted": MUTED, "heads": heads, "types": list(dict.fromkeys([*TYPES, *kinds.values()]))}),
+        embed("figures", {name: json.loads(str(figure.to_json())) for name, figure in page.figures.items()}),
+        embed("cells", cells) if rows else Markup(""),
+    ]
+    if f.patterns is not None and f.patterns.snippets:
+        pieces.append(embed("patterns", pack_patterns(thin(f.patterns), kinds, [d.name for d in data.domains if d.planted])))
+    return pieces
+
+
+def pack_patterns(p: Patterns, kinds: dict[str, str], planted: Sequence[str] = ()) -> dict[str, Any]:
+    """Patterns as the page reads them: weights deflated and in base64, tokens with hidden characters made visible.
+
+    Shown first: an induction head where there is one, else the first head with a named type, else the first; on a planted snippet where there is one.
+    """
+    wanted = sorted(range(len(p.heads)), key=lambda i: {"induction": 0, "other": 2}.get(kinds.get(p.heads[i], "other"), 1))
+    return {
+        "heads": list(p.heads),
+        "steps": p.steps.tolist(),
+        "snippets": [visible(s) for s in p.snippets],
+        "tokens": [[visible(t) or "∅" for t in tokens] for tokens in p.tokens],
+        "weights": [base64.b64encode(zlib.compress(np.ascontiguousarray(w).tobytes(), 9)).decode() for w in p.weights],
+        "first": [next((i for i, name in enumerate(p.snippets) if any(d in name for d in planted)), 0), wanted[0]],
+    }
+
+
+def thin(p: Patterns, budget: int = PATTERN_BUDGET) -> Patterns:
+    """The patterns at fewer checkpoints, the last among them, where all of them would make the page heavy."""
+    size = sum(len(zlib.compress(np.ascontiguousarray(w[-1:]).tobytes(), 1)) for w in p.weights)
+    most = max(2, budget // max(1, size))
+    if len(p.steps) <= most:
+        return p
+    kept = np.unique(np.linspace(0, len(p.steps) - 1, most).round().astype(int))
+    return Patterns(p.heads, p.steps[kept], p.snippets, p.tokens, tuple(w[kept] for w in p.weights))

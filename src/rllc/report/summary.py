@@ -1,0 +1,218 @@
+"""The findings in sentences. Nothing is said that the findings do not hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from rllc.analysis.findings import Clustering, Curves, Findings, Stages
+from rllc.core.outcome import Outcome
+from rllc.figures.clusters import cluster_name
+from rllc.figures.palette import TYPES
+from rllc.figures.training import SCORES, threshold_of
+from rllc.report.data import ReportData, cells, reference_curves
+from rllc.report.markup import measure, minus
+
+METHODS = {"kmeans": "K-means", "hierarchical": "Hierarchical clustering"}
+
+
+def listed(items: Sequence[str]) -> str:
+    """Items as English lists them.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+
+
+def count(n: int, one: str, many: str = "") -> str:
+    """A number of things.
+
+    >>> count(1, "head"), count(16, "head")
+    ('1 head', '16 heads')
+    """
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def interval(low: float, high: float) -> str:
+    """Two ends of a range.
+
+    >>> interval(-0.12, 0.19)
+    '−0.12 to 0.19'
+    """
+    return minus(f"{low:.2f} to {high:.2f}")
+
+
+def planted(data: ReportData) -> str:
+    """What must stand beside every claim about induction."""
+    share = data.findings.planted_share
+    if share <= 0:
+        return "No planted text was in the training mixture."
+    names = [d.name for d in data.domains if d.planted and d.share > 0]
+    what = f" ({listed(names)})" if names else ""
+    said = f"{100 * share:.3g} % of the training text was planted{what}, which gives induction heads repetition to learn from"
+    return f"{said}: read what is said of induction with that."
+
+
+def by_type(f: Findings) -> dict[str, list[str]]:
+    """Heads of each type that occurs, in the order of the palette."""
+    found: dict[str, list[str]] = {}
+    for name in [*TYPES, *f.types.types]:
+        heads = [h for h, t in zip(f.types.heads, f.types.types, strict=True) if t == name]
+        if heads:
+            found[name] = heads
+    return found
+
+
+def types_sentence(f: Findings) -> str:
+    """How many heads of which type, and what decided."""
+    if not f.types.heads:
+        return "Head types were not decided: no behaviour was measured."
+    pieces = [
+        f"{count(len(heads), name + ' head')} ({listed(heads)})" if name != "other" else f"{len(heads)} of no named type"
+        for name, heads in by_type(f).items()
+    ]
+    at = f" at step {f.types.step:,}" if f.types.step >= 0 else ""
+    return f"Of {count(len(f.types.heads), 'head')}, by their attention{at}: {listed(pieces)}."
+
+
+def formation(f: Findings) -> dict[str, list[tuple[str, int | None]]]:
+    """For each named type its heads, and the first checkpoint from which on the deciding score stays at or above its threshold."""
+    found: dict[str, list[tuple[str, int | None]]] = {}
+    for score, (_, name) in SCORES.items():
+        threshold, table = threshold_of(f.types, score), f.behaviour.scores.get(score)
+        heads = by_type(f).get(name, [])
+        if threshold is None or table is None or not heads:
+            continue
+        found[name] = [(h, _stays(table[f.behaviour.heads.index(h)], f.behaviour.steps, threshold)) for h in heads if h in f.behaviour.heads]
+    return found
+
+
+def _stays(score: np.ndarray, steps: np.ndarray, threshold: float) -> int | None:
+    below = np.flatnonzero(~(score >= threshold))
+    first = int(below[-1]) + 1 if below.size else 0
+    return int(steps[first]) if first < len(steps) else None
+
+
+def formation_sentences(f: Findings) -> list[str]:
+    """When the heads of each named type form."""
+    sentences = []
+    for score, (_, name) in SCORES.items():
+        heads = formation(f).get(name)
+        if not heads:
+            continue
+        together: dict[int | None, list[str]] = {}
+        for h, step in heads:
+            together.setdefault(step, []).append(h)
+        told = [f"{listed(hs)} {'not lastingly' if step is None else f'from step {step:,}'}" for step, hs in together.items()]
+        title = {"prefix_matching": "Prefix matching"}.get(score, f"The {name} score")
+        sentences.append(f"{title} reaches its threshold of {threshold_of(f.types, score):g} and stays there: {'; '.join(told)}.")
+    return sentences
+
+
+def final(curves: Curves) -> dict[str, tuple[float, float, str]]:
+    """LLC, standard error and outcome of each head at the last checkpoint of these curves."""
+    if not curves.steps.size:
+        return {}
+    return {p: (float(curves.llc[i, -1]), float(curves.stderr[i, -1]), str(curves.outcome[i, -1])) for i, p in enumerate(curves.parts)}
+
+
+def llc_sentences(data: ReportData) -> list[str]:
+    """Where the wrLLCs end, by type."""
+    curves = reference_curves(data)
+    if curves is None or not curves.steps.size:
+        return ["No head was sampled."]
+    ends = {h: (v, e) for h, (v, e, _) in final(curves).items() if np.isfinite(v)}
+    missing = [h for h in curves.parts if h not in ends]
+    step = f"step {int(curves.steps[-1]):,} on {curves.data}"
+    if not ends:
+        return [f"No head has an estimate at {step}."]
+    low, high = min(ends, key=lambda h: ends[h][0]), max(ends, key=lambda h: ends[h][0])
+    sentence = f"At {step} the wrLLC runs from {measure(*ends[low])} ({low}) to {measure(*ends[high])} ({high})."
+    ranges = []
+    for name, heads in by_type(data.findings).items():
+        values = sorted(ends[h][0] for h in heads if h in ends)
+        if values:
+            span = f"{values[0]:.1f}" if len(values) == 1 else f"{values[0]:.1f} to {values[-1]:.1f}"
+            ranges.append(f"{name} {minus(span)}")
+    tail = f" {listed(missing)} {'has' if len(missing) == 1 else 'have'} no estimate there." if missing else ""
+    return [sentence + (f" By type: {'; '.join(ranges)}." if len(ranges) > 1 else "") + tail]
+
+
+def stage_sentence(stages: Stages | None) -> str:
+    """The boundaries of the stages with their intervals."""
+    if stages is None:
+        return "Stages were not found: the full model has too few estimates, or was not sampled."
+    if not stages.boundaries.size:
+        return "The smoothed LLC of the full model has no turning point in log time: no stage boundary was found."
+    told = []
+    for boundary, interval, share in zip(stages.boundaries, stages.intervals, stages.found_in, strict=True):
+        between = f" ({interval[0]:,.0f} to {interval[1]:,.0f})" if np.isfinite(interval).all() else ""
+        told.append(f"step {boundary:,.0f}{between}, in {100 * share:.0f} % of resamples")
+    turns = {1: "once", 2: "twice"}.get(len(told), f"{len(told)} times")
+    return f"The full model's LLC turns {turns}, which bounds its stages: {'; '.join(told)}."
+
+
+def cluster_sentence(clustering: Clustering, f: Findings) -> str:
+    """One clustering: who is with whom, how stable it is and how far it agrees with the types."""
+    groups = [
+        f"{cluster_name(m)} = {listed([h for h, k in zip(clustering.heads, clustering.labels, strict=True) if k == m])}"
+        for m in sorted({int(k) for k in clustering.labels})
+    ]
+    low, high = clustering.stability_interval
+    sentence = f"{METHODS.get(clustering.method, clustering.method)} on {clustering.preprocessing} curves ({clustering.scope}): {'; '.join(groups)}."
+    sentence += f" Stability under resampling: {clustering.stability:.2f} ({interval(low, high)})."
+    agreement = next((a for a in f.agreements if matches(clustering, a)), None)
+    if agreement is not None and np.isfinite(agreement.adjusted_rand):
+        a, b = agreement.chance_interval
+        sentence += f" Agreement with the head types (adjusted Rand index): {measure(agreement.adjusted_rand)}, by chance {interval(a, b)}."
+    elif agreement is not None:
+        sentence += " Agreement with the head types is not defined here: there is but one type and one cluster."
+    return sentence
+
+
+def matches(clustering: Clustering, agreement: object) -> bool:
+    """Whether an agreement is about this clustering."""
+    same = [getattr(agreement, name, "") == getattr(clustering, name) for name in ("method", "scope")]
+    preprocessing = getattr(agreement, "preprocessing", "")
+    return all(same) and preprocessing in ("", clustering.preprocessing)
+
+
+def specialisation_sentences(data: ReportData) -> list[str]:
+    """For each kind of data the head that departs furthest from the mixture."""
+    sentences = []
+    for s in data.findings.specialisation:
+        known = np.flatnonzero(np.isfinite(s.difference) & np.isfinite(s.stderr))
+        if not known.size:
+            sentences.append(f"On {s.data} no head can be compared with {s.reference}.")
+            continue
+        top = known[np.argmax(np.abs(s.difference[known]))]
+        clear = int((np.abs(s.difference[known]) > 2 * s.stderr[known]).sum())
+        amount = measure(float(s.difference[top]), float(s.stderr[top]))
+        sentences.append(
+            f"On {s.data}, {clear} of {count(int(known.size), 'head')} differ from {s.reference} by more than two standard errors; "
+            f"{s.heads[top]} most, by {amount}."
+        )
+    return sentences
+
+
+def outcomes(data: ReportData) -> Counter[str]:
+    """How many cells came to which outcome."""
+    return Counter(str(row.get("outcome") or "") for row in cells(data))
+
+
+def cells_sentence(data: ReportData) -> str:
+    """How many cells are sound, marked and refused."""
+    found = outcomes(data)
+    if not found:
+        return "No cell was sampled."
+    refused = {o.value: found[o.value] for o in Outcome if o.refused and found[o.value]}
+    marked = {o.value: found[o.value] for o in Outcome if not o.refused and o is not Outcome.OK and found[o.value]}
+    pieces = [f"{found['ok']:,} ok"]
+    for name, group in (("marked", marked), ("refused", refused)):
+        detail = f" ({listed([f'{n:,} {o}' for o, n in group.items()])})" if group else ""
+        pieces.append(f"{sum(group.values()):,} {name}{detail}")
+    told = f"Of {count(sum(found.values()), 'cell')} sampled, {listed(pieces)}."
+    return f"{told} A marked cell keeps its number and its mark; a refused one has no number."
