@@ -178,7 +178,7 @@ def losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) -> T
 
 
 def init_params(shape: ModelShape, seed: int, dtype: torch.dtype = torch.float32) -> Params:
-    """A fresh model: normal weights of width 1/√fan-in (0.02 for embeddings and positions), zero biases, unit norms."""
+    """A fresh model as the paper's library makes one: every matrix normal with deviation 0.8/√d_model, zero biases, unit norms."""
     generator = torch.Generator().manual_seed(seed)
     params: Params = {}
     for name, size in shape.tensors().items():
@@ -188,8 +188,5 @@ def init_params(shape: ModelShape, seed: int, dtype: torch.dtype = torch.float32
         elif kind.startswith("b"):
             params[name] = torch.zeros(size, dtype=dtype)
         else:
-            width = 0.02 if kind in ("W_E", "W_pos") else size[-2] ** -0.5
-            if kind == "W_O":
-                width = (size[0] * size[1]) ** -0.5
-            params[name] = torch.randn(size, generator=generator, dtype=dtype) * width
+            params[name] = torch.randn(size, generator=generator, dtype=dtype) * (0.8 / shape.d_model**0.5)
     return params

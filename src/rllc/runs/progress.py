@@ -39,7 +39,7 @@ class Bar:
         if not self._begun:
             self._begun, self._offset = True, done
             if self._task is not None:
-                self._reporter.live.reset(self._task, completed=done)
+                self._reporter.live.reset(self._task, completed=int(done))
         self.advance(done - self._done, note)
 
     def advance(self, amount: float, note: str = "") -> None:

@@ -1,0 +1,95 @@
+"""What a run will do, how far it is, and its numbers: texts and tables for the command line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+from rllc.core.outcome import Outcome
+from rllc.records import table
+from rllc.records.store import Record, Store
+from rllc.runs.experiment import Experiment, load
+from rllc.runs.layout import RunFolder, existing
+from rllc.runs.local import cores
+from rllc.runs.pipeline import read_timings
+from rllc.runs.plan import make_plan
+from rllc.runs.progress import duration
+
+SAMPLE = "sample"
+
+
+def describe_plan(experiment: Experiment, workers: int | None = None) -> str:
+    """The plan of an experiment in words: cells, chain-steps, hours, bytes."""
+    plan = make_plan(experiment)
+    workers = workers or experiment.engine.workers or cores()
+    blocks: Counter[str] = Counter(str(cell.data) for cell in plan.cells)
+    by_data = ", ".join(f"{data} {count}" for data, count in blocks.items())
+    sampler = experiment.sampler
+    return "\n".join(
+        [
+            experiment.title,
+            f"  training    {experiment.training.steps:,} steps, {len(experiment.checkpoints())} checkpoints",
+            f"  sampler     {sampler.sampler}, ε {sampler.step_size:g}, γ {sampler.localization:g}, nβ {sampler.nbeta:g}; "
+            f"{sampler.chains} chains × ({sampler.burn_in} + {sampler.draws}) steps, "
+            f"{experiment.sampling.batch_size} × {experiment.model.n_ctx} tokens each",
+            f"  cells       {len(plan.cells):,} in {len(plan.units):,} units: {by_data}",
+            f"  chain-steps {plan.chain_steps:,}",
+            f"  operations  {plan.cost:.3g} by counting matrix products; very roughly {duration(3600 * plan.hours(workers))} on {workers} cores",
+            f"  records     {plan.record_bytes / 1e6:.1f} MB at most, before compression",
+        ]
+    )
+
+
+def describe_status(root: Path) -> str:
+    """How far a run is, in words. Raises RllcError where the folder holds no run."""
+    folder = existing(root)
+    experiment = load(folder.experiment)
+    lines = [f"{experiment.title} ({root})"]
+    stages = {
+        "corpus": (folder.corpus / "corpus.json").exists(),
+        "train": _trained(experiment, folder),
+        "measure": _behaviour_count(folder) >= len(experiment.checkpoints()),
+        "analyse": folder.findings.exists(),
+        "report": folder.report.exists(),
+    }
+    seconds = read_timings(folder)
+    for stage, done in stages.items():
+        spent = f", {duration(seconds[stage])}" if stage in seconds else ""
+        lines.append(f"  {stage:<8} {'done' if done else 'not finished'}{spent}")
+    records, problems = sound_records(Store(folder.records))
+    plan = make_plan(experiment)
+    outcomes = Counter(str(record.meta["outcome"]) for record in records)
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    spent = f", {duration(seconds['sample'])}" if "sample" in seconds else ""
+    lines.append(f"  sample   {len(records)} cells recorded, {len(plan.cells)} planned{spent}" + (f": {counts}" if counts else ""))
+    for record in records:
+        outcome = Outcome(record.meta["outcome"])
+        if outcome.refused:
+            lines.append(f"    refused: step {record.meta['step']}, {record.meta['data']}, {record.meta['part']}: {record.meta['reason']}")
+    lines += [f"    {problem}" for problem in problems]
+    if folder.report.exists():
+        lines.append(f"  page     {folder.report}")
+    return "\n".join(lines)
+
+
+def export_table(root: Path, format: Literal["csv", "json", "parquet"]) -> bytes:  # noqa: A002
+    """The tidy table of every recorded cell. Raises RllcError where the folder holds no run or the format's extra is missing."""
+    folder = existing(root)
+    records, _ = sound_records(Store(folder.records))
+    return table.export(table.frame(records, run=folder.root.resolve().name), format)
+
+
+def sound_records(store: Store, kind: str = SAMPLE) -> tuple[list[Record], list[str]]:
+    """Every readable record of a kind, and a sentence for each that was damaged (it has been set aside)."""
+    problems = [str(problem) for problem in store.check()]
+    return list(store.records(kind)), problems
+
+
+def _trained(experiment: Experiment, folder: RunFolder) -> bool:
+    names = {path.name for path in folder.checkpoints.glob("step-*")}
+    return len(names) >= len(experiment.checkpoints())
+
+
+def _behaviour_count(folder: RunFolder) -> int:
+    return len(Store(folder.records).digests("behaviour"))

@@ -1,0 +1,194 @@
+"""The last two stages: what the records say together, and the page that tells it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import os
+import platform
+from importlib import metadata
+
+import numpy as np
+
+from rllc.analysis.analyse import analyse
+from rllc.analysis.curves import curves_of
+from rllc.analysis.findings import Behaviour, Findings, Patterns
+from rllc.analysis.stored import from_json, patterns_from_arrays, patterns_to_arrays, to_json
+from rllc.core import seeds
+from rllc.core.files import write_atomic
+from rllc.core.names import Part
+from rllc.corpus.batches import Mixture
+from rllc.corpus.tokens import open_corpus
+from rllc.model.shape import ModelShape, size
+from rllc.records import table
+from rllc.records.compaction import compact
+from rllc.records.store import Record, Store
+from rllc.report.build import build_report
+from rllc.report.data import Domain, ReportData
+from rllc.runs import measuring, sampling
+from rllc.runs.experiment import MIXTURE, Experiment
+from rllc.runs.grid import checkpoints_by_step
+from rllc.runs.layout import RunFolder
+from rllc.runs.plan import make_plan
+from rllc.runs.progress import Reporter
+
+# Attention patterns are kept of every checkpoint, but the page shows at most this many, evenly chosen, to stay small.
+SHOWN_PATTERNS = 7
+PATTERNS = "patterns"
+
+
+def planned_samples(experiment: Experiment, folder: RunFolder, store: Store) -> list[Record]:
+    """The records of the planned cells alone: others may lie beside them from earlier settings.
+
+    Raises DamagedRecordError where one cannot be read; it has been set aside, and the next run computes it anew.
+    """
+    infos = checkpoints_by_step(experiment, folder)
+    corpus_digest = open_corpus(folder.corpus).digest
+    keys = [sampling.record_key(experiment, cell, infos[cell.step].digest, corpus_digest) for cell in make_plan(experiment).cells]
+    return [store.get(sampling.KIND, key) for key in keys if store.has(sampling.KIND, key)]
+
+
+def planned_measurements(experiment: Experiment, folder: RunFolder, store: Store) -> list[Record]:
+    """The records of behaviour, by step. Raises as `planned_samples`."""
+    infos = checkpoints_by_step(experiment, folder)
+    probes = measuring.make_probes(experiment, open_corpus(folder.corpus))
+    keys = [measuring.record_key(probes, infos[step].digest, experiment.engine.dtype) for step in experiment.checkpoints()]
+    return [store.get(measuring.KIND, key) for key in keys if store.has(measuring.KIND, key)]
+
+
+def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
+    """From records to findings and the tidy table. Raises RllcError where a record is damaged."""
+    with reporter.stage("Analysing", 1.0) as bar:
+        store = Store(folder.records)
+        samples = planned_samples(experiment, folder, store)
+        measurements = planned_measurements(experiment, folder, store)
+        rows = table.frame(samples, run=folder.root.resolve().name)
+        columns = table.columns(rows)
+        behaviour, patterns = behaviour_of(measurements), patterns_of(measurements)
+        bar.note("clusters, stages")
+        findings = analyse(
+            curves_of(columns, heads=True),
+            curves_of(columns, heads=False),
+            behaviour,
+            patterns,
+            experiment.analysis,
+            seeds.derive(experiment.seed, "analysis"),
+            reference=MIXTURE,
+            planted_share=planted_share(experiment, folder),
+        )
+        write_atomic(folder.table, table.export(rows, "csv"))
+        if patterns is not None:
+            arrays, meta = patterns_to_arrays(patterns)
+            store.put(PATTERNS, _patterns_key(measurements), arrays, meta)
+        write_atomic(folder.findings, to_json(findings))
+        compact(store, run=folder.root.resolve().name)
+    types = ", ".join(f"{head} {kind}" for head, kind in zip(findings.types.heads, findings.types.types, strict=True) if kind != "other")
+    reporter.line(f"Head types: {types or 'none but other'}.")
+
+
+def behaviour_of(measurements: list[Record]) -> Behaviour:
+    """Scores of heads and losses over checkpoints, from records by step."""
+    first = measurements[0]
+    names = [name.removeprefix("score/") for name in first.arrays if name.startswith("score/")]
+    data = tuple(first.meta["data"])
+    return Behaviour(
+        heads=tuple(first.meta["heads"]),
+        steps=np.array([record.meta["step"] for record in measurements], dtype=np.int64),
+        scores={name: np.stack([record.arrays[f"score/{name}"] for record in measurements], axis=1) for name in names},
+        data=data,
+        losses=np.stack([record.arrays["losses"] for record in measurements], axis=1),
+        icl=np.array([record.arrays["icl"][data.index(MIXTURE)] for record in measurements]),
+    )
+
+
+def patterns_of(measurements: list[Record]) -> Patterns | None:
+    """Attention patterns of at most SHOWN_PATTERNS checkpoints, the first and the last among them; None where no snippet was asked for."""
+    first = measurements[0]
+    if not first.meta["snippets"]:
+        return None
+    chosen = np.unique(np.linspace(0, len(measurements) - 1, min(SHOWN_PATTERNS, len(measurements))).round().astype(int))
+    kept = [measurements[i] for i in chosen]
+    return Patterns(
+        heads=tuple(first.meta["heads"]),
+        steps=np.array([record.meta["step"] for record in kept], dtype=np.int64),
+        snippets=tuple(first.meta["snippets"]),
+        tokens=tuple(tuple(tokens) for tokens in first.meta["tokens"]),
+        weights=tuple(np.stack([record.arrays[f"pattern/{i}"] for record in kept]) for i in range(len(first.meta["snippets"]))),
+    )
+
+
+def planted_share(experiment: Experiment, folder: RunFolder) -> float:
+    """Share of the training mixture's sequences that a program made up."""
+    domains = open_corpus(folder.corpus).domains
+    return sum(share for name, share in Mixture(MIXTURE, experiment.mixture).weights.items() if domains[name].planted)
+
+
+def report_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
+    """The page, and the figures as PNG and SVG where matplotlib is installed. Raises RllcError where findings or records are damaged."""
+    with reporter.stage("Writing the page", 1.0) as bar:
+        store = Store(folder.records)
+        measurements = planned_measurements(experiment, folder, store)
+        key = _patterns_key(measurements)
+        stored = store.get(PATTERNS, key) if store.has(PATTERNS, key) else None
+        findings = from_json(folder.findings.read_text(encoding="utf-8"), patterns_from_arrays(stored.arrays, stored.meta) if stored else None)
+        build_report(_report_data(experiment, folder, store, findings), folder.report)
+        bar.note("figures")
+        if importlib.util.find_spec("matplotlib"):
+            from rllc.figures.static import write_static
+
+            write_static(findings, folder.figures)
+        else:
+            reporter.line('No PNG and SVG figures were written, for matplotlib is not installed. Install it with: pip install "rllc[paper]"')
+
+
+def _patterns_key(measurements: list[Record]) -> dict[str, list[str]]:
+    return {"behaviour": [record.digest for record in measurements]}
+
+
+def _report_data(experiment: Experiment, folder: RunFolder, store: Store, findings: Findings) -> ReportData:
+    from rllc.runs.pipeline import read_timings
+
+    corpus = open_corpus(folder.corpus)
+    shares = Mixture(MIXTURE, experiment.mixture).weights
+    settings = experiment.as_dict()
+    described = corpus.describe()["domains"]
+    return ReportData(
+        findings=findings,
+        title=experiment.title,
+        settings=settings,
+        model=describe_model(experiment.model),
+        domains=tuple(
+            Domain(name, d["documents"], d["tokens"], shares.get(name, 0.0), d["planted"], d["description"]) for name, d in described.items()
+        ),
+        sampler=settings["sampler"] | settings["sampling"],
+        machine=describe_machine(),
+        versions={name: metadata.version(name) for name in ("rllc", "torch", "numpy", "scikit-learn", "arviz-stats", "tokenizers")}
+        | {"python": platform.python_version()},
+        seconds=read_timings(folder),
+        table=table.frame(planned_samples(experiment, folder, store), run=folder.root.resolve().name),
+        mixture=MIXTURE,
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def describe_model(shape: ModelShape) -> dict[str, int | str]:
+    """The model's shape in a reader's words."""
+    return {
+        "layers": shape.n_layers,
+        "heads in a layer": shape.n_heads,
+        "width": shape.d_model,
+        "head dimension": shape.d_head,
+        "vocabulary": shape.d_vocab,
+        "context": shape.n_ctx,
+        "MLP width": shape.d_mlp or "none (attention only)",
+        "positions": shape.positions,
+        "norm": shape.norm,
+        "parameters": size(shape, Part.parse("full")),
+        "parameters of a head": size(shape, Part.of_head(0, 0)),
+    }
+
+
+def describe_machine() -> dict[str, str]:
+    """What the run ran on, without its name."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {"system": f"{platform.system()} {platform.machine()}", "cores": str(os.cpu_count()), "memory": f"{pages / 2**30:.0f} GiB"}
