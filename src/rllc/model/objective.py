@@ -108,12 +108,12 @@ class HeadObjective:
         normed = fw.norm(shape, params, f"blocks.{layer}.ln1", x)
         z = fw.head_outputs(shape, params, layer, normed)[0]
         w_o = params[f"blocks.{layer}.attn.W_O"]
-        # The sum over heads is taken without the part's own head, not subtracted from the whole: a head with W_O = 0 then leaves no rounding.
+        # Baseline and rest are summed in one order, so that a head whose W_O is zero leaves no rounding between them: its λ̂ is exactly 0.
         all_but = x[0] + params[f"blocks.{layer}.attn.b_O"]
         outputs = torch.einsum("bhtk,hkd->hbtd", z, w_o)
         total = outputs.sum(0)
         rest = torch.stack([all_but + (total - outputs[h]) for h in self.heads])
-        after = fw.mlp(shape, params, layer, x + (total + params[f"blocks.{layer}.attn.b_O"]))
+        after = fw.mlp(shape, params, layer, (all_but + total)[None])
         baseline = fw.read_out(shape, params, fw.run_blocks(shape, params, after, layer + 1), batch)[0]
         return Context(batch, rest, normed, fw.query_key_input(shape, params, normed), baseline)
 
