@@ -56,24 +56,24 @@ lengths = st.lists(st.integers(2, 12), min_size=1, max_size=6)
 
 
 @given(lengths, lengths, st.integers(2, 9), st.sampled_from(["train", "heldout"]))
-def test_contexts_are_those_that_are_allowed(train: list[int], heldout: list[int], context: int, split: str):
+def test_contexts_are_those_that_are_allowed(train: list[int], heldout: list[int], width: int, split: str):
     corpus = corpus_of(x=(train, heldout))
     own = train if split == "train" else heldout
-    if sum(own) < context:
-        with pytest.raises(RllcError, match=f"hold {sum(own)} tokens, fewer than one context of {context}"):
-            contexts(corpus, Mixture.of("x"), split, 5, context, seeds.generator(0))
+    if sum(own) < width:
+        with pytest.raises(RllcError, match=f"hold {sum(own)} tokens, fewer than one context of {width}"):
+            contexts(corpus, Mixture.of("x"), split, 5, width, seeds.generator(0))
         return
     first = 1 if split == "train" else 1 + sum(train) - len(train)
-    law = allowed(own, first, context)
-    rows = contexts(corpus, Mixture.of("x"), split, 300, context, seeds.generator(0))
+    law = allowed(own, first, width)
+    rows = contexts(corpus, Mixture.of("x"), split, 300, width, seeds.generator(0))
     assert rows.dtype == np.int64
     assert {tuple(row) for row in rows.tolist()} <= set(law)
 
 
-@pytest.mark.parametrize(("documents", "context"), [([40], 8), ([2, 3, 4], 8), ([30, 3, 5, 12], 8), ([8, 9], 8)])
-def test_contexts_come_as_often_as_they_should(documents: list[int], context: int):
-    law = allowed(documents, 1, context)
-    rows = contexts(corpus_of(x=(documents, [])), Mixture.of("x"), "train", 20_000, context, seeds.generator(1))
+@pytest.mark.parametrize(("documents", "width"), [([40], 8), ([2, 3, 4], 8), ([30, 3, 5, 12], 8), ([8, 9], 8)])
+def test_contexts_come_as_often_as_they_should(documents: list[int], width: int):
+    law = allowed(documents, 1, width)
+    rows = contexts(corpus_of(x=(documents, [])), Mixture.of("x"), "train", 20_000, width, seeds.generator(1))
     counts = dict.fromkeys(law, 0)
     for row in rows.tolist():
         counts[tuple(row)] += 1

@@ -58,6 +58,24 @@ def test_a_damaged_file_is_told(tmp_path: Path, form: str):
         list(read_files(source(path)))
 
 
+@pytest.mark.parametrize("form", ["jsonl.gz", "jsonl.xz", "jsonl.zst", "parquet"])
+@pytest.mark.parametrize("lost", [1, 12])
+def test_a_file_cut_short_is_told(tmp_path: Path, form: str, lost: int):
+    path = tmp_path / f"rows.{form}"
+    path.write_bytes(FORMATS[form](ROWS)[:-lost])
+    with pytest.raises(RllcError, match=r"could not be read .*(cut short|no parquet file)"):
+        list(read_files(source(path)))
+
+
+@pytest.mark.parametrize("form", ["jsonl.gz", "jsonl.xz", "jsonl.zst"])
+def test_files_compressed_in_pieces_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str):
+    path = tmp_path / f"rows.{form}"
+    path.write_bytes(FORMATS[form](ROWS) + FORMATS[form](ROWS * 200))
+    for chunk in (1 << 16, 7):
+        monkeypatch.setattr("rllc.corpus.local_files._CHUNK", chunk)
+        assert [text for _, text in read_files(source(path))] == [row["text"] for row in ROWS] * 201
+
+
 @pytest.mark.parametrize(("line", "sentence"), [("{not json}", "Line 2 of .* is not JSON"), ("[1, 2]", "Line 2 of .* is not a JSON object")])
 def test_a_damaged_line_is_told_with_its_number(tmp_path: Path, line: str, sentence: str):
     path = tmp_path / "rows.jsonl"

@@ -21,6 +21,7 @@ TEXT_SUFFIXES = frozenset(
     | {".py", ".pyi", ".js", ".ts", ".jsx", ".tsx", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".java", ".kt", ".scala", ".swift"}
     | {".rb", ".pl", ".php", ".lua", ".r", ".jl", ".m", ".hs", ".ml", ".lisp", ".clj", ".ex", ".erl", ".sh", ".bash", ".sql", ".ini", ".cfg"}
 )
+_CHUNK = 1 << 16
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst", ".parquet")
 
 
@@ -146,9 +147,40 @@ def _open_compressed(path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
             import zstandard  # an extra: only those who have such files need it
         except ImportError as error:
             raise missing_extra(f"Reading {path}", "zstandard") from error
-        stream = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
-        return stream, (*damage, zstandard.ZstdError)
+        return io.BufferedReader(_Frames(path, zstandard.ZstdDecompressor())), (*damage, zstandard.ZstdError)
     return path.open("rb"), damage
+
+
+class _Frames(io.RawIOBase):
+    """The content of a zstandard file, frame after frame; unlike the library's own reader it does not take a file cut short for a whole one."""
+
+    def __init__(self, path: Path, decompressor: Any) -> None:
+        self._file, self._decompressor = path.open("rb"), decompressor
+        self._frame: Any = None
+        self._ready = memoryview(b"")
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._rest or self._file.read(_CHUNK)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("it ends within a frame")
+                return 0
+            self._frame = self._frame or self._decompressor.decompressobj()
+            self._ready, self._rest = memoryview(self._frame.decompress(data)), b""
+            if self._frame.eof:
+                self._frame, self._rest = None, self._frame.unused_data
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _parquet_rows(path: Path, source: SourceSettings) -> Iterator[Mapping[str, Any]]:
