@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
+
 import rllc
 
 project = "rllc"
@@ -9,7 +14,7 @@ author = "the rllc developers"
 copyright = "2026, the rllc developers"
 version = release = rllc.__version__
 
-extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "rllc"
@@ -34,3 +39,22 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "literal"  # the docstrings' `names` and `formulas`
 nitpicky = False
+
+
+# Formulas as MathML, which browsers draw by themselves: the pages need no network.
+html_math_renderer = "mathml"
+
+
+def _inline(translator: HTML5Translator, node: nodes.math) -> None:
+    translator.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block(translator: HTML5Translator, node: nodes.math_block) -> None:
+    translator.body.append(f'<div style="margin: 1em 0">{convert(node.astext(), display="block")}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Register the renderer of formulas."""
+    app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
