@@ -141,9 +141,11 @@ def mlp(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Tensor) 
     return x + linear(F.gelu(hidden), params[prefix + "W_out"]) + _per_variant(params[prefix + "b_out"], 1)
 
 
-def run_blocks(shape: ModelShape, params: Mapping[str, Tensor], x: Tensor, start: int = 0, capture: Capture | None = None) -> Tensor:
-    """The residual stream [C, B, T, D] after the last layer, given that before layer `start`."""
-    for layer in range(start, shape.n_layers):
+def run_blocks(
+    shape: ModelShape, params: Mapping[str, Tensor], x: Tensor, start: int = 0, stop: int | None = None, capture: Capture | None = None
+) -> Tensor:
+    """The residual stream [C, B, T, D] before layer `stop` (after the last one unless given), from that before layer `start`."""
+    for layer in range(start, shape.n_layers if stop is None else stop):
         x = mlp(shape, params, layer, x + attention(shape, params, layer, x, capture))
     return x
 

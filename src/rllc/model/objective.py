@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,7 +30,10 @@ class Evaluation(NamedTuple):
     baseline: Tensor
 
 
-class PartObjective(Protocol):
+Context = TypeVar("Context")
+
+
+class PartObjective(Protocol[Context]):
     """What a sampler may ask of a model; `origin` is where its chains start, [P, ...] a name."""
 
     origin: dict[str, Tensor]
@@ -45,26 +48,44 @@ class PartObjective(Protocol):
 
 
 @dataclass(frozen=True)
-class Context:
-    """What one minibatch shares among all variants.
+class HeadContext:
+    """What one minibatch of tokens [B, T] shares among all variants of P heads.
 
-    `rest` is the residual stream without the contribution that the variants replace: [P, B, T, D] for heads, and [1, B, T, D] otherwise;
-    `normed` and `normed_qk` are what a head's V and its Q and K read; `baseline` is the loss at the checkpoint, a float64 scalar.
+    Args:
+        normed: [1, B, T, D] what a head's V reads, and
+        normed_qk: [1, B, T, D] what its Q and K read.
+        rest: [P, B, T, D] the residual stream after the attention layer, without the contribution of each part's head.
+        baseline: the loss at the checkpoint, a float64 scalar in nats per token.
     """
 
     tokens: Tensor
-    rest: Tensor | None
     normed: Tensor
     normed_qk: Tensor
+    rest: Tensor
     baseline: Tensor
 
 
-def build_objective(shape: ModelShape, params: Mapping[str, Tensor], parts: tuple[Part, ...], chunk: int) -> PartObjective:
-    """The objective of P parts of equal shape with a common earliest changed layer; `chunk` variants are computed at once.
+@dataclass(frozen=True)
+class StreamContext:
+    """What one minibatch of tokens [B, T] shares among all variants of any other part.
 
-    Heads, and equal pieces of heads, of one layer are computed together; any other part alone.
+    Args:
+        stream: [1, B, T, D] the residual stream before the first layer that the part changes.
+        baseline: the loss at the checkpoint, a float64 scalar in nats per token.
+    """
 
-    Raises RllcError where the parts do not fit together.
+    tokens: Tensor
+    stream: Tensor
+    baseline: Tensor
+
+
+def build_objective(shape: ModelShape, params: Mapping[str, Tensor], parts: tuple[Part, ...], chunk: int) -> PartObjective[Any]:
+    """The objective of P parts of equal shape with a common earliest changed layer.
+
+    Heads, and equal pieces of heads, of one layer are computed together; any other part alone. At most `chunk` variants are computed at
+    once, or all of them where it is 0.
+
+    Raises RllcError where the model has no such part, ValueError where the parts cannot share a pass (a plan puts none such together).
     """
     kinds = {(_head_pieces(shape, part), first_layer(shape, part)) for part in parts}
     if len(kinds) == 1 and next(iter(kinds))[0] is not None:
@@ -99,12 +120,10 @@ class HeadObjective:
         }
 
     @torch.no_grad()
-    def prepare(self, batch: Tensor) -> Context:
+    def prepare(self, batch: Tensor) -> HeadContext:
         """Run the frozen network on tokens [B, T]: what the heads read, the rest of the residual stream for each, the baseline."""
         shape, params, layer = self.shape, self.params, self.layer
-        x = fw.embed(shape, params, batch)
-        for lower in range(layer):
-            x = fw.mlp(shape, params, lower, x + fw.attention(shape, params, lower, x))
+        x = fw.run_blocks(shape, params, fw.embed(shape, params, batch), stop=layer)
         normed = fw.norm(shape, params, f"blocks.{layer}.ln1", x)
         z = fw.head_outputs(shape, params, layer, normed)[0]
         w_o = params[f"blocks.{layer}.attn.W_O"]
@@ -115,15 +134,17 @@ class HeadObjective:
         rest = torch.stack([all_but + (total - outputs[h]) for h in self.heads])
         after = fw.mlp(shape, params, layer, (all_but + total)[None])
         baseline = fw.read_out(shape, params, fw.run_blocks(shape, params, after, layer + 1), batch)[0]
-        return Context(batch, rest, normed, fw.query_key_input(shape, params, normed), baseline)
+        return HeadContext(batch, normed, fw.query_key_input(shape, params, normed), rest, baseline)
 
-    def evaluate(self, variants: Mapping[str, Tensor], context: Context, *, gradients: bool = True) -> Evaluation:
+    def evaluate(self, variants: Mapping[str, Tensor], context: HeadContext, *, gradients: bool = True) -> Evaluation:
         """Losses and gradients of C = P * chains variants, [C, ...] a name of `origin`, part-major."""
         count = next(iter(variants.values())).shape[0]
+        if count % len(self.parts):
+            raise ValueError(f"{count} variants do not divide among {len(self.parts)} parts")
         owner = torch.arange(count, device=context.tokens.device) // (count // len(self.parts))
         return _in_chunks(variants, context.baseline, self.chunk, gradients, lambda values, rows: self._losses(values, owner[rows], context))
 
-    def _losses(self, values: Mapping[str, Tensor], owner: Tensor, context: Context) -> Tensor:
+    def _losses(self, values: Mapping[str, Tensor], owner: Tensor, context: HeadContext) -> Tensor:
         shape = self.shape
         head = {name: values[key] for name, key in self._names.items()} | {name: t[owner] for name, t in self._frozen.items()}
         _, b, t, d = context.normed.shape
@@ -137,7 +158,6 @@ class HeadObjective:
         q, k = fw.rotate(shape, project(rows_qk, "Q")), fw.rotate(shape, project(rows_qk, "K"))
         z = fw.attend(q, k, project(rows, "V"))
         out = torch.matmul(z.reshape(-1, b * t, shape.d_head), head["W_O"]).view(-1, b, t, d)
-        assert context.rest is not None
         x = fw.mlp(shape, self.params, self.layer, context.rest[owner] + out)
         return fw.read_out(shape, self.params, fw.run_blocks(shape, self.params, x, self.layer + 1), context.tokens)
 
@@ -149,25 +169,23 @@ class GeneralObjective:
         self.shape, self.params, self.part, self.chunk = shape, params, part, chunk
         self.origin = stack(shape, params, (part,))
         touched = {s.tensor for s in slices(shape, part)}
-        self._embeds = bool(touched & {"embed.W_E"}) or ("pos.W_pos" in touched and shape.positions == "learned")
+        self._embeds = "embed.W_E" in touched or ("pos.W_pos" in touched and shape.positions == "learned")
         self._start = first_layer(shape, part)
 
     @torch.no_grad()
-    def prepare(self, batch: Tensor) -> Context:
+    def prepare(self, batch: Tensor) -> StreamContext:
         """Run the frozen network on tokens [B, T] up to the first layer that the part changes, and to the end for the baseline."""
         shape, params = self.shape, self.params
-        x = fw.embed(shape, params, batch)
-        for lower in range(self._start):
-            x = fw.mlp(shape, params, lower, x + fw.attention(shape, params, lower, x))
+        x = fw.run_blocks(shape, params, fw.embed(shape, params, batch), stop=self._start)
         baseline = fw.read_out(shape, params, fw.run_blocks(shape, params, x, self._start), batch)[0]
-        return Context(batch, None, x, x, baseline)
+        return StreamContext(batch, x, baseline)
 
-    def evaluate(self, variants: Mapping[str, Tensor], context: Context, *, gradients: bool = True) -> Evaluation:
+    def evaluate(self, variants: Mapping[str, Tensor], context: StreamContext, *, gradients: bool = True) -> Evaluation:
         """Losses and gradients of C variants, [C, ...] a name of `origin`."""
 
         def losses(values: Mapping[str, Tensor], rows: slice) -> Tensor:  # noqa: ARG001
             params = insert(self.shape, self.params, self.part, values)
-            x = fw.embed(self.shape, params, context.tokens) if self._embeds else context.normed
+            x = fw.embed(self.shape, params, context.tokens) if self._embeds else context.stream
             return fw.read_out(self.shape, params, fw.run_blocks(self.shape, params, x, self._start), context.tokens)
 
         return _in_chunks(variants, context.baseline, self.chunk, gradients, losses)
