@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -107,12 +107,3 @@ def plain() -> SimpleNamespace:
 @pytest.fixture(params=list(FAMILY))
 def family_shape(request: pytest.FixtureRequest) -> ModelShape:
     return FAMILY[request.param]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Bit-identity is promised for equal threads (DESIGN, The engine); the tests hold them at one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

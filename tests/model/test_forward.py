@@ -97,13 +97,12 @@ def test_a_fresh_model_is_seeded_scaled_and_guesses_evenly() -> None:
     params = fw.init_params(shape, 7)
     again, other = fw.init_params(shape, 7), fw.init_params(shape, 8)
     assert all(torch.equal(params[n], again[n]) for n in params)
-    widths = {"W_E": 0.02, "W_pos": 0.02, "W_Q": 64**-0.5, "W_O": 128**-0.5, "W_in": 64**-0.5, "W_out": 128**-0.5, "W_U": 64**-0.5}
     for name, tensor in params.items():
         assert tuple(tensor.shape) == shape.tensors()[name]
         assert tensor.dtype == torch.float32
         kind = name.rsplit(".", 1)[1]
-        if kind in widths:
-            assert tensor.std().item() == pytest.approx(widths[kind], rel=0.06)
+        if kind.startswith("W"):
+            assert tensor.std().item() == pytest.approx(0.8 / 8, rel=0.06)
             assert not torch.equal(tensor, other[name])
         elif kind == "w":
             assert (tensor == 1).all()
