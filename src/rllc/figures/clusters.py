@@ -10,8 +10,8 @@ from scipy.cluster.hierarchy import dendrogram
 
 from rllc.analysis.findings import Agreement, Clustering, Curves, HeadTypes
 from rllc.figures.axis import StepAxis
-from rllc.figures.curves import draw_heads, legend_of_types
-from rllc.figures.layout import SMALL, Grid, bounds, nothing, panels
+from rllc.figures.curves import draw_heads, legend_of_types, picked
+from rllc.figures.layout import SMALL, Grid, curve_span, nothing, panels
 from rllc.figures.palette import INK, MUTED, PAPER, RULE, TYPES, alpha, type_color
 from rllc.figures.text import label
 
@@ -38,8 +38,7 @@ def cluster_curves(clustering: Clustering, curves: Curves, types: HeadTypes, axi
     titles = [f"Cluster {cluster_name(m)}: {n} head{'s' if n > 1 else ''}" for m, n in zip(found, count, strict=True)]
     grid = Grid(len(found), min(3, len(found)), 1, 260, gap=(60, 72), margin=(54, 46, 66, 52), share_y=True, y_title="wrLLC")
     figure = panels(grid, titles, axis)
-    kept = list(rows)
-    span = bounds(curves.llc[kept], curves.ci_low[kept], curves.ci_high[kept], zero=True)
+    span = curve_span(picked(curves, list(rows)))
     figure.update_yaxes(range=list(span))
     figure.update_xaxes(tickvals=axis.ticks(0.16)[0], ticktext=axis.ticks(0.16)[1])
     for panel, m in enumerate(found):

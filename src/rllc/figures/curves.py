@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.core.outcome import Outcome
 from rllc.figures.axis import StepAxis
-from rllc.figures.layout import SMALL, Grid, band, bounds, end_label, inside, label_gap, legend_entry, nothing, on, panels, spread
+from rllc.figures.layout import SMALL, Grid, band, bounds, curve_span, end_label, inside, label_gap, legend_entry, nothing, on, panels, spread
 from rllc.figures.palette import INK, MUTED, PAPER, TYPES, Style, alpha, data_styles, type_color, type_style
 from rllc.figures.text import label
 
@@ -31,11 +32,11 @@ def head_curves(curves: Curves, types: HeadTypes, axis: StepAxis | None = None) 
     axis = axis or StepAxis.of(curves.steps)
     grid = Grid(len(layers), min(2, len(layers)), 1, 400, gap=(92, 78), margin=(58, 48, 66, 52), share_y=True, y_title="wrLLC")
     figure = panels(grid, [f"Layer {layer}" for layer in layers], axis)
-    low, high = bounds(curves.llc, curves.ci_low, curves.ci_high, zero=True)
-    figure.update_yaxes(range=[low, high])
+    span = curve_span(curves)
+    figure.update_yaxes(range=list(span))
     by_head = dict(zip(types.heads, types.types, strict=True))
     for panel, (_, rows) in enumerate(layers.items()):
-        draw_heads(figure, panel, curves, rows, by_head, axis, (low, high))
+        draw_heads(figure, panel, curves, rows, by_head, axis, span)
     legend_of_types(figure, (by_head.get(p, "other") for p in curves.parts))
     return figure
 
@@ -68,6 +69,12 @@ def layers_of(parts: Iterable[str]) -> dict[int, list[int]]:
     return dict(sorted(layers.items()))
 
 
+def picked(curves: Curves, rows: list[int]) -> Curves:
+    """The curves of some rows."""
+    values = {name: getattr(curves, name)[rows] for name in ("llc", "stderr", "ci_low", "ci_high", "outcome")}
+    return replace(curves, parts=tuple(curves.parts[r] for r in rows), **values)
+
+
 def draw_heads(
     figure: go.Figure, panel: int, curves: Curves, rows: Iterable[int], by_head: Mapping[str, str], axis: StepAxis, span: tuple[float, float]
 ) -> None:
@@ -83,7 +90,7 @@ def draw_heads(
         opacity = 0.07 if style is TYPES["other"] else 0.14
         if (shade := band(x, curves.ci_low[row], curves.ci_high[row], style.color, opacity, **who)) is not None:
             figure.add_trace(shade)
-        figure.add_trace(line(curves, row, x, style, f"<b>{label(part)}</b> {head_type}", **who))
+        figure.add_trace(line(curves, row, x, style, f"<b>{label(part)}</b> {label(head_type)}", **who))
         if (crosses := refused_cells(curves, row, x, span[0], style, **who)) is not None:
             figure.add_trace(crosses)
         finite = np.flatnonzero(np.isfinite(curves.llc[row]))

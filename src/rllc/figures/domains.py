@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from rllc.analysis.findings import Curves, HeadTypes, Specialisation
 from rllc.figures.axis import StepAxis
 from rllc.figures.curves import layers_of, line, refused_cells
-from rllc.figures.layout import SMALL, Grid, band, bounds, inside, legend_entry, nothing, on, panels
+from rllc.figures.layout import SMALL, Grid, band, curve_span, inside, legend_entry, nothing, on, panels
 from rllc.figures.palette import MUTED, data_styles, type_color
 from rllc.figures.text import label
 
@@ -25,7 +25,7 @@ def domain_curves(curves: Mapping[str, Curves], types: HeadTypes, mixture: str, 
     axis = axis or StepAxis.of(*(c.steps for c in curves.values()))
     figure = panels(Grid(len(heads), 4, 2, 150, gap=(20, 40), margin=(50, 14, 62, 52), share_y=True, y_title="LLC"), ["" for _ in heads], axis)
     figure.update_xaxes(tickvals=axis.ticks(0.3)[0], ticktext=axis.ticks(0.3)[1])
-    span = bounds(*(a for c in curves.values() for a in (c.llc, c.ci_low, c.ci_high)), zero=True)
+    span = curve_span(*curves.values())
     figure.update_yaxes(range=list(span), nticks=4)
     by_head = dict(zip(types.heads, types.types, strict=True))
     styles = data_styles(curves, mixture)

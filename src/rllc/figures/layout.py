@@ -14,6 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
+from rllc.analysis.findings import Curves
 from rllc.figures.axis import TITLE, StepAxis
 from rllc.figures.palette import INK, MUTED, PAPER, RULE, Style, alpha
 from rllc.figures.text import label
@@ -133,7 +134,7 @@ def _steps(axis: StepAxis) -> dict[str, Any]:
     values, labels = axis.ticks()
     low, high = axis.range
     pad = 0.03 * (high - low)
-    return {"tickmode": "array", "tickvals": values, "ticktext": labels, "range": [low - pad, high + pad]}
+    return {"tickmode": "array", "tickvals": values, "ticktext": labels, "tickangle": 0, "range": [low - pad, high + pad]}
 
 
 def inside(panel: int, x: str = "", y: str = "") -> dict[str, str]:
@@ -258,6 +259,16 @@ def bounds(*arrays: ArrayLike, pad: float = 0.05, zero: bool = False) -> tuple[f
         return 0.0, 1.0
     low, high = float(every.min()), float(every.max())
     air = pad * ((high - low) or abs(high) or 1.0)
+    return low - air, high + air
+
+
+def curve_span(*curves: Curves) -> tuple[float, float]:
+    """The range of an axis for these curves: all estimates and 0; of their intervals as much as leaves the estimates most of the room."""
+    low, high = bounds(*(c.llc for c in curves), pad=0, zero=True)
+    room = 0.6 * ((high - low) or 1.0)
+    ends = bounds(*(a for c in curves for a in (c.ci_low, c.ci_high)), pad=0, zero=True)
+    low, high = max(min(low, ends[0]), low - room), min(max(high, ends[1]), high + room)
+    air = 0.05 * ((high - low) or 1.0)
     return low - air, high + air
 
 

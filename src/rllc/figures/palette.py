@@ -39,7 +39,7 @@ class Style:
 
 TYPES: dict[str, Style] = {
     "previous-token": Style("#0a66b0", "solid", "circle", "o"),
-    "current-token": Style("#008763", "dash", "square", "s"),
+    "current-token": Style("#007d5a", "dash", "square", "s"),
     "induction": Style("#c24a00", "solid", "diamond", "D", 2.4),
     "other": Style("#8791a0", "dot", "x-thin", "x", 1.5),
 }
@@ -62,7 +62,7 @@ DARK: dict[str, str] = {
     RULE: "#2c333d",
     FAINT: "#1c2128",
     "#0a66b0": "#56b4e9",
-    "#008763": "#3ddba9",
+    "#007d5a": "#3ddba9",
     "#c24a00": "#ff8a4c",
     "#8791a0": "#8a93a1",
     "#b0307c": "#ee6fb5",
@@ -74,7 +74,7 @@ DARK: dict[str, str] = {
     "#dcd0f0": "#40345f",
     "#f6dd9e": "#64501a",
     "#c9302c": "#e5564f",
-    "#7d1512": "#b03a35",
+    "#7d1512": "#ff9a91",
 }
 
 

@@ -14,8 +14,8 @@ from rllc.core.errors import RllcError
 from rllc.core.files import write_atomic
 from rllc.figures.axis import TITLE, StepAxis
 from rllc.figures.clusters import cluster_name
-from rllc.figures.curves import layers_of, steps_axis, training_mixture
-from rllc.figures.layout import bounds, runs, spread
+from rllc.figures.curves import layers_of, picked, steps_axis, training_mixture
+from rllc.figures.layout import bounds, curve_span, runs, spread
 from rllc.figures.palette import INK, MUTED, RULE, TYPES, Style, data_styles, type_color, type_style
 from rllc.figures.training import SCORES, threshold_of
 
@@ -163,7 +163,7 @@ def _head_panels(f: Findings, curves: Curves, panels: list[tuple[str, list[int]]
     figure, axes = _new(6.8, 0.35 + height * rows, rows, columns, labels=True, sharex=True, sharey=True)
     by_head = dict(zip(f.types.heads, f.types.types, strict=True))
     kept = [r for _, members in panels for r in members]
-    span = bounds(curves.llc[kept], curves.ci_low[kept], curves.ci_high[kept], zero=True)
+    span = curve_span(picked(curves, kept))
     for ax, (title, members) in zip(axes, panels, strict=False):
         for row in sorted(members, key=lambda r: by_head.get(curves.parts[r], "other") != "other"):
             style = type_style(by_head.get(curves.parts[row], "other"))
@@ -208,7 +208,7 @@ def _domains(f: Findings, mixture: str, axis: StepAxis) -> Figure | None:
     rows = -(-len(heads) // 4)
     figure, axes = _new(6.8, 0.4 + 1.35 * rows, rows, 4, sharex=True, sharey=True)
     by_head, styles = dict(zip(f.types.heads, f.types.types, strict=True)), data_styles(f.curves, mixture)
-    span = bounds(*(a for c in f.curves.values() for a in (c.llc, c.ci_low, c.ci_high)), zero=True)
+    span = curve_span(*f.curves.values())
     for ax, head in zip(axes, heads, strict=False):
         for name, c in f.curves.items():
             if head in c.parts:

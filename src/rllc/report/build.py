@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
 
-import numpy as np
 from plotly.offline import get_plotlyjs
 
 import rllc
-from rllc.analysis.findings import Patterns
 from rllc.core.files import write_atomic
 from rllc.figures.curves import steps_axis
 from rllc.figures.palette import DARK, FAINT, INK, MUTED, OUTCOMES, PANEL, PAPER, RULE, TYPES, type_color
-from rllc.figures.text import visible
 from rllc.report import development, inspection, overview
 from rllc.report.data import ReportData, table_rows
 from rllc.report.markup import Markup, embed, esc, join, source_hash, tag
+from rllc.report.patterns import pack, thin
 from rllc.report.sections import Page
 
 SECTIONS = (
@@ -38,7 +32,6 @@ SECTIONS = (
     overview.notes,
 )
 SCRIPTS = ("base.js", "figures.js", "heads.js", "patterns.js", "table.js")
-PATTERN_BUDGET = 4_000_000  # bytes of packed attention patterns before checkpoints are thinned out
 _MAPS = (("#ffffff", "#6fa8dc", "#0b2545"), ("#191d24", "#2f7fc1", "#eaf4ff"))  # attention: low, middle, high; light and dark
 
 
@@ -54,7 +47,7 @@ def render(data: ReportData) -> str:
     found = [section(page) for section in SECTIONS]
     early = _static("early.js")
     script = f'"use strict";\n(function rllc() {{\n{"".join(_static(name) for name in SCRIPTS)}}})();\n'
-    plotly = get_plotlyjs().replace("</script", "<\\/script")
+    plotly = get_plotlyjs().replace("\r\n", "\n").replace("</script", "<\\/script")
     links = [("summary", "Summary"), *((s.anchor, s.title) for s in found)]
     return Template(_static("page.html")).substitute(
         policy=esc(policy(early, plotly, script)),
@@ -121,31 +114,5 @@ def _embedded(data: ReportData, page: Page) -> list[Markup]:
         embed("cells", cells) if rows else Markup(""),
     ]
     if f.patterns is not None and f.patterns.snippets:
-        pieces.append(embed("patterns", pack_patterns(thin(f.patterns), kinds, [d.name for d in data.domains if d.planted])))
+        pieces.append(embed("patterns", pack(thin(f.patterns), kinds, [d.name for d in data.domains if d.planted])))
     return pieces
-
-
-def pack_patterns(p: Patterns, kinds: dict[str, str], planted: Sequence[str] = ()) -> dict[str, Any]:
-    """Patterns as the page reads them: weights deflated and in base64, tokens with hidden characters made visible.
-
-    Shown first: an induction head where there is one, else the first head with a named type, else the first; on a planted snippet where there is one.
-    """
-    wanted = sorted(range(len(p.heads)), key=lambda i: {"induction": 0, "other": 2}.get(kinds.get(p.heads[i], "other"), 1))
-    return {
-        "heads": list(p.heads),
-        "steps": p.steps.tolist(),
-        "snippets": [visible(s) for s in p.snippets],
-        "tokens": [[visible(t) or "∅" for t in tokens] for tokens in p.tokens],
-        "weights": [base64.b64encode(zlib.compress(np.ascontiguousarray(w).tobytes(), 9)).decode() for w in p.weights],
-        "first": [next((i for i, name in enumerate(p.snippets) if any(d in name for d in planted)), 0), wanted[0]],
-    }
-
-
-def thin(p: Patterns, budget: int = PATTERN_BUDGET) -> Patterns:
-    """The patterns at fewer checkpoints, the last among them, where all of them would make the page heavy."""
-    size = sum(len(zlib.compress(np.ascontiguousarray(w[-1:]).tobytes(), 1)) for w in p.weights)
-    most = max(2, budget // max(1, size))
-    if len(p.steps) <= most:
-        return p
-    kept = np.unique(np.linspace(0, len(p.steps) - 1, most).round().astype(int))
-    return Patterns(p.heads, p.steps[kept], p.snippets, p.tokens, tuple(w[kept] for w in p.weights))

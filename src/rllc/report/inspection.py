@@ -9,6 +9,7 @@ from rllc.figures import health
 from rllc.report import summary
 from rllc.report.data import Row, cells, table_rows
 from rllc.report.markup import Markup, join, paragraph, table, tag
+from rllc.report.patterns import thin
 from rllc.report.sections import Page, Section, planted_note
 
 REFUSED = tuple(o.value for o in Outcome if o.refused)
@@ -51,8 +52,10 @@ def attention(page: Page) -> Section:
     viewer = tag(
         "div", controls, tag("div", tag("div", canvas, key), thumbs, class_="attention"), *text, reading, id="attention", class_="needs-script"
     )
+    shown = len(thin(p).steps)
+    fewer = f" To keep the page small, {shown} of {len(p.steps)} checkpoints are here." if shown < len(p.steps) else ""
     intro = "Every head on pieces of held-out text and on planted text. Choose a head by its small map, and move through training by the slider."
-    return Section(anchor, title, join([paragraph(intro), planted_note(page.data), viewer]))
+    return Section(anchor, title, join([paragraph(intro, fewer), planted_note(page.data), viewer]))
 
 
 def chain_health(page: Page) -> Section:

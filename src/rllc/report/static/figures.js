@@ -25,6 +25,17 @@ function legendRows(traces, width) {
   return Math.ceil(entries.length / Math.max(1, Math.floor(width / widest)));
 }
 
+/* The first and the last label stay; those between them only where there is room for 32 pixels each. */
+function thinTicks(axis, pixels) {
+  if (!axis.tickvals || !axis.range || axis.tickvals.length < 3) return;
+  const scale = pixels / Math.abs(axis.range[1] - axis.range[0]);
+  const order = [0, axis.tickvals.length - 1, ...axis.tickvals.keys()];
+  const kept = [];
+  for (const i of order) if (kept.every((j) => Math.abs(axis.tickvals[i] - axis.tickvals[j]) * scale >= 32)) kept.push(i);
+  kept.sort((a, b) => a - b);
+  [axis.tickvals, axis.ticktext] = [kept.map((i) => axis.tickvals[i]), kept.map((i) => axis.ticktext[i])];
+}
+
 const axisName = (letter, i) => `${letter}axis${i ? i + 1 : ""}`;
 
 /* The same panels in as many columns as the width has room for: sizes in pixels come from the figure's own meta. */
@@ -55,9 +66,10 @@ function arrange(layout, shown, width) {
     }
   }
   for (const note of layout.annotations || []) if (narrow && note.name === "stage") note.text = note.text.replace(/^\D+/, "");
-  if (narrow && grid.every_x) {
+  for (let i = 0; i < grid.panels; i += 1) thinTicks(layout[axisName("x", i)], panel);
+  for (const trace of shown) if (trace.textfont && panel / trace.x.length < 30) {
+    trace.textfont = { ...trace.textfont, size: 7.5 };
     for (let i = 0; i < grid.panels; i += 1) layout[axisName("x", i)].nticks = 7;
-    for (const trace of shown) if (trace.textfont) trace.textfont = { ...trace.textfont, size: 7.5 };
   }
   layout.height = inner[1] + top + bottom;
   layout.width = width;
