@@ -11,9 +11,13 @@ ROOMS = ("core", "records", "analysis", "figures", "report")
 
 
 def dependencies() -> list[str]:
-    """The package's requirements but torch, with what draws the figures on paper."""
+    """The package's requirements but torch, with the extras that its tests use."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [line for line in [*project["dependencies"], *project["optional-dependencies"]["paper"]] if not line.startswith("torch")]
+    return [
+        line
+        for line in [*project["dependencies"], *(line for extra in ("data", "paper") for line in project["optional-dependencies"][extra])]
+        if not line.startswith("torch")
+    ]
 
 
 def paths() -> list[str]:
