@@ -43,9 +43,13 @@ def arrays(traces: Traces) -> dict[str, np.ndarray]:
     return {f.name: getattr(traces, f.name) for f in fields(traces) if f.name not in ("settings", "dimension")}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_records_and_steps_are_those_of_a_loop_by_hand(sampler: SamplerName) -> None:
-    """The first three evaluations of one chain, written out from METHOD 2."""
+def test_records_and_steps_are_those_of_a_loop_by_hand() -> None:
+    """All evaluations of one chain, written out from METHOD 2."""
+    check_by_hand("sgld")
+    check_by_hand("leimkuhler-matthews")
+
+
+def check_by_hand(sampler: SamplerName) -> None:
     settings = replace(PAPER, sampler=sampler, chains=1, draws=4, burn_in=0)
     eps, gamma, nbeta = 1e-3, 200.0, 30.0
     h, g = torch.linspace(1, 60, 20, dtype=torch.float64), torch.linspace(-1, 1, 20, dtype=torch.float64)
@@ -250,7 +254,7 @@ class Wrong:
             gradients: Any
             baseline: Any
 
-        right = self.inner.evaluate(variants, context)
+        right = self.inner.evaluate(variants, context, gradients=gradients)
         values = {"losses": right.losses, "gradients": right.gradients, "baseline": right.baseline}
         return Loose(**(values | {name: change(values[name]) for name, change in self.change.items()}))
 
@@ -258,7 +262,7 @@ class Wrong:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"gradients": lambda g: None}, "returned no gradients"),
+        ({"gradients": lambda _: None}, "returned no gradients"),
         ({"losses": lambda x: x.mean()}, r"losses must be 6 numbers in fp32 or fp64, not \(\)"),
         ({"losses": lambda x: x.bfloat16()}, "losses must be 6 numbers in fp32 or fp64, not .* in torch.bfloat16"),
         ({"baseline": lambda x: x[:1]}, "baseline must be 6 numbers"),

@@ -51,7 +51,7 @@ def test_mixed_types_take_the_widest() -> None:
 def test_what_cannot_be_sampled() -> None:
     with pytest.raises(RllcError, match="holds no tensor"):
         Layout.of({})
-    with pytest.raises(RllcError, match="'ids' is of type torch.int64, which cannot be sampled"):
+    with pytest.raises(RllcError, match=r"'ids' is of type torch\.int64, which cannot be sampled"):
         Layout.of({"ids": torch.zeros(1, 2, dtype=torch.int64)})
     with pytest.raises(RllcError, match="differ in their leading axis"):
         Layout.of({"a": torch.zeros(1, 2), "b": torch.zeros(2, 2)})

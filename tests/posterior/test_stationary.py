@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -49,6 +47,14 @@ def test_sgld_reads_the_discretised_llc() -> None:
 
 def test_leimkuhler_matthews_reads_the_exact_llc() -> None:
     check_llc("leimkuhler-matthews")
+
+
+def test_sgld_at_small_steps() -> None:
+    """METHOD 3.1 where the discretisation hides little: at large ones an error in A partly cancels in `A(1 - εA/4)`."""
+    settings = paper("sgld", step_size=2e-4, draws=150)
+    h = repeated((30.0, 60.0, 100.0), 1000)
+    toy = Quadratic({"w": torch.zeros_like(h)}, {"w": h})
+    assert sampled_llc(toy, ("w",), settings) == pytest.approx(exact.llc((30.0, 60.0, 100.0), settings).sum() * 1000, rel=TOLERANCE)
 
 
 def check_restricted(sampler: SamplerName) -> None:
@@ -117,9 +123,6 @@ def test_burn_in_is_left_out() -> None:
     check_relaxation("sgld", burn_in=4)
 
 
-Step = Callable[..., "sgld.State | leimkuhler_matthews.State"]
-
-
 def check_moments(sampler: SamplerName) -> None:
     """Mean and variance of every coordinate by itself, tilted, by driving the pure pair directly."""
     method = {"sgld": sgld, "leimkuhler-matthews": leimkuhler_matthews}[sampler]
@@ -151,6 +154,18 @@ def test_sgld_moments_of_every_coordinate() -> None:
 
 def test_leimkuhler_matthews_moments_of_every_coordinate() -> None:
     check_moments("leimkuhler-matthews")
+
+
+def test_steps_are_pure() -> None:
+    """No argument of a step is changed, and equal arguments give equal states (ANCHORS, principle 1)."""
+    settings = paper("sgld")
+    for method in (sgld, leimkuhler_matthews):
+        displacement, noise, gradient, new = torch.randn(4, 3, 20).unbind(0)
+        copies = [tensor.clone() for tensor in (displacement, noise, gradient, new)]
+        state = method.init(displacement, noise)
+        once, twice = (method.step(state, gradient, new, settings) for _ in range(2))  # type: ignore[arg-type]
+        assert all(torch.equal(a, b) for a, b in zip(copies, (displacement, noise, gradient, new), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

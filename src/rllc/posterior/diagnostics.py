@@ -157,17 +157,18 @@ def stiffness(traces: Traces, origin: OriginGradient | None) -> Float[Floats, "P
 
 
 def allowed_sq_distance(traces: Traces, origin: OriginGradient | None) -> Float[Floats, " P"]:
-    """‖w-w*‖² that localization, tilt and minibatch noise account for.
+    """‖w-w*‖² that localization, minibatch noise and tilt account for.
 
     A coordinate's stationary variance `1/(A(1-εA/4))` is largest in the flat directions, A = γ, for all `εA < 4 - εγ`; minibatch
-    noise multiplies it by `1 + εσ²/4` at most, and a gradient shifts the mean by `nβ g/γ` at most. d is raised by five
-    standard deviations of χ²_d, which matters in few dimensions only.
+    noise multiplies it by `1 + εσ²/4` at most, and a gradient shifts the mean by `nβ g/γ` at most. d is raised by five standard
+    deviations of χ²_d, which matters in few dimensions only, and ‖g‖² by two errors.
     """
     s = traces.settings
-    sq_gradient = s.nbeta**2 * _sq_batch_norm(traces, origin)
     coordinates = traces.dimension + 5 * math.sqrt(2 * traces.dimension)
-    spread = (coordinates + s.step_size / 4 * sq_gradient) / (s.localization * (1 - s.step_size * s.localization / 4))
-    return spread + sq_gradient / s.localization**2
+    heat = s.step_size / 4 * s.nbeta**2 * _sq_batch_norm(traces, origin)
+    spread = (coordinates + heat) / (s.localization * (1 - s.step_size * s.localization / 4))
+    sq_norm = _sq_batch_norm(traces, origin) if origin is None else np.maximum(origin.sq_norm + 2 * origin.sq_norm_stderr, 0)
+    return (np.sqrt(spread) + s.nbeta * np.sqrt(sq_norm) / s.localization) ** 2
 
 
 def tilt(traces: Traces, origin: OriginGradient | None) -> tuple[Float[Floats, " P"], Float[Floats, " P"]]:

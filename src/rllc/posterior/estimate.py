@@ -50,12 +50,12 @@ def standard_error(series: Float[Floats, "*cells chains draws"]) -> tuple[Float[
     number = min(BATCH_MEANS, draws // 2)
     length = draws // number
     batches = means[..., draws - number * length :].reshape(*means.shape[:-1], number, length).mean(axis=-1)
-    stderr = batches.std(axis=-1, ddof=1) / np.sqrt(number)
+    stderr = np.asarray(batches.std(axis=-1, ddof=1) / np.sqrt(number))
     df = np.full(stderr.shape, number - 1, np.int64)
     if chains > 1:
         spread = series.mean(axis=-1).std(axis=-1, ddof=1) / np.sqrt(chains)
         df = np.where(spread > stderr, chains - 1, df)
-        stderr = np.maximum(stderr, spread)
+        stderr = np.asarray(np.maximum(stderr, spread))
     return stderr, df
 
 
