@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,7 +37,7 @@ def test_ticks_hold_both_ends_and_keep_their_distance(steps: list[int], closest:
     values, labels = axis.ticks(closest)
     low, high = axis.range
     assert len(values) == len(labels)
-    assert all(b - a >= closest * (high - low) * (1 - 1e-9) for a, b in zip(values[:-1], values[1:], strict=True))
+    assert all(b - a >= closest * (high - low) * (1 - 1e-9) for a, b in itertools.pairwise(values))
     if min(steps) < max(steps):
         assert labels[0] == short(min(steps))
         assert labels[-1] == short(max(steps))

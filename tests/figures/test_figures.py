@@ -172,7 +172,11 @@ def test_thresholds_may_be_filed_under_the_type(findings: Findings) -> None:
 def test_clusters_are_panels_whose_lines_keep_the_colour_of_the_type(findings: Findings) -> None:
     clustering = findings.clusterings[0]
     figure = clusters.cluster_curves(clustering, findings.curves["train"], findings.types)
-    assert [a.text for a in figure.layout.annotations if a.name == "panel title"] == ["Cluster A: 4 heads", "Cluster B: 1 head", "Cluster C: 10 heads"]
+    assert [a.text for a in figure.layout.annotations if a.name == "panel title"] == [
+        "Cluster A: 4 heads",
+        "Cluster B: 1 head",
+        "Cluster C: 10 heads",
+    ]
     for head, cluster in zip(clustering.heads, clustering.labels, strict=True):
         (line,) = head_lines(figure, head)
         assert line.xaxis == ("x", "x2", "x3")[cluster]
@@ -308,7 +312,7 @@ def test_labels_are_spread_within_the_panel() -> None:
     assert spread([], 0, 1, 0.1) == []
     crowded = spread([0.5] * 30, 0, 1, 0.1)
     assert crowded == sorted(crowded)
-    assert 0 <= crowded[0]
+    assert crowded[0] >= 0
     assert crowded[-1] <= 1
 
 

@@ -62,7 +62,9 @@ def test_a_refused_curve_and_five_clusters_still_draw(synthetic: ModuleType, tmp
     f = synthetic.all_refused(synthetic.findings(), "train", "0:1")
     five = replace(f.clusterings[0], heads=f.curves["train"].parts, labels=np.arange(16) % 5)
     behaviour = replace(f.behaviour, scores={}, data=(), losses=np.empty((0, 12)))
-    only = replace(f, clusterings=(five,), curves={"train": picked(f.curves["train"], [0, 1, 2, 3, 8])}, specialisation=(), behaviour=behaviour, full={})
+    only = replace(
+        f, clusterings=(five,), curves={"train": picked(f.curves["train"], [0, 1, 2, 3, 8])}, specialisation=(), behaviour=behaviour, full={}
+    )
     assert {p.stem for p in write_static(only, tmp_path)} == {"heads", "clusters", "domains"}
 
 

@@ -37,10 +37,9 @@ def cluster_curves(clustering: Clustering, curves: Curves, types: HeadTypes, axi
     count = [sum(label == m for label in rows.values()) for m in found]
     titles = [f"Cluster {cluster_name(m)}: {n} head{'s' if n > 1 else ''}" for m, n in zip(found, count, strict=True)]
     grid = Grid(len(found), min(3, len(found)), 1, 260, gap=(60, 72), margin=(54, 46, 66, 52), share_y=True, y_title="wrLLC")
-    figure = panels(grid, titles, axis)
     span = curve_span(picked(curves, list(rows)))
-    figure.update_yaxes(range=list(span))
-    figure.update_xaxes(tickvals=axis.ticks(0.16)[0], ticktext=axis.ticks(0.16)[1])
+    values, names = axis.ticks(0.16)
+    figure = panels(grid, titles, axis, {"tickvals": values, "ticktext": names}, {"range": span})
     for panel, m in enumerate(found):
         draw_heads(figure, panel, curves, [r for r, label in rows.items() if label == m], by_head, axis, span)
     legend_of_types(figure, (by_head.get(h, "other") for h in clustering.heads))
@@ -53,7 +52,9 @@ def confusion(agreement: Agreement) -> go.Figure:
     if not table.size:
         return nothing("There is nothing to compare: no cluster or no type.")
     grid = Grid(1, 1, 1, 44 * len(agreement.types), margin=(122, 16, 44, 16))
-    figure = panels(grid, [""], None)
+    top = {"side": "top", "title": {"text": "cluster", "font": SMALL, "standoff": 4}, "showline": False, "ticks": ""}
+    left = {"autorange": "reversed", "showgrid": False, "tickfont": {"size": 13, "color": INK}}
+    figure = panels(grid, [""], None, top, left)
     peak = max(1, int(table.max()))
     share = table / peak
     figure.add_trace(
@@ -81,8 +82,6 @@ def confusion(agreement: Agreement) -> go.Figure:
                 showarrow=False,
                 font={"size": 14, "color": PAPER if strong else INK if table[i, m] else MUTED},
             )
-    figure.update_xaxes(side="top", title={"text": "cluster", "font": SMALL, "standoff": 4}, showline=False, ticks="")
-    figure.update_yaxes(autorange="reversed", showgrid=False, tickfont={"size": 13, "color": INK})
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,7 +11,7 @@ import plotly.graph_objects as go
 from rllc.analysis.findings import Curves, HeadTypes, Specialisation
 from rllc.figures.axis import StepAxis
 from rllc.figures.curves import layers_of, line, refused_cells
-from rllc.figures.layout import SMALL, Grid, band, curve_span, inside, legend_entry, nothing, on, panels
+from rllc.figures.layout import SMALL, Grid, band, curve_span, legend_entry, nothing, on, panels
 from rllc.figures.palette import MUTED, data_styles, type_color
 from rllc.figures.text import label
 
@@ -23,12 +24,13 @@ def domain_curves(curves: Mapping[str, Curves], types: HeadTypes, mixture: str, 
     if not heads:
         return nothing("No head was sampled on any data.")
     axis = axis or StepAxis.of(*(c.steps for c in curves.values()))
-    figure = panels(Grid(len(heads), 4, 2, 150, gap=(20, 40), margin=(50, 14, 62, 52), share_y=True, y_title="LLC"), ["" for _ in heads], axis)
-    figure.update_xaxes(tickvals=axis.ticks(0.3)[0], ticktext=axis.ticks(0.3)[1])
     span = curve_span(*curves.values())
-    figure.update_yaxes(range=list(span), nticks=4)
+    values, names = axis.ticks(0.3)
     by_head = dict(zip(types.heads, types.types, strict=True))
     styles = data_styles(curves, mixture)
+    grid = Grid(len(heads), 4, 2, 150, gap=(20, 40), margin=(50, 14, 62, 52), share_y=True, y_title="LLC")
+    titles: list[str | dict[str, Any]] = [_head_title(head, by_head.get(head, "other")) for head in heads]
+    figure = panels(grid, titles, axis, {"tickvals": values, "ticktext": names}, {"range": span, "nticks": 4})
     for name, c in curves.items():
         legend_entry(figure, name, styles[name])
         for row, head in enumerate(c.parts):
@@ -43,24 +45,12 @@ def domain_curves(curves: Mapping[str, Curves], types: HeadTypes, mixture: str, 
             figure.add_trace(trace)
             if (crosses := refused_cells(c, row, x, span[0], style, **who)) is not None:
                 figure.add_trace(crosses)
-    for panel, head in enumerate(heads):
-        _head_title(figure, panel, head, by_head.get(head, "other"))
     return figure
 
 
-def _head_title(figure: go.Figure, panel: int, head: str, head_type: str) -> None:
-    figure.add_annotation(
-        text=f"<b>{label(head)}</b> {label(head_type)}",
-        x=0,
-        y=1,
-        xanchor="left",
-        yanchor="bottom",
-        yshift=2,
-        showarrow=False,
-        font={"size": 12.5, "color": type_color(head_type)},
-        name=f"head {head}",
-        **inside(panel, "domain", "domain"),
-    )
+def _head_title(head: str, head_type: str) -> dict[str, Any]:
+    font = {"size": 12.5, "color": type_color(head_type)}
+    return {"text": f"<b>{label(head)}</b> {label(head_type)}", "yshift": 2, "font": font, "name": f"head {head}"}
 
 
 def specialisation(found: Sequence[Specialisation], types: HeadTypes, mixture: str) -> go.Figure:
@@ -71,7 +61,10 @@ def specialisation(found: Sequence[Specialisation], types: HeadTypes, mixture: s
     heads = list(dict.fromkeys(h for s in found for h in s.heads))
     by_head = dict(zip(types.heads, types.types, strict=True))
     reference = " or ".join(dict.fromkeys(s.reference for s in found))
-    figure = panels(Grid(1, 1, 1, 26 * len(heads) + 20, margin=(150, 24, 44, 56)), [""], None)
+    labels = [f"{label(by_head.get(h, 'other'))}  <b>{label(h)}</b>" for h in heads]
+    y = {"tickmode": "array", "tickvals": list(range(len(heads))), "ticktext": labels, "range": [len(heads) - 0.4, -0.6]}
+    x = {"title": {"text": f"final LLC on this data minus on {label(reference)}", "font": SMALL}}
+    figure = panels(Grid(1, 1, 1, 26 * len(heads) + 20, margin=(150, 24, 44, 56)), [""], None, x, y)
     styles = data_styles([mixture, *(s.data for s in found)], mixture)
     shift = np.linspace(0.22, -0.22, len(found)) if len(found) > 1 else np.zeros(1)
     for s, offset in zip(found, shift, strict=True):
@@ -91,7 +84,4 @@ def specialisation(found: Sequence[Specialisation], types: HeadTypes, mixture: s
             )
         )
     figure.add_vline(x=0, line={"color": MUTED, "width": 1.2}, layer="below")
-    labels = [f"{label(by_head.get(h, 'other'))}  <b>{label(h)}</b>" for h in heads]
-    figure.update_yaxes(tickmode="array", tickvals=list(range(len(heads))), ticktext=labels, range=[len(heads) - 0.4, -0.6], zeroline=False)
-    figure.update_xaxes(title={"text": f"final LLC on this data minus on {label(reference)}", "font": SMALL}, zeroline=False)
     return figure

@@ -53,13 +53,20 @@ def chain_health(rows: Sequence[Row], heads: Sequence[str] = ()) -> go.Figure:
         if key not in worst or _severity(r) > _severity(worst[key]):
             worst[key] = r
     grid = Grid(len(names), min(2, len(names)), 1, 20 * len(parts), gap=(26, 70), margin=(62, 14, 34, 50), share_y=True, every_x=True)
-    figure = panels(grid, [label(n) for n in names], None)
+    x = {"type": "category", "showline": False, "ticks": "", "tickangle": 0, "tickfont": {"size": 11, "color": MUTED}}
+    y = {
+        "type": "category",
+        "autorange": "reversed",
+        "showgrid": False,
+        "tickfont": {"size": 12, "color": INK},
+        "tickmode": "linear",
+        "ticksuffix": " ",
+    }
+    figure = panels(grid, [label(n) for n in names], None, x, y)
     labels = [short(s) for s in steps]
     for panel, name in enumerate(names):
         cells = [[worst.get((name, part, step)) for step in steps] for part in parts]
         figure.add_trace(_heatmap(cells, labels, parts, steps, **on(panel)))
-    figure.update_xaxes(type="category", showline=False, ticks="", tickangle=0, tickfont={"size": 11, "color": MUTED})
-    figure.update_yaxes(autorange="reversed", type="category", showgrid=False, tickfont={"size": 12, "color": INK}, tickmode="linear", ticksuffix=" ")
     return figure
 
 

@@ -21,6 +21,17 @@ from rllc.figures.text import label
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "Liberation Sans", Arial, sans-serif'
 SMALL, TITLE_FONT = {"size": 12, "color": MUTED}, {"size": 14, "color": INK}
+LEGEND: dict[str, Any] = {
+    "orientation": "h",
+    "x": 0,
+    "xref": "container",
+    "xanchor": "left",
+    "y": 1,
+    "yref": "container",
+    "yanchor": "top",
+    "font": {"size": 13, "color": INK},
+    "bgcolor": "rgba(0,0,0,0)",
+}
 WIDTH = 1040  # pixels: what the grid is first laid out for
 
 
@@ -53,65 +64,68 @@ class Grid:
         return places, inner_h + top + bottom
 
 
-def panels(grid: Grid, titles: Sequence[str], axis: StepAxis | None, **layout: Any) -> go.Figure:
-    """An empty figure with the axes of `grid`; panel i draws on x{i+1}, y{i+1}. Without `axis` the x axes are left alone."""
-    figure = go.Figure()
+def panels(
+    grid: Grid, titles: Sequence[str | dict[str, Any]], axis: StepAxis | None, x: dict[str, Any] | None = None, y: dict[str, Any] | None = None
+) -> go.Figure:
+    """An empty figure with the axes of `grid`; panel i draws on x{i+1}, y{i+1}.
+
+    Args:
+        grid: the panels.
+        titles: of the panels: a text, or what plotly calls an annotation where it differs from the usual title; "" for none.
+        axis: of the steps; without it the x axes are left alone.
+        x: what every x axis has beside.
+        y: what every y axis has beside.
+    """
     if axis is not None:
         grid = replace(grid, x_title=TITLE if grid.columns < 3 else "training step")
     places, height = grid.domains(WIDTH, grid.columns)
     left, right, top, bottom = grid.margin
-    figure.update_layout(
-        template="none",
-        paper_bgcolor=PAPER,
-        plot_bgcolor=PAPER,
-        font={"family": FONT, "size": 13, "color": INK},
-        height=height,
-        margin={"l": left, "r": right, "t": top, "b": bottom},
-        hovermode="closest",
-        hoverlabel={"bgcolor": PAPER, "bordercolor": RULE, "font": {"family": FONT, "size": 13, "color": INK}, "align": "left"},
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "xref": "container",
-            "xanchor": "left",
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "font": {"size": 13, "color": INK},
-            "bgcolor": "rgba(0,0,0,0)",
-        },
-        meta={"grid": asdict(grid)},
-        uirevision="keep",
-        **layout,
-    )
-    for i, (x0, x1, y0, y1) in enumerate(places):
-        first_column, last_row = i % grid.columns == 0, i + grid.columns >= grid.panels
-        x: dict[str, Any] = {"domain": [x0, x1], "anchor": f"y{i + 1}", "showticklabels": last_row or grid.every_x, **_line_of_axis()}
-        if axis is not None:
-            x |= _steps(axis) | ({"matches": "x"} if i else {})
-        if grid.x_title and last_row:
-            x["title"] = {"text": grid.x_title, "font": SMALL, "standoff": 10}
-        y: dict[str, Any] = {"domain": [y0, y1], "anchor": f"x{i + 1}", "showticklabels": first_column or not grid.share_y, **_line_of_axis()}
-        y |= {"showgrid": True, "gridcolor": RULE, "nticks": 6, "showline": False, "ticks": ""}
-        if grid.share_y and i:
-            y["matches"] = "y"
-        if grid.y_title and first_column:
-            y["title"] = {"text": grid.y_title, "font": SMALL, "standoff": 8}
-        figure.update_layout({f"xaxis{i + 1 if i else ''}": x, f"yaxis{i + 1 if i else ''}": y})
-        if titles[i]:
-            figure.add_annotation(
-                text=titles[i],
-                x=0,
-                y=1,
-                xanchor="left",
-                yanchor="bottom",
-                yshift=5,
-                showarrow=False,
-                font=TITLE_FONT,
-                name="panel title",
-                **inside(i, "domain", "domain"),
-            )
-    return figure
+    layout: dict[str, Any] = {
+        "template": "none",
+        "paper_bgcolor": PAPER,
+        "plot_bgcolor": PAPER,
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "height": height,
+        "margin": {"l": left, "r": right, "t": top, "b": bottom},
+        "hovermode": "closest",
+        "hoverlabel": {"bgcolor": PAPER, "bordercolor": RULE, "font": {"family": FONT, "size": 13, "color": INK}, "align": "left"},
+        "legend": LEGEND,
+        "meta": {"grid": asdict(grid)},
+        "uirevision": "keep",
+        "annotations": [_title(i, title) for i, title in enumerate(titles) if title],
+    }
+    for i, place in enumerate(places):  # the whole layout at once: plotly checks it anew with every change
+        k = i + 1 if i else ""
+        layout[f"xaxis{k}"] = _x_axis(grid, i, place, axis) | (x or {})
+        layout[f"yaxis{k}"] = _y_axis(grid, i, place) | (y or {})
+    return go.Figure(layout=layout)
+
+
+def _x_axis(grid: Grid, i: int, place: tuple[float, float, float, float], axis: StepAxis | None) -> dict[str, Any]:
+    last_row = i + grid.columns >= grid.panels
+    found: dict[str, Any] = {"domain": place[:2], "anchor": f"y{i + 1}", "showticklabels": last_row or grid.every_x, **_line_of_axis()}
+    if axis is not None:
+        found |= _steps(axis) | ({"matches": "x"} if i else {})
+    if grid.x_title and last_row:
+        found["title"] = {"text": grid.x_title, "font": SMALL, "standoff": 10}
+    return found
+
+
+def _y_axis(grid: Grid, i: int, place: tuple[float, float, float, float]) -> dict[str, Any]:
+    first_column = i % grid.columns == 0
+    found: dict[str, Any] = {"domain": place[2:], "anchor": f"x{i + 1}", "showticklabels": first_column or not grid.share_y, **_line_of_axis()}
+    found |= {"showgrid": True, "gridcolor": RULE, "nticks": 6, "showline": False, "ticks": ""}
+    if grid.share_y and i:
+        found["matches"] = "y"
+    if grid.y_title and first_column:
+        found["title"] = {"text": grid.y_title, "font": SMALL, "standoff": 8}
+    return found
+
+
+def _title(i: int, title: str | dict[str, Any]) -> dict[str, Any]:
+    place: dict[str, Any] = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 5, "showarrow": False, "font": TITLE_FONT}
+    own = {"text": title, "name": "panel title"} if isinstance(title, str) else title
+    return place | inside(i, "domain", "domain") | own
 
 
 def _line_of_axis() -> dict[str, Any]:

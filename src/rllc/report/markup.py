@@ -13,6 +13,9 @@ from typing import Any
 from rllc.figures.text import visible
 
 
+VOID = ("br", "hr", "input")  # elements without content or an end
+
+
 class Markup(str):
     """Text that is HTML already and is not escaped again."""
 
@@ -44,7 +47,7 @@ def tag(name: str, *content: object, **attributes: object) -> Markup:
         if value is not None and value is not False:
             key = name_.rstrip("_").replace("_", "-")
             written += f" {key}" if value is True else f' {key}="{esc(value)}"'
-    return Markup(f"<{name}{written}>{join(content)}</{name}>")
+    return Markup(f"<{name}{written}>" if name in VOID else f"<{name}{written}>{join(content)}</{name}>")
 
 
 def paragraph(*content: object, **attributes: object) -> Markup:
