@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,17 +12,20 @@ from torch import Tensor
 from rllc.core.errors import RllcError
 from rllc.posterior.flat import Layout
 from rllc.posterior.noise import Noise
-from rllc.posterior.protocol import Context, Evaluated, Objective, Tensors
+from rllc.posterior.protocol import Context, Evaluated, Objective
 from rllc.posterior.samplers import SAMPLERS
 from rllc.posterior.settings import SamplerSettings
 from rllc.posterior.traces import Floats, Traces
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 _NAMES = ("losses", "baseline", "gradient_dot", "sq_distance", "sq_gradient", "noise_dot")
 
 
 def run_chains(
     objective: Objective[Context],
-    origin: Tensors,
+    origin: Mapping[str, Float[Tensor, "P ..."]],
     batches: Iterable[Any],
     settings: SamplerSettings,
     noise_seeds: Sequence[Sequence[int]],
@@ -111,12 +114,12 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(dim=1)
 
 
-def _numpy(column: Sequence[Tensor]) -> Floats:
+def _numpy(column: Sequence[Tensor]) -> Float[Floats, "C S"]:
     """[C, S] of S tensors [C]."""
     return torch.stack(list(column), dim=1).cpu().double().numpy()
 
 
-def _one_baseline(baseline: Floats) -> Floats:
+def _one_baseline(baseline: Float[Floats, "P chains S"]) -> Float[Floats, "P S"]:
     """[P, S] of [P, chains, S]: chains of a part share w* and the minibatch, so anything beyond rounding is a fault of the objective."""
     if not np.allclose(baseline, baseline[:, :1], rtol=1e-4, atol=1e-4, equal_nan=True):
         raise ValueError("The objective's baseline differs between chains of one part, though they share w* and the minibatch.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,11 +11,14 @@ from torch import Tensor
 
 from rllc.core.errors import RllcError
 from rllc.posterior.flat import Layout
-from rllc.posterior.protocol import Context, Objective, Tensors
+from rllc.posterior.protocol import Context, Objective
 from rllc.posterior.traces import Floats, OriginGradient
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
-def gradient_at_origin(objective: Objective[Context], origin: Tensors, batches: Iterable[Any]) -> OriginGradient:
+
+def gradient_at_origin(objective: Objective[Context], origin: Mapping[str, Float[Tensor, "P ..."]], batches: Iterable[Any]) -> OriginGradient:
     """Estimate `‖∇_V l(w*)‖²` of each part over n independent minibatches, and the mean loss there.
 
     The squared norm of a mean gradient holds the gradient noise and is never small. Products of *different* minibatches
@@ -50,12 +53,12 @@ def gradient_at_origin(objective: Objective[Context], origin: Tensors, batches: 
     return OriginGradient(sq_norm, stderr, sq_batch_norm, loss, n)
 
 
-def _gram(rows: Tensor) -> Floats:
+def _gram(rows: Float[Tensor, "n d"]) -> Float[Floats, "n n"]:
     """Inner products of n gradients, [n, n]."""
     return (rows @ rows.T).cpu().double().numpy()
 
 
-def _off_diagonal_mean(gram: Floats) -> tuple[Floats, Floats]:
+def _off_diagonal_mean(gram: Float[Floats, "P n n"]) -> tuple[Float[Floats, " P"], Float[Floats, " P"]]:
     """Mean over pairs of different minibatches, and its jackknife standard error; [P] each, of [P, n, n]."""
     n = gram.shape[-1]
     off = gram.sum(axis=-1) - np.diagonal(gram, axis1=1, axis2=2)  # [P, n], each minibatch with all others
