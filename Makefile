@@ -42,7 +42,7 @@ docs: $(VENV)/.installed-docs ## this documentation as pages, into docs/_build/h
 
 clean: ## remove caches and built pages; .venv and runs/ stay
 	rm -rf build dist htmlcov docs/_build docs/api/generated .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
-	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is written when its step has ended, so that an interrupted installation is taken up again.
 $(VENV)/.made:
