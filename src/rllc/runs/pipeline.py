@@ -19,6 +19,16 @@ from rllc.runs.progress import Reporter, duration
 STAGES = ("corpus", "train", "sample", "measure", "analyse", "report")
 
 
+def needed(last: str) -> tuple[str, ...]:
+    """The stages that `last` needs, in order, with itself.
+
+    >>> needed("measure")
+    ('corpus', 'train', 'measure')
+    """
+    before = STAGES[: STAGES.index(last) + 1]
+    return tuple(stage for stage in before if stage != "sample" or last != "measure")
+
+
 def run_experiment(text: str, out: Path, last: str, workers: int | None, device: str | None, quiet: bool) -> None:
     """Run the experiment in `text` in the folder `out`, up to and with the stage `last`.
 
@@ -63,7 +73,7 @@ def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporte
     if not folder.experiment.exists() or folder.experiment.read_text(encoding="utf-8") != text:
         write_atomic(folder.experiment, text)
     reporter.line(f"{experiment.title}: {folder.root}")
-    for stage in STAGES[: STAGES.index(last) + 1]:
+    for stage in needed(last):
         with timed(folder, stage):
             _run_stage(stage, experiment, folder, reporter)
     if last == "report":
