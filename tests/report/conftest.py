@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rllc.report.build import build_report
@@ -57,6 +59,13 @@ def data(synthetic: ModuleType) -> ReportData:
         mixture="train",
         created="2026-11-23 10:00 UTC",
     )
+
+
+@pytest.fixture(scope="session")
+def small(synthetic: ModuleType, data: ReportData) -> ReportData:
+    """The same run with one layer and two checkpoints, for pages that differ from the usual in something else."""
+    f = synthetic.findings(layers=1, steps=np.array([0, 1000]), data=("train", "code"), context=16)
+    return replace(data, findings=f, table=synthetic.table(f))
 
 
 @pytest.fixture(scope="session")

@@ -113,19 +113,20 @@ def test_every_section_that_speaks_of_induction_says_what_was_planted(html: str)
         assert "induction" not in body or said in body or name in ("stages", "run", "numbers", "notes", "health"), name
 
 
-def test_no_planted_text_is_said_as_well(data: ReportData) -> None:
-    text = Reader(render(replace(data, findings=replace(data.findings, planted_share=0.0)))).text
+def test_no_planted_text_is_said_as_well(small: ReportData) -> None:
+    text = Reader(render(replace(small, findings=replace(small.findings, planted_share=0.0)))).text
     assert "No planted text was in the training mixture." in text
     assert "was planted (" not in text
 
 
-def test_the_refused_cell_stands_with_its_reason(html: str, data: ReportData) -> None:
+def test_the_refused_cell_stands_with_its_reason(html: str, data: ReportData, small: ReportData) -> None:
     health = html[html.index('<section id="health"') :]
     assert "A chain left the neighbourhood that the localization allows" in health
     row = re.search(r"<th scope=\"row\">1:3</th>.*?</tr>", health, re.S)[0]  # type: ignore[index]
     assert "1,000" in row
     assert "unstable" in row
-    told = replace(data, table=[{**r, "reason": "Chain 2 went away."} for r in cells(data)])
+    refused = [r for r in cells(data) if r["outcome"] == "unstable"]
+    told = replace(small, table=[{**r, "reason": "Chain 2 went away."} for r in refused])
     assert "Chain 2 went away." in render(told)
 
 
@@ -156,7 +157,7 @@ def test_attention_survives_packing(html: str, data: ReportData) -> None:
     assert "\u202e" not in html
 
 
-def test_heavy_patterns_lose_checkpoints_but_never_the_last(data: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heavy_patterns_lose_checkpoints_but_never_the_last(data: ReportData, small: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     patterns = data.findings.patterns
     assert patterns is not None
     light = thin(patterns, budget=200_000)
@@ -168,7 +169,7 @@ def test_heavy_patterns_lose_checkpoints_but_never_the_last(data: ReportData, mo
     from rllc.report import inspection
 
     monkeypatch.setattr(inspection, "thin", lambda p: thin(p, 1))
-    assert f"2 of {len(patterns.steps)} checkpoints are here" in render(data)
+    assert f"2 of {len(patterns.steps)} checkpoints are here" in render(replace(small, findings=replace(small.findings, patterns=patterns)))
 
 
 def test_patterns_without_a_named_type_or_planted_text_start_at_the_first() -> None:
@@ -182,13 +183,13 @@ def test_patterns_without_a_named_type_or_planted_text_start_at_the_first() -> N
 EVIL = "</script><script>hacked=1</script><img src=x onerror=hacked=1>\u202e"
 
 
-def test_text_from_outside_stays_text(data: ReportData) -> None:
-    f = data.findings
+def test_text_from_outside_stays_text(small: ReportData) -> None:
+    f = small.findings
     assert f.patterns is not None
     tokens = tuple(tuple(EVIL for _ in t) for t in f.patterns.tokens)
     f = replace(f, patterns=replace(f.patterns, tokens=tokens, snippets=(EVIL, "b", "c")), notes=(EVIL,))
     hostile = replace(
-        data,
+        small,
         findings=f,
         title=EVIL,
         notes=(EVIL,),
@@ -197,8 +198,8 @@ def test_text_from_outside_stays_text(data: ReportData) -> None:
         machine={EVIL: EVIL},
         seconds={EVIL: 1.0},
         created=EVIL,
-        domains=tuple(replace(d, name=EVIL, description=EVIL) for d in data.domains),
-        table=[{**r, "data": EVIL, "part": EVIL, "reason": EVIL, "outcome": "unstable"} for r in cells(data)[:2]],
+        domains=tuple(replace(d, name=EVIL, description=EVIL) for d in small.domains),
+        table=[{**r, "data": EVIL, "part": EVIL, "reason": EVIL, "outcome": "unstable"} for r in cells(small)[:2]],
     )
     reader = Reader(render(hostile))
     assert [tag for tag, _ in reader.elements].count("script") == 7, "three programs and four pieces of data"
@@ -257,12 +258,10 @@ def test_a_refused_curve_and_a_missing_domain_are_named(synthetic: ModuleType, d
     assert "0:1 has no estimate there." in text
 
 
-@pytest.mark.parametrize("layers", [1, 3])
-def test_other_depths(synthetic: ModuleType, data: ReportData, layers: int) -> None:
-    f = synthetic.findings(layers=layers, steps=np.array([0, 1000]), patterns=False)
-    html = render(replace(data, findings=f, table=synthetic.table(f)))
-    assert embedded(html, "figures")["heads"]["layout"]["meta"]["grid"]["panels"] == layers
-    assert f"Of {8 * layers} heads" in html
+def test_one_layer(small: ReportData) -> None:
+    html = render(small)
+    assert embedded(html, "figures")["heads"]["layout"]["meta"]["grid"]["panels"] == 1
+    assert "Of 8 heads" in html
 
 
 def test_a_frame_and_mappings_give_the_same_table(data: ReportData) -> None:
@@ -283,8 +282,8 @@ def test_cells_come_from_the_curves_where_there_is_no_table(data: ReportData) ->
     assert table_rows(replace(data, table=[{"a": np.float64("inf"), "b": Path("x")}])) == (["a", "b"], [{"a": None, "b": "x"}])
 
 
-def test_the_same_run_gives_the_same_page(data: ReportData, html: str) -> None:
-    assert render(data) == html
+def test_the_same_run_gives_the_same_page(small: ReportData) -> None:
+    assert render(small) == render(small)
 
 
 def test_dark_colours_are_there_without_scripts_too() -> None:
@@ -294,7 +293,7 @@ def test_dark_colours_are_there_without_scripts_too() -> None:
     assert light == dark
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(data: ReportData, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_a_sentence(small: ReportData, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RllcError, match=r"could not be written"):
-        build_report(data, tmp_path / "file" / "report.html")
+        build_report(small, tmp_path / "file" / "report.html")
