@@ -15,12 +15,13 @@ def operations(shape: ModelShape, part: Part, batch: int, context: int) -> float
     tokens = batch * context
     d, k, v, h = shape.d_model, shape.d_head, shape.d_vocab, shape.n_heads
     head = 2 * tokens * (4 * d * k + context * k)
-    layer = h * head + 2 * tokens * 2 * d * shape.d_mlp
+    mlp = 2 * tokens * 2 * d * shape.d_mlp
+    layer = h * head + mlp
     start = first_layer(shape, part)
     read_out = 2 * tokens * d * v
     if within_one_head(shape, part):
         # Forward, the gradient of the activations, and that of the head's own weights.
-        return 3 * head + 2 * (layer * (shape.n_layers - start - 1) + read_out)
+        return 3 * head + 2 * (mlp + layer * (shape.n_layers - start - 1) + read_out)
     weights = 2 * tokens * size(shape, part)
     return 2 * (layer * (shape.n_layers - start) + read_out) + weights
 
@@ -30,10 +31,11 @@ def bytes_per_variant(shape: ModelShape, part: Part, batch: int, context: int, i
     tokens = batch * context
     d, k, h = shape.d_model, shape.d_head, shape.n_heads
     wide = h * k
-    layer = 6 * d + 6 * wide + (4 * shape.d_mlp + 3 * d if shape.d_mlp else 0)
+    mlp = 4 * shape.d_mlp + 3 * d if shape.d_mlp else 0
+    layer = 6 * d + 6 * wide + mlp
     start = first_layer(shape, part)
     if within_one_head(shape, part):
-        numbers = tokens * (8 * k + 5 * d + layer * (shape.n_layers - start - 1))
+        numbers = tokens * (8 * k + 5 * d + mlp + layer * (shape.n_layers - start - 1))
     else:
         numbers = tokens * (5 * d + layer * (shape.n_layers - start))
     return itemsize * (numbers + 4 * size(shape, part))

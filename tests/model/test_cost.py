@@ -1,0 +1,57 @@
+"""The plan's costs against what an evaluation is seen to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from rllc.core.names import Part
+from rllc.model.cost import bytes_per_variant, operations
+from rllc.model.forward import init_params
+from rllc.model.objective import build_objective
+from rllc.model.shape import ModelShape
+
+ATTENTION = ModelShape(d_model=64, n_heads=4, d_head=16, d_vocab=256, n_ctx=32)
+WITH_MLP = ModelShape(n_layers=3, d_model=64, n_heads=4, d_head=16, d_vocab=256, n_ctx=32, d_mlp=256)
+CASES = [(ATTENTION, text) for text in ("0:0", "1:0", "1:0.Q", "0.attn", "1.attn", "embed", "unembed", "full")]
+CASES += [(WITH_MLP, text) for text in ("0:0", "2:0", "2.attn", "2.mlp", "0.mlp", "full")]
+
+
+def evaluated(shape: ModelShape, text: str, variants: int):
+    objective = build_objective(shape, init_params(shape, 0), (Part.parse(text),), 0)
+    tokens = torch.randint(0, shape.d_vocab, (4, 32), generator=torch.Generator().manual_seed(0))
+    context = objective.prepare(tokens)
+    values = {name: tensor.repeat_interleave(variants, 0) for name, tensor in objective.origin.items()}
+    return lambda: objective.evaluate(values, context)
+
+
+@pytest.mark.parametrize(("shape", "text"), CASES)
+def test_operations(shape: ModelShape, text: str) -> None:
+    """A head within a seventh. Others are overcounted, never under: products that no gradient needs are counted with the rest."""
+    run = evaluated(shape, text, 2)
+    with FlopCounterMode(display=False) as counter:
+        run()
+    ratio = operations(shape, Part.parse(text), 4, 32) / (counter.get_total_flops() / 2)
+    highest = {"unembed": 3.2, "1:0.Q": 1.25}.get(text, 1.15 if ":" in text else 1.4)
+    assert 1.0 < ratio < highest
+
+
+@pytest.mark.parametrize(("shape", "text"), CASES)
+def test_memory_is_never_underestimated_and_not_by_far_overestimated(shape: ModelShape, text: str) -> None:
+    few, many = (peak_bytes(shape, text, variants) for variants in (4, 12))
+    ratio = bytes_per_variant(shape, Part.parse(text), 4, 32) / ((many - few) / 8)
+    assert 1.0 < ratio < 3.6
+
+
+def peak_bytes(shape: ModelShape, text: str, variants: int) -> int:
+    run = evaluated(shape, text, variants)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    now = peak = 0
+    for event in seen.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak
