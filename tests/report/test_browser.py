@@ -86,6 +86,13 @@ def test_every_figure_is_drawn_without_a_complaint(opened: Opened) -> None:
     assert opened.asked == []
 
 
+def test_no_button_sends_a_figure_away(opened: Opened) -> None:
+    opened.draw_all()
+    titles = opened.page.evaluate("() => [...document.querySelectorAll('.modebar-btn')].map((b) => b.dataset.title)")
+    assert set(titles) <= {"Download plot", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
+    assert "Download plot" in titles
+
+
 def test_the_policy_forbids_every_fetch(browser: Browser, written: Path) -> None:
     own = Opened(browser, written)
     assert own.page.evaluate("() => fetch('data:text/plain,hello').then(() => 'came', () => 'refused')") == "refused"

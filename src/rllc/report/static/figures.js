@@ -99,7 +99,7 @@ function draw(node) {
   figure.layout.dragmode = touch ? false : "zoom";
   const shown = theme() === "dark" ? recolor(figure) : figure;
   const config = {
-    displaylogo: false, responsive: false, displayModeBar: touch ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    displaylogo: false, responsive: false, showSendToCloud: false, plotlyServerURL: "", displayModeBar: touch ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
     toImageButtonOptions: { format: "svg", filename: `rllc-${node.dataset.figure}` },
   };
   const first = !drawn.has(node);
