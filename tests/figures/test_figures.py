@@ -12,8 +12,10 @@ from rllc.analysis.findings import Findings, Stages
 from rllc.figures import clusters, curves, domains, health, training
 from rllc.figures.axis import StepAxis
 from rllc.figures.layout import Grid, band, curve_span, spread
-from rllc.figures.palette import PAPER, TYPES
+from rllc.figures.palette import MIXTURE, PAPER, TYPES, data_styles
 from rllc.figures.text import label, visible
+
+STYLES = data_styles(("train", "code", "prose", "echo"), "train")
 
 
 def head_lines(figure: go.Figure, head: str) -> list[Any]:
@@ -83,15 +85,15 @@ def test_two_checkpoints_are_enough_for_every_figure(synthetic: ModuleType) -> N
 def every_figure(f: Findings, synthetic: ModuleType) -> list[go.Figure]:
     c = f.curves["train"]
     return [
-        training.losses(f.behaviour, f.stages, "train"),
+        training.losses(f.behaviour, f.stages, STYLES),
         training.scores(f.behaviour, f.types),
-        curves.full_llc(f.full, f.stages, "train"),
+        curves.full_llc(f.full, f.stages, STYLES),
         curves.head_curves(c, f.types),
         clusters.cluster_curves(f.clusterings[0], c, f.types),
         clusters.confusion(f.agreements[0]),
         clusters.tree(f.clusterings[1], f.types),
-        domains.domain_curves(f.curves, f.types, "train"),
-        domains.specialisation(f.specialisation, f.types, "train"),
+        domains.domain_curves(f.curves, f.types, STYLES),
+        domains.specialisation(f.specialisation, f.types, STYLES),
         health.chain_health(synthetic.table(f), f.types.heads),
     ]
 
@@ -109,8 +111,8 @@ def test_figures_use_only_colours_that_have_a_dark_twin(findings: Findings, synt
 
 
 def test_the_full_model_shows_estimates_errors_and_stages(findings: Findings) -> None:
-    figure = curves.full_llc(findings.full, findings.stages, "train")
-    points = next(t for t in figure.data if t.name == "train")
+    figure = curves.full_llc(findings.full, findings.stages, STYLES)
+    points = next(t for t in figure.data if t.meta)
     np.testing.assert_array_equal(points.y, findings.full["train"].llc[0])
     np.testing.assert_array_equal(points.error_y.array, findings.full["train"].stderr[0])
     assert points.mode == "markers"
@@ -125,23 +127,23 @@ def test_the_full_model_shows_estimates_errors_and_stages(findings: Findings) ->
 
 
 def test_without_stages_the_full_model_is_a_plain_curve(findings: Findings) -> None:
-    figure = curves.full_llc(findings.full, None, "train")
-    assert [t.mode for t in figure.data] == ["lines+markers"]
+    figure = curves.full_llc(findings.full, None, STYLES)
+    assert [(t.mode, t.showlegend) for t in figure.data] == [("lines+markers", True), ("lines+markers", False)]
     assert not figure.layout.shapes
-    only_stages = curves.full_llc({}, findings.stages, "train")
-    assert {t.name for t in only_stages.data} == {"train", "smoothed"}
+    only_stages = curves.full_llc({}, findings.stages, STYLES)
+    assert {t.name for t in only_stages.data if t.name} == {"train", "smoothed"}
 
 
 def test_a_boundary_without_an_interval_has_no_stripe(findings: Findings) -> None:
     assert findings.stages is not None
     intervals = findings.stages.intervals.copy()
     intervals[0] = np.nan
-    figure = curves.full_llc(findings.full, replace(findings.stages, intervals=intervals), "train")
+    figure = curves.full_llc(findings.full, replace(findings.stages, intervals=intervals), STYLES)
     assert [s.type for s in figure.layout.shapes] == ["line", "rect", "line"]
 
 
 def test_losses_are_named_at_their_ends(findings: Findings) -> None:
-    figure = training.losses(findings.behaviour, findings.stages, "train")
+    figure = training.losses(findings.behaviour, findings.stages, STYLES)
     for row, name in enumerate(findings.behaviour.data):
         (line,) = [t for t in figure.data if t.name == name]
         np.testing.assert_array_equal(line.y, findings.behaviour.losses[row])
@@ -198,7 +200,7 @@ def test_the_tree_has_a_leaf_for_every_head(findings: Findings) -> None:
 
 
 def test_every_head_has_a_panel_with_a_line_for_each_kind_of_data(findings: Findings) -> None:
-    figure = domains.domain_curves(findings.curves, findings.types, "train")
+    figure = domains.domain_curves(findings.curves, findings.types, STYLES)
     assert figure.layout.meta["grid"]["panels"] == 16
     for name, c in findings.curves.items():
         (line,) = [t for t in head_lines(figure, "1:6") if t.meta["data"] == name]
@@ -208,7 +210,7 @@ def test_every_head_has_a_panel_with_a_line_for_each_kind_of_data(findings: Find
 
 
 def test_specialisation_shows_differences_with_their_errors(findings: Findings) -> None:
-    figure = domains.specialisation(findings.specialisation, findings.types, "train")
+    figure = domains.specialisation(findings.specialisation, findings.types, STYLES)
     for trace, s in zip(figure.data, findings.specialisation, strict=True):
         np.testing.assert_array_equal(trace.x, s.difference)
         np.testing.assert_array_equal(trace.error_x.array, s.stderr)
@@ -218,8 +220,8 @@ def test_specialisation_shows_differences_with_their_errors(findings: Findings) 
 def test_health_shows_every_cell_and_the_worst_of_several_rows(findings: Findings, synthetic: ModuleType) -> None:
     rows = synthetic.table(findings)
     twin = {**next(r for r in rows if r["part"] == "0:0" and r["step"] == 0 and r["data"] == "train"), "outcome": "nonfinite", "llc": None}
-    figure = health.chain_health([*rows, twin], findings.types.heads)
-    assert [a.text for a in figure.layout.annotations] == ["train", "code", "prose", "echo"]
+    figure = health.chain_health([*rows, twin], findings.types.heads, ("train", "echo"))
+    assert [a.text for a in figure.layout.annotations] == ["train", "echo", "code", "prose"]
     train = figure.data[0]
     assert list(train.y) == [*findings.types.heads, "full"]
     codes = np.array(train.z)
@@ -227,8 +229,8 @@ def test_health_shows_every_cell_and_the_worst_of_several_rows(findings: Finding
     assert "×" in train.text[11][6]
     assert "no number" in train.customdata[11][6]
     assert health.ORDER[codes[0][0]] == "nonfinite"
-    assert train.text[2][1].startswith("~1.")
-    code = figure.data[1]
+    assert train.text[2][1].startswith("<b>~1."), "R-hat above 1.1 is bold"
+    code = figure.data[2]
     assert code.text[0][1] == ""
     assert "not planned" in code.customdata[0][1]
     assert code.text[0][0].startswith("/1.")
@@ -254,10 +256,10 @@ def test_what_is_missing_is_said(findings: Findings) -> None:
     gone = tuple(replace(s, difference=np.full(16, np.nan)) for s in findings.specialisation)
     said = {
         "No head was sampled on this data": curves.head_curves(empty, findings.types),
-        "The full model was not sampled": curves.full_llc({}, None, "train"),
-        "No head was sampled on any data": domains.domain_curves({}, findings.types, "train"),
-        "No head has a final estimate": domains.specialisation(gone, findings.types, "train"),
-        "No loss was measured": training.losses(replace(findings.behaviour, data=(), losses=np.empty((0, 12))), None, "train"),
+        "The full model was not sampled": curves.full_llc({}, None, STYLES),
+        "No head was sampled on any data": domains.domain_curves({}, findings.types, STYLES),
+        "No head has a final estimate": domains.specialisation(gone, findings.types, STYLES),
+        "No loss was measured": training.losses(replace(findings.behaviour, data=(), losses=np.empty((0, 12))), None, STYLES),
         "No behaviour was measured": training.scores(replace(findings.behaviour, scores={}), findings.types),
         "No head has a complete curve": clusters.cluster_curves(nobody, findings.curves["train"], findings.types),
         "nothing to compare": clusters.confusion(replace(findings.agreements[0], confusion=np.empty((0, 0), dtype=np.int64))),
@@ -275,10 +277,10 @@ def test_names_from_outside_cannot_bring_markup_into_a_figure(findings: Findings
     behaviour = replace(findings.behaviour, data=("train", evil, "prose", "echo"))
     rows = [{**r, "data": evil, "part": evil} for r in synthetic.table(findings)[:3]]
     for figure in (
-        domains.domain_curves(renamed, findings.types, "train"),
-        training.losses(behaviour, None, "train"),
+        domains.domain_curves(renamed, findings.types, STYLES),
+        training.losses(behaviour, None, STYLES),
         health.chain_health(rows),
-        domains.specialisation([replace(s, data=evil) for s in findings.specialisation], findings.types, "train"),
+        domains.specialisation([replace(s, data=evil) for s in findings.specialisation], findings.types, STYLES),
     ):
         shown = [str(v) for t in figure.data for v in (t.name, t.hovertemplate)] + notes(figure)
         shown += [str(t.customdata) + str(t.y) for t in figure.data if t.type == "heatmap"]
@@ -334,6 +336,18 @@ def test_the_mixture_is_what_comparisons_refer_to(findings: Findings) -> None:
     assert curves.training_mixture(replace(findings, specialisation=())) == "train"
     assert curves.training_mixture(replace(findings, specialisation=(), stages=None, curves={"code": findings.curves["code"]}, full={})) == "code"
     assert curves.training_mixture(replace(findings, specialisation=(), stages=None, curves={}, full={})) == ""
+
+
+def test_a_kind_of_data_looks_the_same_in_every_figure(findings: Findings) -> None:
+    shuffled = replace(findings.behaviour, data=("echo", "brackets", "train", "code"))
+    styles = curves.styles_of(replace(findings, behaviour=shuffled), "train")
+    assert list(styles) == ["train", "code", "prose", "echo", "brackets"]
+    assert styles["train"] is MIXTURE
+    drawn = [training.losses(shuffled, None, styles), domains.domain_curves(dict(reversed(findings.curves.items())), findings.types, styles)]
+    for figure in drawn:
+        legend = {t.name: t.line.color for t in figure.data if t.name}
+        assert all(styles[name].color == color for name, color in legend.items())
+        assert list(legend) == [name for name in styles if name in legend]
 
 
 def test_one_axis_for_all_figures_is_scaled_by_the_sampled_checkpoints(findings: Findings) -> None:

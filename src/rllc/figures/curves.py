@@ -16,7 +16,7 @@ from rllc.core.names import Part
 from rllc.core.outcome import Outcome
 from rllc.figures.axis import StepAxis
 from rllc.figures.layout import SMALL, Grid, band, bounds, curve_span, end_label, inside, label_gap, legend_entry, nothing, on, panels, spread
-from rllc.figures.palette import INK, MUTED, PAPER, TYPES, Style, alpha, data_styles, type_color, type_style
+from rllc.figures.palette import INK, MIXTURE, MUTED, PAPER, TYPES, Style, alpha, data_styles, in_order, type_color, type_style
 from rllc.figures.text import label
 
 
@@ -53,6 +53,11 @@ def training_mixture(findings: Findings) -> str:
     references = [s.reference for s in findings.specialisation] + ([findings.stages.curve.data] if findings.stages else [])
     known = [name for name in references if name in findings.curves or name in findings.full]
     return next(iter([*known, *findings.curves, *findings.full]), "")
+
+
+def styles_of(findings: Findings, mixture: str) -> dict[str, Style]:
+    """One style for each kind of data, the same in every figure: the mixture, what was sampled, then what was only measured."""
+    return data_styles([mixture, *findings.curves, *findings.full, *findings.behaviour.data], mixture)
 
 
 def layers_of(parts: Iterable[str]) -> dict[int, list[int]]:
@@ -152,7 +157,7 @@ def legend_of_types(figure: go.Figure, present: Iterable[str]) -> None:
         legend_entry(figure, name, type_style(name))
 
 
-def full_llc(full: Mapping[str, Curves], stages: Stages | None, mixture: str, axis: StepAxis | None = None) -> go.Figure:
+def full_llc(full: Mapping[str, Curves], stages: Stages | None, styles: Mapping[str, Style], axis: StepAxis | None = None) -> go.Figure:
     """LLC of the full model over training: estimates with errors, the smoothed curve, and stage boundaries with their intervals."""
     shown = {name: curves for name, curves in full.items() if "full" in curves.parts}
     if not shown and stages is None:
@@ -161,14 +166,14 @@ def full_llc(full: Mapping[str, Curves], stages: Stages | None, mixture: str, ax
         shown = {stages.curve.data: stages.curve}
     axis = axis or StepAxis.of(*(c.steps for c in shown.values()))
     figure = panels(Grid(1, 1, 1, 340, margin=(64, 30, 46, 52), y_title="LLC of the full model"), [""], axis)
-    styles = data_styles(shown, mixture)
-    for name, curves in shown.items():
+    for name in in_order(shown, styles):
+        curves = shown[name]
         row = curves.parts.index("full") if "full" in curves.parts else 0
-        style, x = styles[name], axis(curves.steps)
+        style, x = styles.get(name, MIXTURE), axis(curves.steps)
+        legend_entry(figure, name, style)
         trace = line(curves, row, x, style, f"<b>{label(name)}</b>, full model", legendgroup=name)
         trace.update(
-            name=label(name),
-            showlegend=True,
+            meta={"data": name},
             error_y={"type": "data", "array": curves.stderr[row], "thickness": 1.2, "width": 3, "color": style.color},
         )
         if stages is not None and name == stages.curve.data:

@@ -12,11 +12,11 @@ from rllc.analysis.findings import Curves, HeadTypes, Specialisation
 from rllc.figures.axis import StepAxis
 from rllc.figures.curves import layers_of, line, refused_cells
 from rllc.figures.layout import SMALL, Grid, band, curve_span, legend_entry, nothing, on, panels
-from rllc.figures.palette import MUTED, data_styles, type_color
+from rllc.figures.palette import MIXTURE, MUTED, Style, in_order, type_color
 from rllc.figures.text import label
 
 
-def domain_curves(curves: Mapping[str, Curves], types: HeadTypes, mixture: str, axis: StepAxis | None = None) -> go.Figure:
+def domain_curves(curves: Mapping[str, Curves], types: HeadTypes, styles: Mapping[str, Style], axis: StepAxis | None = None) -> go.Figure:
     """A small panel a head: its refined LLC on each kind of data, with bands. All panels share one scale."""
     heads = [part for c in curves.values() for part in c.parts]
     heads = [heads[row] for rows in layers_of(heads).values() for row in rows]
@@ -27,16 +27,16 @@ def domain_curves(curves: Mapping[str, Curves], types: HeadTypes, mixture: str, 
     span = curve_span(*curves.values())
     values, names = axis.ticks(0.3)
     by_head = dict(zip(types.heads, types.types, strict=True))
-    styles = data_styles(curves, mixture)
     grid = Grid(len(heads), 4, 2, 150, gap=(20, 40), margin=(50, 14, 62, 52), share_y=True, y_title="LLC")
     titles: list[str | dict[str, Any]] = [_head_title(head, by_head.get(head, "other")) for head in heads]
     figure = panels(grid, titles, axis, {"tickvals": values, "ticktext": names}, {"range": span, "nticks": 4})
-    for name, c in curves.items():
-        legend_entry(figure, name, styles[name])
+    for name in in_order(curves, styles):
+        c, style = curves[name], styles.get(name, MIXTURE)
+        legend_entry(figure, name, style)
         for row, head in enumerate(c.parts):
             if head not in heads:
                 continue
-            panel, style, x = heads.index(head), styles[name], axis(c.steps)
+            panel, x = heads.index(head), axis(c.steps)
             who = {"legendgroup": name, "meta": {"head": head, "data": name}, **on(panel)}
             if (shade := band(x, c.ci_low[row], c.ci_high[row], style.color, 0.16, **who)) is not None:
                 figure.add_trace(shade)
@@ -53,9 +53,10 @@ def _head_title(head: str, head_type: str) -> dict[str, Any]:
     return {"text": f"<b>{label(head)}</b> {label(head_type)}", "yshift": 2, "font": font, "name": f"head {head}"}
 
 
-def specialisation(found: Sequence[Specialisation], types: HeadTypes, mixture: str) -> go.Figure:
+def specialisation(found: Sequence[Specialisation], types: HeadTypes, styles: Mapping[str, Style]) -> go.Figure:
     """How far each head's final refined LLC on one kind of data departs from the reference, with one standard error either way."""
-    found = [s for s in found if np.isfinite(s.difference).any()]
+    by_data = {s.data: s for s in found if np.isfinite(s.difference).any()}
+    found = [by_data[name] for name in in_order(by_data, styles)]
     if not found:
         return nothing("No head has a final estimate both on the reference and on another kind of data.")
     heads = list(dict.fromkeys(h for s in found for h in s.heads))
@@ -65,10 +66,9 @@ def specialisation(found: Sequence[Specialisation], types: HeadTypes, mixture: s
     y = {"tickmode": "array", "tickvals": list(range(len(heads))), "ticktext": labels, "range": [len(heads) - 0.4, -0.6]}
     x = {"title": {"text": f"final LLC on this data minus on {label(reference)}", "font": SMALL}}
     figure = panels(Grid(1, 1, 1, 26 * len(heads) + 20, margin=(150, 24, 44, 56)), [""], None, x, y)
-    styles = data_styles([mixture, *(s.data for s in found)], mixture)
     shift = np.linspace(0.22, -0.22, len(found)) if len(found) > 1 else np.zeros(1)
     for s, offset in zip(found, shift, strict=True):
-        style = styles[s.data]
+        style = styles.get(s.data, MIXTURE)
         versus = f"{label(s.data)} − {label(s.reference)}"
         rows = np.array([heads.index(h) for h in s.heads], dtype=np.float64)
         figure.add_trace(

@@ -15,6 +15,7 @@ from rllc.figures.palette import INK, MARKS, MUTED, OUTCOMES, PAPER
 from rllc.figures.text import label
 
 Row = Mapping[str, Any]
+HIGH = 1.1  # R-hat from which a number is set bold
 ORDER = ("", "ok", "tilted", "drifting", "unstable", "nonfinite")  # from nothing to worst
 
 
@@ -36,14 +37,16 @@ def data_of(row: Row) -> str:
     return data if not isinstance(on_what, str) or not on_what or on_what == data else f"{data} → {on_what}"
 
 
-def chain_health(rows: Sequence[Row], heads: Sequence[str] = ()) -> go.Figure:
+def chain_health(rows: Sequence[Row], heads: Sequence[str] = (), data: Sequence[str] = ()) -> go.Figure:
     """Parts by checkpoints, a panel a kind of data: the colour is the outcome, the number is split R-hat; hovering gives the rest.
 
-    Where several rows describe one cell, the worst of them is shown. `heads` gives the order of the parts; others follow.
+    Where several rows describe one cell, the worst of them is shown. `heads` and `data` give the order
+    of parts and panels; others follow. R-hat above 1.1 is bold.
     """
     if not rows:
         return nothing("No cell was sampled.")
-    names = list(dict.fromkeys(data_of(r) for r in rows))
+    sampled = dict.fromkeys(data_of(r) for r in rows)
+    names = [n for n in data if n in sampled] + [n for n in sampled if n not in set(data)]
     steps = sorted({int(r["step"]) for r in rows})
     known = dict.fromkeys(str(r["part"]) for r in rows)
     parts = [h for h in heads if h in known] + [p for p in known if p not in set(heads)]
@@ -106,7 +109,8 @@ def _cell_text(row: Row | None) -> str:
     if MARKS.get(outcome) == "×":
         return color
     rhat = number(row.get("rhat"))
-    return MARKS.get(outcome, "?") + (f"{rhat:.2f}" if rhat is not None else "")
+    text = MARKS.get(outcome, "?") + (f"{rhat:.2f}" if rhat is not None else "")
+    return f"<b>{text}</b>" if rhat is not None and rhat > HIGH else text
 
 
 def _hover(row: Row | None, part: str, step: int) -> str:

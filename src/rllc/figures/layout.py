@@ -123,7 +123,7 @@ def _y_axis(grid: Grid, i: int, place: tuple[float, float, float, float]) -> dic
 
 
 def _title(i: int, title: str | dict[str, Any]) -> dict[str, Any]:
-    place: dict[str, Any] = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 5, "showarrow": False, "font": TITLE_FONT}
+    place: dict[str, Any] = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 7, "showarrow": False, "font": TITLE_FONT}
     own = {"text": title, "name": "panel title"} if isinstance(title, str) else title
     return place | inside(i, "domain", "domain") | own
 

@@ -5,7 +5,7 @@ Figures are drawn in the light colours. `DARK` says what each becomes on a dark 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,10 +102,16 @@ def type_color(head_type: str) -> str:
 def data_styles(names: Iterable[str], mixture: str) -> dict[str, Style]:
     """A style for each kind of data, the mixture first and in ink; beyond five others the styles repeat.
 
-    >>> [s.color == INK for s in data_styles(["code", "train"], "train").values()]
-    [True, False]
+    >>> [(name, s.color == INK) for name, s in data_styles(["code", "train"], "train").items()]
+    [('train', True), ('code', False)]
     """
     names = list(dict.fromkeys(names))
     others = [name for name in names if name != mixture]
     styles = {mixture: MIXTURE} if mixture in names else {}
     return styles | {name: DATA[i % len(DATA)] for i, name in enumerate(others)}
+
+
+def in_order(names: Iterable[str], styles: Mapping[str, Style]) -> list[str]:
+    """Names in the order of the styles; those without a style last."""
+    known = list(styles)
+    return sorted(names, key=lambda name: known.index(name) if name in styles else len(known))

@@ -14,9 +14,9 @@ from rllc.core.errors import RllcError
 from rllc.core.files import write_atomic
 from rllc.figures.axis import TITLE, StepAxis
 from rllc.figures.clusters import cluster_name
-from rllc.figures.curves import layers_of, picked, steps_axis, training_mixture
+from rllc.figures.curves import layers_of, picked, steps_axis, styles_of, training_mixture
 from rllc.figures.layout import bounds, curve_span, runs, spread
-from rllc.figures.palette import INK, MUTED, RULE, TYPES, Style, data_styles, type_color, type_style
+from rllc.figures.palette import INK, MUTED, RULE, TYPES, Style, type_color, type_style
 from rllc.figures.training import SCORES, threshold_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def write_static(findings: Findings, folder: Path, mixture: str = "") -> list[Pa
             for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
                 content = io.BytesIO()
                 figure.savefig(content, format=ending, dpi=DPI, metadata=metadata)
+                figure.set_layout_engine("none")  # places were found; finding them again costs as much as drawing
                 paths.append(folder / f"{name}.{ending}")
                 write_atomic(paths[-1], content.getvalue())
     return paths
@@ -134,12 +135,12 @@ def _loss_and_stages(f: Findings, mixture: str, axis: StepAxis) -> Figure | None
         return None
     figure, (top, bottom) = _new(6.4, 5.0, 2, 1, sharex=True)
     for name, row in zip(f.behaviour.data, f.behaviour.losses, strict=True):
-        style = data_styles(f.behaviour.data, mixture)[name]
+        style = styles_of(f, mixture)[name]
         top.plot(axis(f.behaviour.steps), row, color=style.color, linestyle=style.line, marker=style.marker, label=name)
     if f.behaviour.data:
         top.legend(ncols=4, loc="upper right")
     top.set_ylabel("held-out loss (nats per token)")
-    styles = data_styles(full, mixture)
+    styles = styles_of(f, mixture)
     for name, c in full.items():
         row = c.parts.index("full")
         x, style = axis(c.steps), styles[name]
@@ -207,7 +208,7 @@ def _domains(f: Findings, mixture: str, axis: StepAxis) -> Figure | None:
         return None
     rows = -(-len(heads) // 4)
     figure, axes = _new(6.8, 0.4 + 1.35 * rows, rows, 4, sharex=True, sharey=True)
-    by_head, styles = dict(zip(f.types.heads, f.types.types, strict=True)), data_styles(f.curves, mixture)
+    by_head, styles = dict(zip(f.types.heads, f.types.types, strict=True)), {n: s for n, s in styles_of(f, mixture).items() if n in f.curves}
     span = curve_span(*f.curves.values())
     for ax, head in zip(axes, heads, strict=False):
         for name, c in f.curves.items():
@@ -233,7 +234,7 @@ def _specialisation(f: Findings, mixture: str) -> Figure | None:
         return None
     heads = list(dict.fromkeys(h for s in found for h in s.heads))
     figure, (ax,) = _new(5.0, 0.6 + 0.2 * len(heads))
-    styles, by_head = data_styles([mixture, *(s.data for s in found)], mixture), dict(zip(f.types.heads, f.types.types, strict=True))
+    styles, by_head = styles_of(f, mixture), dict(zip(f.types.heads, f.types.types, strict=True))
     for s, shift in zip(found, np.linspace(-0.2, 0.2, len(found)) if len(found) > 1 else [0.0], strict=True):
         style, y = styles[s.data], [heads.index(h) + shift for h in s.heads]
         ax.errorbar(s.difference, y, xerr=s.stderr, color=style.color, marker=style.marker, linestyle="", elinewidth=0.9, label=s.data)

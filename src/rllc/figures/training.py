@@ -11,7 +11,7 @@ from rllc.analysis.findings import Behaviour, HeadTypes, Stages
 from rllc.figures.axis import StepAxis
 from rllc.figures.curves import legend_of_types, mark_stages
 from rllc.figures.layout import Grid, bounds, end_label, label_gap, nothing, on, panels, spread
-from rllc.figures.palette import INK, MUTED, data_styles, type_style
+from rllc.figures.palette import INK, MIXTURE, MUTED, Style, in_order, type_style
 from rllc.figures.text import label
 
 SCORES: Mapping[str, tuple[str, str]] = {
@@ -22,17 +22,17 @@ SCORES: Mapping[str, tuple[str, str]] = {
 ICL = "In-context-learning score (nats)"
 
 
-def losses(behaviour: Behaviour, stages: Stages | None, mixture: str, axis: StepAxis | None = None) -> go.Figure:
+def losses(behaviour: Behaviour, stages: Stages | None, styles: Mapping[str, Style], axis: StepAxis | None = None) -> go.Figure:
     """Held-out loss of the model on each kind of data, in nats per token, with the boundaries of the stages."""
     if not behaviour.data or not behaviour.steps.size:
         return nothing("No loss was measured.")
     axis = axis or StepAxis.of(behaviour.steps)
     figure = panels(Grid(1, 1, 1, 320, margin=(64, 96, 44, 52), y_title="held-out loss (nats per token)"), [""], axis)
-    styles, x = data_styles(behaviour.data, mixture), axis(behaviour.steps)
+    x, rows = axis(behaviour.steps), dict(zip(behaviour.data, behaviour.losses, strict=True))
     span = bounds(behaviour.losses)
     last = [float(row[np.isfinite(row)][-1]) if np.isfinite(row).any() else np.nan for row in behaviour.losses]
-    for name, row in zip(behaviour.data, behaviour.losses, strict=True):
-        style = styles[name]
+    for name in in_order(rows, styles):
+        row, style = rows[name], styles.get(name, MIXTURE)
         figure.add_trace(
             go.Scatter(
                 x=x,
@@ -47,7 +47,7 @@ def losses(behaviour: Behaviour, stages: Stages | None, mixture: str, axis: Step
         )
     named = [(name, y) for name, y in zip(behaviour.data, last, strict=True) if np.isfinite(y)]
     for (name, _), y in zip(named, spread([y for _, y in named], *span, gap=label_gap(figure, span)), strict=True):
-        end_label(figure, 0, label(name), y, styles[name].color)
+        end_label(figure, 0, label(name), y, styles.get(name, MIXTURE).color)
     figure.update_yaxes(range=list(span))
     if stages is not None:
         mark_stages(figure, stages, axis)

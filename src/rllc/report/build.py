@@ -11,10 +11,10 @@ from plotly.offline import get_plotlyjs
 
 import rllc
 from rllc.core.files import write_atomic
-from rllc.figures.curves import steps_axis
+from rllc.figures.curves import steps_axis, styles_of
 from rllc.figures.palette import DARK, FAINT, INK, MUTED, OUTCOMES, PANEL, PAPER, RULE, TYPES, type_color
 from rllc.report import development, inspection, overview
-from rllc.report.data import ReportData, table_rows
+from rllc.report.data import ReportData, mixture_of, table_rows
 from rllc.report.markup import Markup, embed, esc, join, source_hash, tag
 from rllc.report.patterns import pack, thin
 from rllc.report.sections import Page
@@ -42,7 +42,7 @@ def build_report(data: ReportData, path: Path) -> None:
 
 def render(data: ReportData) -> str:
     """The page as text. Everything from outside is escaped; scripts run only by their hashes, and nothing may be fetched."""
-    page = Page(data, steps_axis(data.findings))
+    page = Page(data, steps_axis(data.findings), styles_of(data.findings, mixture_of(data)))
     head = tag("section", overview.headline(page), id="summary", aria_label="Summary")
     found = [section(page) for section in SECTIONS]
     early = _static("early.js")

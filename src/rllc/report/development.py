@@ -8,8 +8,8 @@ from rllc.analysis.findings import Clustering
 from rllc.core.outcome import Outcome
 from rllc.figures import clusters, curves, domains, training
 from rllc.report import summary
-from rllc.report.data import ReportData, mixture_of, reference_curves
-from rllc.report.markup import Markup, join, measure, paragraph, table, tag
+from rllc.report.data import ReportData, reference_curves
+from rllc.report.markup import Markup, decimals, join, measure, paragraph, table, tag
 from rllc.report.sections import KEY, Page, Section, chooser, planted_note
 
 PAPER_SAYS = (
@@ -29,11 +29,11 @@ SCORES = (
 
 def stages(page: Page) -> Section:
     """Loss per domain and the LLC of the full model."""
-    f, mixture = page.data.findings, mixture_of(page.data)
+    f = page.data.findings
     sentence = summary.stage_sentence(f.stages)
     lines = " Dashed lines are stage boundaries, grey stripes their 5 to 95 % range over resamples." if f.stages is not None else ""
     turns = " Boundaries are where the smoothed curve turns in log time." if f.stages is not None else ""
-    loss, full = training.losses(f.behaviour, f.stages, mixture, page.axis), curves.full_llc(f.full, f.stages, mixture, page.axis)
+    loss, full = training.losses(f.behaviour, f.stages, page.styles, page.axis), curves.full_llc(f.full, f.stages, page.styles, page.axis)
     body = [
         paragraph(sentence),
         page.figure("losses", loss, "Held-out loss on each kind of text over training.", f"Held-out loss on each kind of text.{lines}"),
@@ -74,6 +74,8 @@ def final_table(data: ReportData) -> Markup:
     if reference is None:
         return Markup("")
     names = list(dict.fromkeys([reference.data, *f.curves]))
+    errors = np.concatenate([f.curves[name].stderr[:, -1:] for name in names if f.curves[name].steps.size])
+    digits = decimals(float(np.nanmedian(errors))) if np.isfinite(errors).any() else 2
     ends = {name: summary.final(f.curves[name]) for name in names}
     kinds = dict(zip(f.types.heads, f.types.types, strict=True))
     scores = dict(zip(f.types.heads, f.types.score.tolist(), strict=True))
@@ -81,7 +83,7 @@ def final_table(data: ReportData) -> Markup:
     def cell(name: str, head: str) -> Markup:
         value, error, outcome = ends[name].get(head, (np.nan, np.nan, ""))
         warning = "" if outcome == Outcome.OK else tag("span", outcome or "not sampled", class_=f"tag {outcome or 'none'}")
-        return join([warning, measure(value, error) if np.isfinite(value) else ""], " ")
+        return join([warning, measure(value, error, digits) if np.isfinite(value) else ""], " ")
 
     rows = [[h, kinds.get(h, ""), measure(scores.get(h, np.nan)), *(cell(n, h) for n in names)] for h in reference.parts]
     step = f"{int(reference.steps[-1]):,}" if reference.steps.size else "none"
@@ -152,11 +154,11 @@ def _all_clusterings(data: ReportData) -> Markup:
 
 def specialisation(page: Page) -> Section:
     """The refined LLC of each head on each kind of text."""
-    data, f, mixture = page.data, page.data.findings, mixture_of(page.data)
+    data, f = page.data, page.data.findings
     if not f.curves:
         return Section("specialisation", "Specialisation by kind of text", paragraph("No head was sampled on any data."))
     missing = [d.name for d in data.domains if d.name not in f.curves]
-    drawn = domains.domain_curves(f.curves, f.types, mixture, page.axis)
+    drawn = domains.domain_curves(f.curves, f.types, page.styles, page.axis)
     spoken = "Refined LLC of every head on each kind of text over training."
     body = [
         *(paragraph(s) for s in summary.specialisation_sentences(data)),
@@ -167,7 +169,7 @@ def specialisation(page: Page) -> Section:
         page.figure("domains", drawn, spoken, f"One panel a head, one scale for all. {KEY}"),
     ]
     if f.specialisation:
-        ends = domains.specialisation(f.specialisation, f.types, mixture)
+        ends = domains.specialisation(f.specialisation, f.types, page.styles)
         told = "How far the last estimate on each kind of text lies from that on the mixture, with one standard error either way."
         body.append(page.figure("specialisation", ends, "Difference of the final refined LLC from that on the mixture.", told))
     return Section("specialisation", "Specialisation by kind of text", join(body))
@@ -178,7 +180,7 @@ def behaviour(page: Page) -> Section:
     f = page.data.findings
     drawn = training.scores(f.behaviour, f.types, page.axis)
     body = [
-        *(paragraph(s) for s in summary.formation_sentences(f)),
+        *(paragraph(s) for s in summary.formation_sentences(f) or [summary.types_sentence(f)]),
         planted_note(page.data),
         chooser(),
         page.figure("scores", drawn, "Behavioural scores of every head over training.", SCORES),

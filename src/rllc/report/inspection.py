@@ -64,8 +64,9 @@ def chain_health(page: Page) -> Section:
     order = [Outcome(o) for o in health.ORDER if o and found[o]]
     legend = [tag("li", tag("span", o.value, class_=f"tag {o.value}"), tag("span", f"{found[o.value]:,}. {o.text}")) for o in order]
     refused = [r for r in rows if r.get("outcome") in REFUSED]
-    drawn = health.chain_health(rows, page.data.findings.types.heads)
-    told = "Numbers are split R-hat (near 1 is good). “/” is tilted, “~” drifting, “×” refused; an empty cell was not planned."
+    drawn = health.chain_health(rows, page.data.findings.types.heads, list(page.styles))
+    marks = "“/” is tilted, “~” drifting, “×” refused; an empty cell was not planned."
+    told = f"Numbers are split R-hat, which is near 1 when chains agree; above {health.HIGH} it is bold. {marks}"
     body = [
         paragraph(summary.cells_sentence(page.data)),
         tag("ul", *legend, class_="outcomes"),

@@ -12,7 +12,6 @@ from typing import Any
 
 from rllc.figures.text import visible
 
-
 VOID = ("br", "hr", "input")  # elements without content or an end
 
 
@@ -89,7 +88,7 @@ def value_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        return f"{value:,}" if abs(value) >= 1000 else str(value)
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
@@ -97,8 +96,17 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
-def measure(value: float, error: float = math.nan) -> str:
-    """A number with its error, to the digits that the error leaves meaningful.
+def decimals(error: float) -> int:
+    """How many decimals an error leaves meaningful: those of its first two figures.
+
+    >>> decimals(0.31), decimals(0.021), decimals(12.0)
+    (2, 3, 0)
+    """
+    return min(6, max(0, 1 - math.floor(math.log10(error)))) if error > 0 else 2
+
+
+def measure(value: float, error: float = math.nan, digits: int | None = None) -> str:
+    """A number with its error, to the digits that the error leaves meaningful, or as many decimals as asked for.
 
     >>> measure(7.6123, 0.312), measure(123.4, 12.0), measure(0.5), measure(float("nan"))
     ('7.61 ± 0.31', '123 ± 12', '0.50', 'none')
@@ -107,7 +115,7 @@ def measure(value: float, error: float = math.nan) -> str:
         return "none"
     if not math.isfinite(error) or error <= 0:
         return minus(f"{value:.2f}")
-    digits = min(6, max(0, 1 - math.floor(math.log10(error))))
+    digits = decimals(error) if digits is None else digits
     return minus(f"{value:,.{digits}f} ± {error:,.{digits}f}")
 
 

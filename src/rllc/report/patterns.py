@@ -18,7 +18,8 @@ BUDGET = 4_000_000  # bytes of deflated patterns before checkpoints are thinned 
 def pack(p: Patterns, kinds: dict[str, str], planted: Sequence[str] = ()) -> dict[str, Any]:
     """Patterns as the page reads them: weights deflated and in base64, tokens with hidden characters made visible.
 
-    Shown first: an induction head where there is one, else the first head with a named type, else the first; on a planted snippet where there is one.
+    Shown first: an induction head where there is one, else the first head with a named type, else the first; on repetition (echo) or else
+    another planted snippet where there is one.
     """
     wanted = sorted(range(len(p.heads)), key=lambda i: {"induction": 0, "other": 2}.get(kinds.get(p.heads[i], "other"), 1))
     return {
@@ -27,7 +28,7 @@ def pack(p: Patterns, kinds: dict[str, str], planted: Sequence[str] = ()) -> dic
         "snippets": [visible(s) for s in p.snippets],
         "tokens": [[visible(t) or "∅" for t in tokens] for tokens in p.tokens],
         "weights": [base64.b64encode(zlib.compress(np.ascontiguousarray(w).tobytes(), 9)).decode() for w in p.weights],
-        "first": [next((i for i, name in enumerate(p.snippets) if any(d in name for d in planted)), 0), wanted[0]],
+        "first": [_first_snippet(p, planted), wanted[0]],
     }
 
 
@@ -39,3 +40,11 @@ def thin(p: Patterns, budget: int = BUDGET) -> Patterns:
         return p
     kept = np.unique(np.linspace(0, len(p.steps) - 1, most).round().astype(int))
     return Patterns(p.heads, p.steps[kept], p.snippets, p.tokens, tuple(w[kept] for w in p.weights))
+
+
+def _first_snippet(p: Patterns, planted: Sequence[str]) -> int:
+    for domain in sorted(planted, key=lambda name: name != "echo"):
+        for i, name in enumerate(p.snippets):
+            if domain in name:
+                return i
+    return 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import plotly.graph_objects as go
 
 from rllc.figures.axis import StepAxis
+from rllc.figures.palette import Style
 from rllc.report import summary
 from rllc.report.data import ReportData
 from rllc.report.markup import Markup, tag
@@ -17,10 +19,11 @@ KEY = "A hollow mark is a number with a warning (tilted or drifting); a cross on
 
 @dataclass
 class Page:
-    """The page as it is written: what it says, the axis of its figures, and the figures so far."""
+    """The page as it is written: what it says, the axis and styles of its figures, and the figures so far."""
 
     data: ReportData
     axis: StepAxis
+    styles: Mapping[str, Style]
     figures: dict[str, go.Figure] = field(default_factory=dict)
 
     def figure(self, name: str, figure: go.Figure, spoken: str, *caption: object, narrow: bool = False) -> Markup:
