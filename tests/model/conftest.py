@@ -38,54 +38,46 @@ def random_tokens(shape: ModelShape, n: int = 3, length: int = 7, seed: int = 1)
 
 def plain_norm(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
     if shape.norm == "rmsnorm":
-        return x / (x.pow(2).mean() + shape.norm_eps).sqrt() * params[name + ".w"]
-    centred = x - x.mean()
-    return centred / (centred.pow(2).mean() + shape.norm_eps).sqrt() * params[name + ".w"] + params[name + ".b"]
+        return x / (x.pow(2).mean(1, keepdim=True) + shape.norm_eps).sqrt() * params[name + ".w"]
+    centred = x - x.mean(1, keepdim=True)
+    return centred / (centred.pow(2).mean(1, keepdim=True) + shape.norm_eps).sqrt() * params[name + ".w"] + params[name + ".b"]
 
 
-def plain_turn(shape: ModelShape, vector: Tensor, position: int) -> Tensor:
-    """A query or key as K/2 complex numbers, the i-th turned by position / 10000^(2i/K)."""
+def plain_turn(shape: ModelShape, vectors: Tensor) -> Tensor:
+    """Queries or keys [T, K] as K/2 complex numbers each, the i-th of position t turned by t / 10000^(2i/K)."""
     if shape.positions != "rotary":
-        return vector
+        return vectors
     half = shape.d_head // 2
-    angle = torch.tensor([position / 10_000 ** (2 * i / shape.d_head) for i in range(half)], dtype=vector.dtype)
-    turned = torch.complex(vector[:half], vector[half:]) * torch.polar(torch.ones_like(angle), angle)
-    return torch.cat([turned.real, turned.imag])
+    angles = [[t / 10_000 ** (2 * i / shape.d_head) for i in range(half)] for t in range(len(vectors))]
+    turned = torch.complex(vectors[:, :half], vectors[:, half:]) * torch.exp(1j * torch.tensor(angles, dtype=torch.float64))
+    return torch.cat([turned.real, turned.imag], 1)
 
 
-def plain_sequence(shape: ModelShape, params: Mapping[str, Tensor], sequence: Tensor) -> tuple[Tensor, dict[tuple[int, int, int], Tensor]]:
-    """Logits [T, V] of one sequence, and the attention of (layer, head, query) to the positions 0 to query."""
-    stream = [params["embed.W_E"][token] for token in sequence]
+def plain_sequence(shape: ModelShape, params: Mapping[str, Tensor], sequence: Tensor) -> tuple[Tensor, dict[tuple[int, int], Tensor]]:
+    """Logits [T, V] of one sequence, and the attention [T, T] of every (layer, head)."""
+    stream = torch.stack([params["embed.W_E"][token] for token in sequence])
+    length = len(sequence)
     if shape.positions == "learned":
-        stream = [x + params["pos.W_pos"][t] for t, x in enumerate(stream)]
-    patterns: dict[tuple[int, int, int], Tensor] = {}
+        stream = stream + params["pos.W_pos"][:length]
+    patterns: dict[tuple[int, int], Tensor] = {}
     for layer in range(shape.n_layers):
-        block = f"blocks.{layer}."
-        read = [plain_norm(shape, params, block + "ln1", x) for x in stream]
-        asked = [x + params["pos.W_pos"][t] for t, x in enumerate(read)] if shape.positions == "shortformer" else read
-        written = [params[block + "attn.b_O"]] * len(stream)
+        weights = {name.rsplit(".", 1)[1]: tensor for name, tensor in params.items() if name.startswith(f"blocks.{layer}.")}
+        read = plain_norm(shape, params, f"blocks.{layer}.ln1", stream)
+        asked = read + params["pos.W_pos"][:length] if shape.positions == "shortformer" else read
         for h in range(shape.n_heads):
-
-            def project(x: Tensor, kind: str, block: str = block, h: int = h) -> Tensor:
-                return params[f"{block}attn.W_{kind}"][h].T @ x + params[f"{block}attn.b_{kind}"][h]
-
-            queries = [plain_turn(shape, project(x, "Q"), t) for t, x in enumerate(asked)]
-            keys = [plain_turn(shape, project(x, "K"), t) for t, x in enumerate(asked)]
-            values = [project(x, "V") for x in read]
-            for t, query in enumerate(queries):
-                powers = torch.stack([torch.exp(query @ keys[s] / shape.d_head**0.5) for s in range(t + 1)])
-                patterns[layer, h, t] = powers / powers.sum()
-                attended = sum(weight * values[s] for s, weight in enumerate(patterns[layer, h, t]))
-                written[t] = written[t] + attended @ params[block + "attn.W_O"][h]
-        stream = [x + y for x, y in zip(stream, written, strict=True)]
+            query = plain_turn(shape, asked @ weights["W_Q"][h] + weights["b_Q"][h])
+            key = plain_turn(shape, asked @ weights["W_K"][h] + weights["b_K"][h])
+            value = read @ weights["W_V"][h] + weights["b_V"][h]
+            powers = torch.exp(query @ key.T / shape.d_head**0.5).tril()
+            patterns[layer, h] = powers / powers.sum(1, keepdim=True)
+            stream = stream + patterns[layer, h] @ value @ weights["W_O"][h]
+        stream = stream + weights["b_O"]
         if shape.d_mlp:
-            for t, x in enumerate(stream):
-                hidden = plain_norm(shape, params, block + "ln2", x) @ params[block + "mlp.W_in"] + params[block + "mlp.b_in"]
-                hidden = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
-                stream[t] = x + hidden @ params[block + "mlp.W_out"] + params[block + "mlp.b_out"]
-    final = torch.stack([plain_norm(shape, params, "ln_final", x) for x in stream])
+            hidden = plain_norm(shape, params, f"blocks.{layer}.ln2", stream) @ weights["W_in"] + weights["b_in"]
+            hidden = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
+            stream = stream + hidden @ weights["W_out"] + weights["b_out"]
     unembed = params["embed.W_E"].T if shape.tied else params["unembed.W_U"]
-    return final @ unembed + params["unembed.b_U"], patterns
+    return plain_norm(shape, params, "ln_final", stream) @ unembed + params["unembed.b_U"], patterns
 
 
 def plain_logits(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) -> Tensor:

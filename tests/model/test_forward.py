@@ -43,10 +43,9 @@ def test_captured_patterns_are_those_of_the_model_in_loops(plain: SimpleNamespac
         assert torch.equal(looked_at, fw.logits(shape, params, tokens))
         assert [tuple(a.shape) for a in capture.attention] == [(1, 3, 3, 7, 7)] * 2
         for b, sequence in enumerate(tokens):
-            for (layer, head, query), weights in plain.sequence(shape, params, sequence)[1].items():
-                row = capture.attention[layer][0, b, head, query]
-                torch.testing.assert_close(row[: query + 1], weights, rtol=0, atol=1e-12)
-                assert not row[query + 1 :].any()
+            for (layer, head), pattern in plain.sequence(shape, params, sequence)[1].items():
+                torch.testing.assert_close(capture.attention[layer][0, b, head], pattern, rtol=0, atol=1e-12)
+                assert not capture.attention[layer][0, b, head].triu(1).any()
 
 
 def test_no_logit_depends_on_a_later_token(plain: SimpleNamespace, family_shape: ModelShape) -> None:
@@ -62,18 +61,22 @@ def test_no_logit_depends_on_a_later_token(plain: SimpleNamespace, family_shape:
         assert (reached[t + 1 :] == 0).all()
 
 
-def test_weights_with_an_axis_of_variants_give_every_variant_its_own_loss(plain: SimpleNamespace, family_shape: ModelShape) -> None:
+@pytest.mark.parametrize(
+    ("positions", "norm", "tied"), [("shortformer", "layernorm", False), ("learned", "rmsnorm", True), ("rotary", "layernorm", True)]
+)
+def test_weights_with_an_axis_of_variants_give_every_variant_its_own_loss(plain: SimpleNamespace, positions: str, norm: str, tied: bool) -> None:
     """Any single tensor, and all of them together, may carry the axis C in front."""
-    models = [plain.params(family_shape, seed) for seed in range(3)]
-    tokens = plain.tokens(family_shape, n=2)
+    shape = replace(plain.SMALL, positions=positions, norm=norm, tied=tied, d_mlp=11)
+    models = [plain.params(shape, seed) for seed in range(3)]
+    tokens = plain.tokens(shape, n=2)
     stacked = {name: torch.stack([m[name] for m in models]) for name in models[0]}
-    expected = torch.cat([fw.losses(family_shape, m, tokens) for m in models])
-    torch.testing.assert_close(fw.losses(family_shape, stacked, tokens), expected, rtol=0, atol=1e-10)
+    expected = torch.cat([fw.losses(shape, m, tokens) for m in models])
+    torch.testing.assert_close(fw.losses(shape, stacked, tokens), expected, rtol=0, atol=1e-10)
     for name in stacked:
         mixed = {**models[0], name: stacked[name]}
-        expected = torch.cat([fw.losses(family_shape, {**models[0], name: m[name]}, tokens) for m in models])
+        expected = torch.cat([fw.losses(shape, {**models[0], name: m[name]}, tokens) for m in models])
         assert expected.unique().numel() == 3 or name.endswith("b_K"), name
-        torch.testing.assert_close(fw.losses(family_shape, mixed, tokens), expected, rtol=0, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(fw.losses(shape, mixed, tokens), expected, rtol=0, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_a_long_context_is_positionwise_the_short_one(plain: SimpleNamespace) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 # Rows of logits are computed in blocks of about this many numbers: large enough for the matrix product, small enough for the cache.
 # The blocks depend on the batch and the vocabulary alone, so that a variant's loss does not depend on how many others are computed beside it.
@@ -18,7 +21,12 @@ def block_rows(n_rows: int, d_vocab: int) -> int:
     return max(1, min(n_rows, _BLOCK_NUMBERS // d_vocab))
 
 
-def variant_losses(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+def variant_losses(
+    x: Float[Tensor, "C N D"],
+    weight: Float[Tensor, "D V"] | Float[Tensor, "C D V"],
+    bias: Float[Tensor, " V"] | Float[Tensor, "C V"],
+    targets: Int[Tensor, " N"],
+) -> Float[Tensor, " C"]:
     """Mean next-token cross-entropy of each variant, in nats per token.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from rllc.model.cross_entropy import variant_losses
 from rllc.model.shape import ModelShape
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 Params = dict[str, Tensor]
 
@@ -38,7 +42,7 @@ def _per_variant(vector: Tensor, ndim: int) -> Tensor:
     return vector[:, None, None] if _batched(vector, ndim) else vector
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
+def linear(x: Float[Tensor, "#C B T D"], weight: Float[Tensor, "D N"] | Float[Tensor, "C D N"]) -> Float[Tensor, "C B T N"]:
     """[C, B, T, D] times [D, N] or [C, D, N] gives [C, B, T, N]."""
     if not _batched(weight, 2):
         return x @ weight
@@ -46,7 +50,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return torch.matmul(x.reshape(c, b * t, d), weight).view(-1, b, t, weight.shape[-1])
 
 
-def norm(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+def norm(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Float[Tensor, "#C B T D"]) -> Float[Tensor, "C B T D"]:
     """LayerNorm or RMSNorm of [C, B, T, D]."""
     weight, bias = params[name + ".w"], params.get(name + ".b")
     d = (shape.d_model,)
@@ -58,7 +62,7 @@ def norm(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Tensor) 
     return F.layer_norm(x, d, eps=shape.norm_eps) * _per_variant(weight, 1) + _per_variant(bias, 1)
 
 
-def embed(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+def embed(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "C B T D"]:
     """Residual stream [C, B, T, D] before the first layer, of tokens [B, T]."""
     weight = params["embed.W_E"]
     x = weight[:, tokens] if _batched(weight, 2) else F.embedding(tokens, weight)[None]
@@ -67,17 +71,19 @@ def embed(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) -> Te
     return x
 
 
-def position_rows(weight: Tensor, length: int) -> Tensor:
+def position_rows(
+    weight: Float[Tensor, "N D"] | Float[Tensor, "C N D"], length: int
+) -> Float[Tensor, "{length} D"] | Float[Tensor, "C 1 {length} D"]:
     """The first `length` learned positions, [T, D] or [C, 1, T, D]."""
     return weight[:, None, :length] if _batched(weight, 2) else weight[:length]
 
 
-def query_key_input(shape: ModelShape, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+def query_key_input(shape: ModelShape, params: Mapping[str, Tensor], x: Float[Tensor, "#C B T D"]) -> Float[Tensor, "C B T D"]:
     """What Q and K read, given what V reads: with shortformer positions the learned ones are added here, after the norm (METHOD 4)."""
     return x + position_rows(params["pos.W_pos"], x.shape[2]) if shape.positions == "shortformer" else x
 
 
-def rotate(shape: ModelShape, x: Tensor) -> Tensor:
+def rotate(shape: ModelShape, x: Float[Tensor, "*N T K"]) -> Float[Tensor, "*N T K"]:
     """Rotary positions on queries or keys [..., T, K], halves convention; the identity for other kinds of positions."""
     if shape.positions != "rotary":
         return x
@@ -89,19 +95,21 @@ def rotate(shape: ModelShape, x: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend(q: Float[Tensor, "N H T K"], k: Float[Tensor, "N H T K"], v: Float[Tensor, "N H T K"]) -> Float[Tensor, "N H T K"]:
     """Causal attention over [N, H, T, K]."""
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+def attention_weights(q: Float[Tensor, "*N T K"], k: Float[Tensor, "*N T K"]) -> Float[Tensor, "*N T T"]:
     """The causal attention pattern [..., T, T] of queries and keys [..., T, K]."""
     scores = q @ k.mT / q.shape[-1] ** 0.5
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
     return scores.masked_fill(future, float("-inf")).softmax(-1)
 
 
-def project_heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def project_heads(
+    x: Float[Tensor, "#C B T D"], weight: Float[Tensor, "H D K"] | Float[Tensor, "C H D K"], bias: Float[Tensor, "H K"] | Float[Tensor, "C H K"]
+) -> Float[Tensor, "C B H T K"]:
     """[C, B, T, D] through W [H, D, K] and b [H, K] (each perhaps with the axis C) to [C, B, H, T, K]."""
     h, d, k = weight.shape[-3:]
     flat = weight.transpose(-3, -2).reshape(*weight.shape[:-3], d, h * k)
@@ -109,7 +117,9 @@ def project_heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out.view(*out.shape[:3], h, k).transpose(2, 3)
 
 
-def head_outputs(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Tensor, capture: Capture | None = None) -> Tensor:
+def head_outputs(
+    shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "#C B T D"], capture: Capture | None = None
+) -> Float[Tensor, "C B H T K"]:
     """What each head attends together, before W_O: [C, B, H, T, K], given the normed residual stream."""
     prefix = f"blocks.{layer}.attn."
     qk = query_key_input(shape, params, x)
@@ -124,7 +134,9 @@ def head_outputs(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x:
     return attend(q, k, v).unflatten(0, (c, -1))
 
 
-def attention(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Tensor, capture: Capture | None = None) -> Tensor:
+def attention(
+    shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "#C B T D"], capture: Capture | None = None
+) -> Float[Tensor, "C B T D"]:
     """The attention layer's contribution to the residual stream, [C, B, T, D]."""
     prefix = f"blocks.{layer}.attn."
     z = head_outputs(shape, params, layer, norm(shape, params, f"blocks.{layer}.ln1", x), capture)
@@ -132,7 +144,7 @@ def attention(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Te
     return linear(z.transpose(2, 3).flatten(-2), weight) + _per_variant(params[prefix + "b_O"], 1)
 
 
-def mlp(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Tensor) -> Tensor:
+def mlp(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "#C B T D"]) -> Float[Tensor, "C B T D"]:
     """The residual stream after the layer's MLP; unchanged in an attention-only model."""
     if not shape.d_mlp:
         return x
@@ -142,31 +154,36 @@ def mlp(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Tensor) 
 
 
 def run_blocks(
-    shape: ModelShape, params: Mapping[str, Tensor], x: Tensor, start: int = 0, stop: int | None = None, capture: Capture | None = None
-) -> Tensor:
+    shape: ModelShape,
+    params: Mapping[str, Tensor],
+    x: Float[Tensor, "#C B T D"],
+    start: int = 0,
+    stop: int | None = None,
+    capture: Capture | None = None,
+) -> Float[Tensor, "C B T D"]:
     """The residual stream [C, B, T, D] before layer `stop` (after the last one unless given), from that before layer `start`."""
     for layer in range(start, shape.n_layers if stop is None else stop):
         x = mlp(shape, params, layer, x + attention(shape, params, layer, x, capture))
     return x
 
 
-def unembedding(shape: ModelShape, params: Mapping[str, Tensor]) -> Tensor:
+def unembedding(shape: ModelShape, params: Mapping[str, Tensor]) -> Float[Tensor, "D V"] | Float[Tensor, "C D V"]:
     """W_U [D, V] or [C, D, V]; the embedding's transpose in a tied model."""
     return params["embed.W_E"].mT if shape.tied else params["unembed.W_U"]
 
 
-def logits(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor, capture: Capture | None = None) -> Tensor:
+def logits(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tensor, "B T"], capture: Capture | None = None) -> Float[Tensor, "B T V"]:
     """Logits [B, T, V] of tokens [B, T] under one model (no axis C in `params`)."""
     x = norm(shape, params, "ln_final", run_blocks(shape, params, embed(shape, params, tokens), capture=capture))
     return (linear(x, unembedding(shape, params)) + params["unembed.b_U"])[0]
 
 
-def token_losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+def token_losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T-1"]:
     """Next-token cross-entropy [B, T-1] at every position, in nats."""
     return F.cross_entropy(logits(shape, params, tokens)[:, :-1].mT, tokens[:, 1:], reduction="none")
 
 
-def read_out(shape: ModelShape, params: Mapping[str, Tensor], x: Tensor, tokens: Tensor) -> Tensor:
+def read_out(shape: ModelShape, params: Mapping[str, Tensor], x: Float[Tensor, "#C B T D"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, " C"]:
     """Mean loss of each variant [C] in nats per token (float64), from the residual stream [C, B, T, D] after the last layer."""
     rows = norm(shape, params, "ln_final", x[:, :, :-1]).flatten(1, 2)
     weight, bias = unembedding(shape, params), params["unembed.b_U"]
@@ -174,7 +191,7 @@ def read_out(shape: ModelShape, params: Mapping[str, Tensor], x: Tensor, tokens:
     return variant_losses(rows.expand(c, -1, -1), weight, bias, tokens[:, 1:].flatten())
 
 
-def losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+def losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tensor, "B T"]) -> Float[Tensor, " C"]:
     """Mean loss of each variant [C] on tokens [B, T], in nats per token (METHOD 1); C = 1 for one model."""
     return read_out(shape, params, run_blocks(shape, params, embed(shape, params, tokens)), tokens)
 

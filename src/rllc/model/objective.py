@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,20 +25,24 @@ class Evaluation(NamedTuple):
     `losses` and `baseline` are [C] in float64; `gradients` holds one [C, ...] tensor a name, or is None in the gradient-free mode.
     """
 
-    losses: Tensor
+    losses: Float[Tensor, " C"]
     gradients: dict[str, Tensor] | None
-    baseline: Tensor
+    baseline: Float[Tensor, " C"]
 
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 Context = TypeVar("Context")
 
 
+@runtime_checkable
 class PartObjective(Protocol[Context]):
     """What a sampler may ask of a model; `origin` is where its chains start, [P, ...] a name."""
 
     origin: dict[str, Tensor]
 
-    def prepare(self, batch: Tensor) -> Context:
+    def prepare(self, batch: Int[Tensor, "B T"]) -> Context:
         """Compute what tokens [B, T] share among all variants."""
         ...
 
@@ -58,11 +62,11 @@ class HeadContext:
         baseline: the loss at the checkpoint, a float64 scalar in nats per token.
     """
 
-    tokens: Tensor
-    normed: Tensor
-    normed_qk: Tensor
-    rest: Tensor
-    baseline: Tensor
+    tokens: Int[Tensor, "B T"]
+    normed: Float[Tensor, "1 B T D"]
+    normed_qk: Float[Tensor, "1 B T D"]
+    rest: Float[Tensor, "P B T D"]
+    baseline: Float[Tensor, ""]
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,9 @@ class StreamContext:
         baseline: the loss at the checkpoint, a float64 scalar in nats per token.
     """
 
-    tokens: Tensor
-    stream: Tensor
-    baseline: Tensor
+    tokens: Int[Tensor, "B T"]
+    stream: Float[Tensor, "1 B T D"]
+    baseline: Float[Tensor, ""]
 
 
 def build_objective(shape: ModelShape, params: Mapping[str, Tensor], parts: tuple[Part, ...], chunk: int) -> PartObjective[Any]:
@@ -120,7 +124,7 @@ class HeadObjective:
         }
 
     @torch.no_grad()
-    def prepare(self, batch: Tensor) -> HeadContext:
+    def prepare(self, batch: Int[Tensor, "B T"]) -> HeadContext:
         """Run the frozen network on tokens [B, T]: what the heads read, the rest of the residual stream for each, the baseline."""
         shape, params, layer = self.shape, self.params, self.layer
         x = fw.run_blocks(shape, params, fw.embed(shape, params, batch), stop=layer)
@@ -173,7 +177,7 @@ class GeneralObjective:
         self._start = first_layer(shape, part)
 
     @torch.no_grad()
-    def prepare(self, batch: Tensor) -> StreamContext:
+    def prepare(self, batch: Int[Tensor, "B T"]) -> StreamContext:
         """Run the frozen network on tokens [B, T] up to the first layer that the part changes, and to the end for the baseline."""
         shape, params = self.shape, self.params
         x = fw.run_blocks(shape, params, fw.embed(shape, params, batch), stop=self._start)
