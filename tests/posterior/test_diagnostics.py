@@ -143,14 +143,15 @@ def test_stiffness_of_a_loss_that_does_not_tell_is_that_of_the_prior() -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize(("size", "gradient", "noise"), [(1, 0.0, 0.0), (1, 1.0, 0.0), (5000, 0.0, 0.0), (5000, 0.3, 1.0), (5000, 0.0, 3.0)])
+@pytest.mark.parametrize(("size", "gradient", "noise"), [(1, 0.0, 0.0), (1, 1.0, 0.0), (2000, 0.0, 0.0), (2000, 0.3, 1.0), (2000, 0.0, 3.0)])
 def test_the_allowed_distance_is_not_reached_and_not_far(sampler: SamplerName, size: int, gradient: float, noise: float) -> None:
-    """Flat directions, tilted or noisy: within the bound, and within a factor of three of it in many dimensions."""
+    """Flat directions: within the bound, and within a factor of three of it in many dimensions; minibatch noise heats beyond it."""
     traces, toy = sample(replace(PAPER, sampler=sampler), flat(size), noise, gradient)
     share = diagnose(traces, gradient_at_origin(toy, toy.origin, range(5000, 5016)))[0].distance_share
-    assert share < (1 if size > 1 else 1.5)  # the largest of 800 draws of χ²_1 may pass its mean by five standard deviations
+    heat = 1 + 1e-3 / 4 * (30 * noise) ** 2
+    assert share < heat * (1 if size > 1 else 1.5)  # the largest of 800 draws of χ²_1 may pass its mean by five standard deviations
     if size > 1:
-        assert share > 1 / 3
+        assert share > heat / 3
 
 
 def test_the_tilt_bounds_the_term_of_the_exact_answer() -> None:

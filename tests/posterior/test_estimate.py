@@ -34,6 +34,7 @@ def test_the_paired_estimate_keeps_draws_after_burn_in_and_subtracts_the_same_mi
     result = estimate(by_hand())[0]
     assert result.llc == pytest.approx(30 * np.mean([0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08]))
     assert (result.nbeta, result.chains, result.draws) == (30.0, 2, 4)
+    assert result.stderr == pytest.approx(30 * 0.02)  # the chains' means are 0.025 and 0.065
 
 
 def test_w_star_is_left_out_without_burn_in_too() -> None:
@@ -86,15 +87,15 @@ def test_the_interval_is_student_s() -> None:
     assert result.llc - result.ci_low == pytest.approx(12.706 * result.stderr, rel=1e-4)
 
 
-def coverage(shared: float, chains: int, draws: int = 120) -> tuple[float, float]:
-    """Share of 500 runs whose nominal 90 % interval holds the truth; and of those by the spread of chains and z alone.
+def coverage(shared: float, chains: int, draws: int = 80) -> tuple[float, float]:
+    """Share of 400 runs whose nominal 90 % interval holds the truth; and of those by the spread of chains and z alone.
 
     Every part is a run of its own: minibatches stretch the curvature by `1 + τ_B`, equally for the chains of a part.
     """
-    settings = SamplerSettings("sgld", step_size=1e-3, localization=200.0, nbeta=30.0, chains=chains, draws=draws, burn_in=25)
-    h = torch.tensor([1.0, 2.0, 5.0, 10.0, 20.0, 30.0], dtype=torch.float64).repeat(500, 1)
+    settings = SamplerSettings("sgld", step_size=1e-3, localization=200.0, nbeta=30.0, chains=chains, draws=draws, burn_in=20)
+    h = torch.tensor([1.0, 2.0, 5.0, 10.0, 20.0, 30.0], dtype=torch.float64).repeat(400, 1)
     toy = Quadratic({"w": torch.zeros_like(h)}, {"w": h}, offset_noise=1.0, stretch_noise=shared)
-    traces = run_chains(toy, toy.origin, range(settings.steps + 1), settings, np.arange(500 * chains).reshape(500, chains).tolist())
+    traces = run_chains(toy, toy.origin, range(settings.steps + 1), settings, np.arange(400 * chains).reshape(400, chains).tolist())
     # v' = (1 - ε/2 (nβ(1+τ)h + γ)) v + √ε ξ has variance ε/(1 - E[(...)²]), and τ of the minibatch is independent of w_t
     nbeta_h = 30 * h[0].numpy()
     shrink = (1 - 5e-4 * (nbeta_h + 200)) ** 2 + (5e-4 * nbeta_h * shared) ** 2
@@ -119,21 +120,21 @@ def test_the_error_covers_without_batch_noise() -> None:
 
 def test_the_error_covers_for_a_single_chain() -> None:
     """Here the spread of chains cannot help: the batches must outlast the autocorrelation."""
-    held, _ = coverage(shared=0.0, chains=1, draws=240)
+    held, _ = coverage(shared=0.0, chains=1, draws=200)
     assert 0.85 <= held <= 0.97
 
 
 def test_pairing_removes_the_noise_of_the_batch() -> None:
     """The offset of a minibatch, a nat here, is common to w_t and w*: paired it cancels, unpaired it is nβ/√draws = 3.9 of sd."""
     settings = SamplerSettings("leimkuhler-matthews", step_size=1e-3, localization=200.0, nbeta=30.0, chains=2, draws=60, burn_in=0)
-    h = torch.full((200, 5), 20.0, dtype=torch.float64)
+    h = torch.full((100, 5), 20.0, dtype=torch.float64)
 
     def results(offset_noise: float) -> tuple[Floats, Floats]:
         toy = Quadratic({"w": torch.zeros_like(h)}, {"w": h}, offset_noise=offset_noise)
-        traces = run_chains(toy, toy.origin, range(61), settings, np.arange(400).reshape(200, 2).tolist())
-        found = estimate(traces, init_loss=np.zeros(200))
+        traces = run_chains(toy, toy.origin, range(61), settings, np.arange(200).reshape(100, 2).tolist())
+        found = estimate(traces, init_loss=np.zeros(100))
         return np.array([e.llc for e in found]), np.array([e.llc_unpaired for e in found])
 
     (quiet, _), (noisy, unpaired) = results(0.0), results(1.0)
     np.testing.assert_allclose(noisy, quiet, rtol=1e-10)
-    assert np.std(unpaired - quiet) == pytest.approx(30 / np.sqrt(60), rel=0.15)
+    assert np.std(unpaired - quiet) == pytest.approx(30 / np.sqrt(60), rel=0.2)

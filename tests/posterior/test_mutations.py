@@ -102,11 +102,13 @@ TABLE: dict[str, list[tuple[str, *tuple[Edit, ...]]]] = {
     "test_estimate::test_the_unpaired_estimate_is_that_of_peers": [
         ("estimate: parity one draw late", ("estimate", "traces.settings.burn_in : traces.settings.steps]", "traces.kept]")),
     ],
+    "test_estimate::test_the_paired_estimate_keeps_draws_after_burn_in_and_subtracts_the_same_minibatch": [
+        ("error: without nβ", ("estimate", "stderr, df = standard_error(series)", "stderr, df = standard_error(series / settings.nbeta)")),
+    ],
     "test_estimate::test_spread_of_chains_by_hand": [("error: without the spread of chains", ("estimate", "chains > 1:", "chains > 99:"))],
     "test_estimate::test_batch_means_by_hand": [("error: without batch means", ("estimate", "np.maximum(stderr, spread)", "spread"))],
     "test_estimate::test_the_error_covers_with_shared_batch_noise": [
         ("error: without batch means, by coverage", ("estimate", "np.maximum(stderr, spread)", "spread")),
-        ("error: of nβ left out", ("estimate", "stderr, df = standard_error(series)", "stderr, df = standard_error(series / settings.nbeta)")),
     ],
     "test_estimate::test_the_error_covers_for_a_single_chain": [
         ("error: as if draws were independent", ("estimate", "number = min(BATCH_MEANS, draws // 2)", "number = draws")),
@@ -128,6 +130,9 @@ TABLE: dict[str, list[tuple[str, *tuple[Edit, ...]]]] = {
     ],
     "test_result::test_a_chain_far_from_home_refuses_the_cell": [
         ("result: distance unread", ("result", "if not d.distance_share < verdicts.distance:", "if False:")),
+    ],
+    "test_result::test_a_chain_on_a_plateau_refuses_the_cell_where_it_costs_more_than_equipartition": [
+        ("result: excess unread", ("result", "if not d.excess_share < verdicts.excess:", "if False:")),
     ],
     "test_flat_and_noise::test_a_variant_s_stream_depends_on_its_seed_alone": [
         ("noise: one stream for all", ("noise", "manual_seed(seed)", "manual_seed(0)")),

@@ -22,9 +22,9 @@ PAPER = SamplerSettings("sgld", step_size=1e-3, localization=200.0, nbeta=30.0, 
 HEAD = torch.cat([torch.full((20,), 10.0), torch.zeros(1980)])  # curved in few directions of many
 
 
-def outcome_of(toy: Quadratic, settings: SamplerSettings, verdicts: Verdicts | None = None) -> Result:
+def outcome_of(toy: Quadratic, settings: SamplerSettings) -> Result:
     traces = run_chains(toy, toy.origin, range(settings.steps + 1), settings, [range(settings.chains)])
-    return assess(traces, gradient_at_origin(toy, toy.origin, range(5000, 5016)), verdicts)[0]
+    return assess(traces, gradient_at_origin(toy, toy.origin, range(5000, 5016)))[0]
 
 
 def quadratic(h: torch.Tensor, **rest: object) -> Quadratic:
@@ -107,6 +107,36 @@ def test_a_chain_far_from_home_refuses_the_cell() -> None:
     assert result.diagnostics.stiffness < 0.1
 
 
+@dataclass(frozen=True)
+class Plateau:
+    """A loss of 0 at w* and 1 everywhere else, without slope: what a saturated network offers a chain that was thrown off."""
+
+    def prepare(self, batch: int) -> int:
+        return batch
+
+    def evaluate(self, variants: Tensors, context: int, *, gradients: bool = True) -> Evaluation:
+        del context, gradients
+        v = variants["w"]
+        return Evaluation(v.any(dim=1).to(v.dtype), {"w": torch.zeros_like(v)}, torch.zeros(len(v), dtype=v.dtype))
+
+
+def test_a_chain_on_a_plateau_refuses_the_cell_where_it_costs_more_than_equipartition() -> None:
+    check_plateau(30.0)
+    check_plateau(300.0)
+
+
+def check_plateau(nbeta: float) -> None:
+    """λ̂ = nβ, and 50 coordinates with their margin allow 4 · (50 + 5·√100)/2 = 200."""
+    origin = {"w": torch.zeros(1, 50, dtype=torch.float64)}
+    traces = run_chains(Plateau(), origin, range(241), replace(PAPER, nbeta=nbeta), [range(4)])
+    result = assess(traces)[0]
+    assert result.diagnostics.excess_share == pytest.approx(nbeta / 50)
+    assert result.diagnostics.stiffness < 0.1
+    assert result.diagnostics.distance_share < 1
+    assert result.outcome == (Outcome.UNSTABLE if nbeta == 300 else Outcome.OK)
+    assert ("The loss rose to 6 times what equipartition allows" in result.reason) == (nbeta == 300)
+
+
 def test_negative_curvature_that_localization_holds_is_kept_but_no_minimum() -> None:
     result = outcome_of(quadratic(torch.full((400,), -2.0)), PAPER)
     assert result.outcome == Outcome.TILTED
@@ -162,9 +192,12 @@ def test_drifting_comes_before_tilted_and_both_are_told() -> None:
 
 def test_verdicts_are_settings() -> None:
     toy = quadratic(torch.full((200,), 60.0))
-    assert outcome_of(toy, PAPER).outcome == Outcome.OK
-    assert outcome_of(toy, PAPER, Verdicts(stiffness=0.4)).outcome == Outcome.UNSTABLE
-    narrow, wide = outcome_of(toy, PAPER).estimate, outcome_of(toy, PAPER, Verdicts(confidence=0.99)).estimate
+    traces = run_chains(toy, toy.origin, range(241), PAPER, [range(4)])
+    assert assess(traces)[0].outcome == Outcome.OK
+    assert assess(traces, verdicts=Verdicts(stiffness=0.4))[0].outcome == Outcome.UNSTABLE
+    assert assess(traces, verdicts=Verdicts(excess=0.5))[0].outcome == Outcome.UNSTABLE
+    assert assess(traces, verdicts=Verdicts(distance=0.1))[0].outcome == Outcome.UNSTABLE
+    narrow, wide = (assess(traces, verdicts=Verdicts(confidence=c))[0].estimate for c in (0.9, 0.99))
     assert narrow is not None
     assert wide is not None
     assert wide.ci_high > narrow.ci_high

@@ -64,6 +64,9 @@ def _refusals(traces: Traces, p: int, d: Diagnostics, verdicts: Verdicts) -> lis
                 f"‖w - w*‖² reached {d.distance_share:.3g} times what the localization allows, where {verdicts.distance:g} is the limit.",
             )
         )
+    if not d.excess_share < verdicts.excess:
+        text = f"The loss rose to {d.excess_share:.3g} times what equipartition allows at this temperature, where {verdicts.excess:g} is the limit."
+        marks.append((Outcome.UNSTABLE, text))
     return marks
 
 

@@ -67,4 +67,5 @@ class Verdicts:
     drift_confidence: float = 0.99  # two-sided; high, since a sweep tests hundreds of cells
     drift_share: float = 0.10  # ... and beyond this share of |λ̂|
     stiffness: float = 0.75  # εA/4 of the directions that carry the loss; there SGLD reads four times too high, and at 1 steps are unstable
-    distance: float = 4.0  # times the distance that the localization allows
+    distance: float = 4.0  # times the ‖w - w*‖² that the localization allows
+    excess: float = 4.0  # times the loss that equipartition allows; as many as SGLD's bias makes of it at that stiffness
