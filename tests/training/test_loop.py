@@ -211,12 +211,12 @@ def test_causality_by_gradients(positions):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_loss_falls_on_what_can_be_learned(tied):
-    """A cycle of tokens is known from the token before: the loss goes from log V to nearly none."""
+    """A cycle of tokens is known from the token before: the loss goes from that of knowing nothing, log V or more, to nearly none."""
     shape = ModelShape(n_layers=1, d_model=16, n_heads=2, d_head=8, d_vocab=12, n_ctx=8, tied=tied)
     settings = TrainingSettings(steps=150, batch_size=8, learning_rate=1e-2, warmup=10, schedule="cosine")
     starts = np.random.default_rng(0).integers(0, 12, (150, 8, 1))
     losses = [item.metrics["loss"] for item in train(shape, settings, (starts + 5 * np.arange(8)) % 12) if item.metrics]
-    assert losses[0] == pytest.approx(math.log(12), abs=0.7)
+    assert losses[0] > math.log(12) - 0.1
     assert losses[-1] < 0.05
 
 

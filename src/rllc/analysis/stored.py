@@ -79,7 +79,7 @@ def _decode(hint: Any, value: Any) -> Any:
     if is_dataclass(hint):
         hints = get_type_hints(hint)
         return cast(Any, hint)(**{name: _decode(hints[name], item) for name, item in value.items()})
-    if origin is np.ndarray:
+    if origin in (np.ndarray, NDArray):  # numpy 2.5 made NDArray an alias of its own
         kind = np.dtype(value["dtype"])
         items: list[Any] = value["values"]
         return np.array([_decode(float, item) for item in items] if kind.kind == "f" else items, dtype=kind).reshape(value["shape"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from rllc.core.errors import RllcError
 from rllc.corpus.local_files import missing_extra, row_document
@@ -22,7 +23,7 @@ def read_dataset(source: SourceSettings, max_bytes: int, seed: int) -> Iterator[
         raise missing_extra(f"The dataset {source.dataset!r}", "datasets") from error
     read = 0
     try:
-        rows = datasets.load_dataset(
+        rows: Any = datasets.load_dataset(
             source.dataset, source.subset or None, split=source.split, streaming=source.streaming, revision=source.revision or None
         )
         if source.streaming and source.shuffle_buffer:
