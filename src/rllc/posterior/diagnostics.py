@@ -147,8 +147,9 @@ def stiffness(traces: Traces, origin: OriginGradient | None) -> Float[Floats, "P
     saturates it bounces between ±v with `(ε/4)(nβ ĝ/v + γ) = 1`, and the ratio reads 1 again. In both cases the weights may be
     finite and, one direction among thousands, hardly farther away: ‖w-w*‖² alone would not tell.
 
-    Stable at r = εA/4, one direction carries `nβ (w-w*)·ĝ ≈ 1/(1-r)`, which is 5 at 0.8. A chain that carries less has no
-    unstable direction; its ratio, noise over noise, is not read, and it gets that of the prior, `εγ/4`.
+    Stable at r = εA/4, one direction carries `nβ (w-w*)·ĝ ≈ 1/(1-r)`, which is 5 at 0.8. Where a chain carries less the ratio is
+    noise over noise and not read; it gets that of the prior, `εγ/4`. A bounce so small that other directions carry most of the
+    loss only raises the ratio: between 0.25 and the limit, mistrust the number and halve ε.
     """
     s = traces.settings
     carried = s.nbeta * traces.gradient_dot[..., traces.kept].mean(axis=-1)
