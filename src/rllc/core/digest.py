@@ -23,10 +23,12 @@ def of_json(value: Any) -> str:
 
 
 def of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Digest of named arrays: names, dtypes, shapes and bytes, independent of the order of names."""
+    """Digest of named arrays: names, dtypes, shapes and bytes, independent of the order of names. Raises TypeError for arrays of objects."""
     h = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name], order="C")
+        if array.dtype.hasobject:
+            raise TypeError(f"{name!r} holds objects, whose bytes are addresses")
         h.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
         h.update(array.tobytes())
     return h.hexdigest()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from rllc.core.errors import RllcError
 
-HEAD_PIECES = ("Q", "K", "V", "O")
 _HEAD = re.compile(r"^(?:(\d+):(\d+)|[Ll](\d+)[Hh](\d+))$")
 _HEAD_PIECE = re.compile(r"^(.+)\.([QKVO])$")
 _LAYER = re.compile(r"^(\d+)\.(attn|mlp)$")
@@ -61,7 +60,7 @@ class Atom:
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """A part of the weights: one atom or a union of them, in canonical order without repetition.
+    """A part of the weights: one atom or a union of them, kept in canonical order without repetition.
 
     Grammar: `1:6` a head, `1:6.Q` a head's query (also K, V, O), `1.attn`, `1.mlp`, `embed`, `unembed`, `full`,
     `=blocks.0.attn.W_Q` any tensor by name, and `a+b` the union.
@@ -72,10 +71,15 @@ class Part:
 
     atoms: tuple[Atom, ...]
 
+    def __post_init__(self) -> None:
+        if not self.atoms:
+            raise RllcError("A part of a model needs at least one piece.", "Name a head, such as 1:6, or another part.")
+        object.__setattr__(self, "atoms", tuple(sorted(set(self.atoms))))
+
     @classmethod
     def parse(cls, text: str) -> Part:
         """Read a part expression. Raises RllcError where it is none."""
-        return cls(tuple(sorted({_parse_atom(piece.strip(), text) for piece in text.split("+")})))
+        return cls(tuple(_parse_atom(piece.strip(), text) for piece in text.split("+")))
 
     @classmethod
     def of_head(cls, layer: int, index: int) -> Part:
