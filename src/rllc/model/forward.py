@@ -15,12 +15,14 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from rllc.model.cross_entropy import variant_losses
+from rllc.model.linear import shared_product
 from rllc.model.shape import ModelShape
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 Params = dict[str, Tensor]
+_CACHE_LINE = 16  # numbers of fp32 in 64 bytes
 
 
 @dataclass
@@ -44,10 +46,10 @@ def _per_variant(vector: Tensor, ndim: int) -> Tensor:
 
 def linear(x: Float[Tensor, "#C B T D"], weight: Float[Tensor, "D N"] | Float[Tensor, "C D N"]) -> Float[Tensor, "C B T N"]:
     """[C, B, T, D] times [D, N] or [C, D, N] gives [C, B, T, N]."""
-    if not _batched(weight, 2):
-        return x @ weight
     c, b, t, d = x.shape
-    return torch.matmul(x.reshape(c, b * t, d), weight).view(-1, b, t, weight.shape[-1])
+    rows = x.reshape(c, b * t, d)
+    out = torch.matmul(rows, weight) if _batched(weight, 2) else shared_product(rows, weight)
+    return out.view(-1, b, t, weight.shape[-1])
 
 
 def norm(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Float[Tensor, "#C B T D"]) -> Float[Tensor, "C B T D"]:
@@ -96,8 +98,15 @@ def rotate(shape: ModelShape, x: Float[Tensor, "*N T K"]) -> Float[Tensor, "*N T
 
 
 def attend(q: Float[Tensor, "N H T K"], k: Float[Tensor, "N H T K"], v: Float[Tensor, "N H T K"]) -> Float[Tensor, "N H T K"]:
-    """Causal attention over [N, H, T, K]."""
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    """Causal attention over [N, H, T, K].
+
+    The kernel's last bits depend on how a sequence lies in memory; with K padded to whole cache lines all lie alike, so that equal sequences
+    give equal results wherever they stand in the batch.
+    """
+    size = q.shape[-1]
+    if rest := -size % _CACHE_LINE:
+        q, k, v = (F.pad(x, (0, rest)) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=size**-0.5)[..., :size]
 
 
 def attention_weights(q: Float[Tensor, "*N T K"], k: Float[Tensor, "*N T K"]) -> Float[Tensor, "*N T T"]:

@@ -1,0 +1,45 @@
+"""One frozen matrix applied to many variants, a variant at a time.
+
+Two reasons: the block of one variant stays in the cache (2 to 3 times as fast on a CPU as one product of all rows), and a row's result does
+not depend on how many variants are computed beside it, so that a variant equal to the checkpoint has the baseline's loss to the last bit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+def shared_product(x: Float[Tensor, "C N D"], weight: Float[Tensor, "D M"]) -> Float[Tensor, "C N M"]:
+    """The product of every variant's rows with one matrix. Differentiable once in x; also in the matrix where C is 1, as in training."""
+    if x.shape[0] == 1:
+        return (x[0] @ weight)[None]
+    if weight.requires_grad:
+        raise ValueError("a matrix that several variants share is frozen; give it the axis C to differentiate it")
+    return _SharedProduct.apply(x, weight)  # pyright: ignore[reportReturnType]
+
+
+class _SharedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return _each(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return _each(grad_outputs[0].contiguous(), weight.T), None
+
+
+def _each(x: Tensor, weight: Tensor) -> Tensor:
+    out = x.new_empty(*x.shape[:-1], weight.shape[1])
+    for result, rows in zip(out.unbind(0), x.unbind(0), strict=True):
+        torch.mm(rows, weight, out=result)
+    return out
