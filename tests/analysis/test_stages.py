@@ -116,7 +116,21 @@ def test_a_curve_rougher_than_its_checkpoints_is_told() -> None:
     llc = np.where(np.arange(11) % 2, 1.0, -1.0)[None] * 5
     found, said = stages(curves_from(llc, 0.01, ("full",), np.round(np.expm1(np.linspace(0, 8, 11)))), SETTINGS, seed=0)
     assert found is not None
-    assert said.startswith("The smoothing of stages is uncertain (The optimal value found")
+    assert "is not settled by these checkpoints" in said
+
+
+def test_a_boundary_that_few_curves_share_is_counted_but_not_told() -> None:
+    curve, _ = full_curve(noise=14.0)
+    every, silent = stages(curve, replace(SETTINGS, stage_support=0.0), seed=0)
+    strict, said = stages(curve, replace(SETTINGS, stage_support=0.99), seed=0)
+    assert every is not None
+    assert strict is not None
+    faint = every.found_in < 0.99
+    assert faint.any()
+    np.testing.assert_array_equal(strict.boundaries, every.boundaries[~faint])
+    np.testing.assert_array_equal(strict.intervals, every.intervals[~faint])
+    assert "no stage is drawn" not in silent
+    assert f"has {faint.sum()} more turn" in said
 
 
 def test_equal_seeds_give_equal_stages() -> None:

@@ -22,7 +22,7 @@ def stages(curves: Curves, settings: AnalysisSettings, seed: int, part: str = "f
     A Gaussian process with the estimates' own errors as its noise smooths λ̂ over log(t+1). Curves are drawn from its posterior, which is every curve
     that the estimates allow within their errors; `found_in` is the share of draws with a boundary of the same direction (a peak or a trough) within
     `stage_window` and closer than half the way to the next boundary, `intervals` the 5 to 95 % range of those. Checkpoints without an
-    estimate are left out. A turn sharper than the distance of checkpoints is rounded off, and its interval does not know it.
+    estimate are left out, and so are boundaries that too few draws share (`stage_support`). A turn sharper than the distance of checkpoints is rounded off, and its interval does not know it.
     """
     if part not in curves.parts:
         return None, f"There are no stages: {part} was not measured on {curves.data}."
@@ -40,11 +40,21 @@ def stages(curves: Curves, settings: AnalysisSettings, seed: int, part: str = "f
     fitted = smooth(x, (llc - centre) / scale, noise, grid, settings.resamples, seeds.generator(seed, "stages"))
     places, directions = _zeros(grid, fitted.slopes)
     intervals, found_in = _support(places, directions, [_zeros(grid, slopes) for slopes in fitted.slope_draws], settings.stage_window)
+    told = found_in >= settings.stage_support
+    places, intervals, found_in = places[told], intervals[told], found_in[told]
     said: list[str] = []
+    if faint := int((~told).sum()):
+        said.append(
+            f"The smoothed LLC of {part} has {faint} more turn{'s' if faint > 1 else ''} that fewer than {settings.stage_support:.0%} of the "
+            "curves within its errors share; no stage is drawn from them."
+        )
     if left_out := [int(step) for step in curve.steps[~present]]:
         said.append(f"Stages leave out step {', '.join(map(str, left_out))}: {part} has no estimate there.")
     if fitted.complaint:
-        said.append(f"The smoothing of stages is uncertain ({fitted.complaint})")
+        said.append(
+            "How much to smooth the full model's LLC is not settled by these checkpoints: the best length scale lies at the edge of what was tried. "
+            "More checkpoints where the curve turns would settle it."
+        )
     return Stages(curve, np.expm1(grid), centre + scale * fitted.values, np.expm1(places), np.expm1(intervals), found_in), " ".join(said)
 
 
