@@ -22,7 +22,8 @@ def stages(curves: Curves, settings: AnalysisSettings, seed: int, part: str = "f
     A Gaussian process with the estimates' own errors as its noise smooths λ̂ over log(t+1). Curves are drawn from its posterior, which is every curve
     that the estimates allow within their errors; `found_in` is the share of draws with a boundary of the same direction (a peak or a trough) within
     `stage_window` and closer than half the way to the next boundary, `intervals` the 5 to 95 % range of those. Checkpoints without an
-    estimate are left out, and so are boundaries that too few draws share (`stage_support`). A turn sharper than the distance of checkpoints is rounded off, and its interval does not know it.
+    estimate are left out, and so are boundaries that too few draws share (`stage_support`). A turn sharper than the distance of checkpoints is
+    rounded off, and its interval does not know it.
     """
     if part not in curves.parts:
         return None, f"There are no stages: {part} was not measured on {curves.data}."

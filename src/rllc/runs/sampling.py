@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
         return [torch.from_numpy(batch).to(device) for batch in islice(stream, n)]
 
     # The protocol is met by shape: the model's room and the sampler's do not know each other.
-    target = cast(Objective[Any], objective)
+    target: Objective[Any] = objective
     origin = gradient_at_origin(target, objective.origin, batches("origin", experiment.sampling.origin_batches))
     noise = [[seeds.derive(experiment.seed, "noise", str(part), chain) for chain in range(experiment.sampler.chains)] for part in unit.parts]
     traces = run_chains(target, objective.origin, batches("sample", experiment.sampler.steps + 1), experiment.sampler, noise)
