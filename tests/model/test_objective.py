@@ -183,6 +183,19 @@ def test_under_a_frozen_zero_output_projection_the_loss_is_the_baseline_to_the_b
     assert (result.losses - result.baseline).abs().min() > 1e-3
 
 
+@pytest.mark.parametrize(("n", "length"), [(1, 5), (3, 9), (5, 7)])
+def test_awkward_sizes_are_exact_to_the_bit_too(plain: SimpleNamespace, shape: ModelShape, n: int, length: int) -> None:
+    """Row counts and widths that no kernel likes, where a product of all variants' rows at once differs in the last bit from that of one."""
+    params, tokens = plain.params(shape, dtype=torch.float32), plain.tokens(shape, n, length)
+    for layer in (0, 1):
+        params[f"blocks.{layer}.attn.W_O"][:2] = 0
+    for texts in (["0:0.V", "0:1.V"], ["1:1.Q", "1:0.Q"], ["0:1.K+1:0.V"], ["0:0.Q+0:1.V"]):
+        for chunk in (0, 3):
+            objective = build_objective(shape, params, parse(texts), chunk)
+            result = objective.evaluate(perturbed(objective.origin, 4, 3.0), objective.prepare(tokens), gradients=False)
+            assert torch.equal(result.losses, result.baseline)
+
+
 @pytest.mark.parametrize("texts", [["0:0", "0:1", "0:2"], ["1:1", "1:2"], ["1.attn"]], ids="|".join)
 def test_batched_chains_equal_looped_chains(plain: SimpleNamespace, texts: list[str]) -> None:
     """Five steps of gradient descent with noise: every chain alone, and all of them in one batch."""
