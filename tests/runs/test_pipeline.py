@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -233,6 +234,18 @@ def _wait_for(process: subprocess.Popen[bytes], ready) -> None:
         time.sleep(0.01)
 
 
+def _wait_until_gone(group: int) -> None:
+    """Workers end soon after the run that started them, however that ended."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("workers were left behind")
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_where_it_was(finished, tmp_path, how):
     """Kill it in the training, kill it in the sampling with two workers, then let it end: the numbers of a run that nobody disturbed."""
@@ -251,6 +264,7 @@ def test_a_killed_run_goes_on_where_it_was(finished, tmp_path, how):
         _, error = process.communicate(timeout=60)
         assert process.returncode == (-9 if how is signal.SIGKILL else 130)
         assert b"Traceback" not in error
+        _wait_until_gone(process.pid)
     recorded = {file: file.stat().st_mtime_ns for file in (out / "records" / "sample").glob("*.npz")}
     assert 7 <= len(recorded) < 45
     process = _start(path, out)

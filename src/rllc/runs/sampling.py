@@ -69,7 +69,6 @@ def record_key(experiment: Experiment, cell: Cell, weights_digest: str, corpus_d
         "sampler": plain(experiment.sampler),
         "sampling": plain(experiment.sampling),
         "dtype": experiment.engine.dtype,
-        "threads": experiment.engine.threads,
         "seed": experiment.seed,
     }
 
@@ -160,6 +159,7 @@ def _meta(experiment: Experiment, cell: Cell, result: Result, origin: OriginGrad
         "batch_size": experiment.sampling.batch_size,
         "context": experiment.model.n_ctx,
         "dtype": experiment.engine.dtype,
+        "threads": experiment.engine.threads,
         "seed": experiment.seed,
         "estimator": ESTIMATOR,
         "seconds": seconds,
