@@ -9,7 +9,7 @@ from scipy.stats import chi2
 
 from rllc.analysis.learners import constant_p, smooth
 from rllc.analysis.settings import AnalysisSettings
-from rllc.analysis.stages import stages
+from rllc.analysis.stages import prominent, stages
 
 SETTINGS = AnalysisSettings()
 
@@ -121,8 +121,8 @@ def test_a_curve_rougher_than_its_checkpoints_is_told() -> None:
 
 def test_a_boundary_that_few_curves_share_is_counted_but_not_told() -> None:
     curve, _ = full_curve(noise=14.0)
-    every, silent = stages(curve, replace(SETTINGS, stage_support=0.0), seed=0)
-    strict, said = stages(curve, replace(SETTINGS, stage_support=0.99), seed=0)
+    every, silent = stages(curve, replace(SETTINGS, stage_support=0.0, stage_prominence=0.0), seed=0)
+    strict, said = stages(curve, replace(SETTINGS, stage_support=0.99, stage_prominence=0.0), seed=0)
     assert every is not None
     assert strict is not None
     faint = every.found_in < 0.99
@@ -159,3 +159,22 @@ def test_the_test_of_constancy_is_chi_squared() -> None:
     y, noise = np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 0.5])
     mean = np.average(y, weights=noise**-2.0)
     assert constant_p(y, noise) == pytest.approx(chi2(2).sf((((y - mean) / noise) ** 2).sum()))
+
+
+@pytest.mark.parametrize(
+    ("levels", "kept"),
+    [
+        ([5.0, 1.0, 7.0, 3.0], [True, True, True, True]),
+        ([5.0, 4.9, 5.1, 1.0], [False, False, True, True]),
+        ([0.1, -0.1, 5.0, 1.0], [False, False, True, True]),
+        ([5.0, 1.0, 4.0, 3.9], [True, True, False, False]),
+        ([3.0, 1.0, 4.2, 4.05], [True, True, False, False]),
+        ([2.0, 3.0, 9.0, 1.0], [False, False, True, True]),  # a peak below the trough after it: the estimates only bend
+    ],
+)
+def test_ripples_are_not_turns(levels: list[float], kept: list[bool]) -> None:
+    ends = (0.0, 4.1)
+    if kept == [True, True, True, True]:
+        ends = (0.0, 5.0)
+    directions = np.array([-1, 1, -1, 1])
+    assert prominent(np.array(levels), np.full(4, 0.2), directions, ends, 2.0).tolist() == kept

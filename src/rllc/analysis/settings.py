@@ -38,6 +38,9 @@ class AnalysisSettings:
     stage_window: float = 0.5
     """How far, in log(step + 1), a boundary may move between draws and still count as the same."""
 
+    stage_prominence: float = 1.0
+    """Errors by which a peak must stand above the troughs beside it, and a trough below its peaks; else it is a ripple. These are the errors
+    of the difference of two single checkpoints, which are larger than those of the smoothed curve."""
     stage_support: float = 0.5
     """Share of resamples that must hold a boundary for it to be told; fainter ones are counted in a note."""
 
@@ -50,6 +53,7 @@ class AnalysisSettings:
         _require(self.n_clusters == 0 or self.n_clusters >= 2, "n_clusters", self.n_clusters, "0 or a number from 2 on")
         for name, least in (("max_clusters", 2), ("resamples", 10), ("permutations", 10), ("min_checkpoints", 4)):
             _require(getattr(self, name) >= least, name, getattr(self, name), f"a number from {least} on")
+        _require(self.stage_prominence >= 0, "stage_prominence", self.stage_prominence, "a number from 0 on")
         _require(0 <= self.stage_support <= 1, "stage_support", self.stage_support, "a share from 0 to 1")
         _require(self.stage_window > 0, "stage_window", self.stage_window, "a number above 0")
 

@@ -46,27 +46,23 @@ def describe_status(root: Path) -> str:
     folder = existing(root)
     experiment = load(folder.experiment)
     lines = [f"{experiment.title} ({root})"]
-    stages = {
-        "corpus": (folder.corpus / "corpus.json").exists(),
-        "train": _trained(experiment, folder),
-        "measure": _behaviour_count(folder) >= len(experiment.checkpoints()),
-        "analyse": folder.findings.exists(),
-        "report": folder.report.exists(),
-    }
     seconds = read_timings(folder)
-    for stage, done in stages.items():
-        spent = f", {duration(seconds[stage])}" if stage in seconds else ""
-        lines.append(f"  {stage:<8} {'done' if done else 'not finished'}{spent}")
     records, problems = sound_records(Store(folder.records))
-    plan = make_plan(experiment)
+    cells = len(make_plan(experiment).cells)
     outcomes = Counter(str(record.meta["outcome"]) for record in records)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    spent = f", {duration(seconds['sample'])}" if "sample" in seconds else ""
-    lines.append(f"  sample   {len(records)} cells recorded, {len(plan.cells)} planned{spent}" + (f": {counts}" if counts else ""))
-    for record in records:
-        outcome = Outcome(record.meta["outcome"])
-        if outcome.refused:
-            lines.append(f"    refused: step {record.meta['step']}, {record.meta['data']}, {record.meta['part']}: {record.meta['reason']}")
+    stages = {
+        "corpus": _done((folder.corpus / "corpus.json").exists()),
+        "train": _done(_trained(experiment, folder)),
+        "sample": f"{len(records)} cells recorded, {cells} planned" + (f": {counts}" if counts else ""),
+        "measure": _done(_behaviour_count(folder) >= len(experiment.checkpoints())),
+        "analyse": _done(folder.findings.exists()),
+        "report": _done(folder.report.exists()),
+    }
+    for stage, state in stages.items():
+        lines.append(f"  {stage:<8} {state}" + (f" ({duration(seconds[stage])})" if stage in seconds else ""))
+    refused = [record.meta for record in records if Outcome(record.meta["outcome"]).refused]
+    lines += [f"    refused: step {meta['step']}, {meta['data']}, {meta['part']}: {meta['reason']}" for meta in refused]
     lines += [f"    {problem}" for problem in problems]
     if folder.report.exists():
         lines.append(f"  page     {folder.report}")
@@ -84,6 +80,10 @@ def sound_records(store: Store, kind: str = SAMPLE) -> tuple[list[Record], list[
     """Every readable record of a kind, and a sentence for each that was damaged (it has been set aside)."""
     problems = [str(problem) for problem in store.check()]
     return list(store.records(kind)), problems
+
+
+def _done(done: bool) -> str:
+    return "done" if done else "not finished"
 
 
 def _trained(experiment: Experiment, folder: RunFolder) -> bool:
