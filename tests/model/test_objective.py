@@ -183,9 +183,11 @@ def test_under_a_frozen_zero_output_projection_the_loss_is_the_baseline_to_the_b
     assert (result.losses - result.baseline).abs().min() > 1e-3
 
 
-@pytest.mark.parametrize("change", [{}, {"positions": "learned", "norm": "rmsnorm"}, {"positions": "rotary", "tied": True}])
+@pytest.mark.parametrize(
+    "change", [{}, {"positions": "learned", "norm": "rmsnorm"}, {"positions": "rotary", "tied": True}, {"d_mlp": 11}, {"d_model": 10, "d_mlp": 32}]
+)
 @pytest.mark.parametrize(("n", "length"), [(1, 5), (3, 9), (5, 7)])
-def test_attention_of_awkward_sizes_is_exact_to_the_bit_too(plain: SimpleNamespace, change: dict[str, object], n: int, length: int) -> None:
+def test_awkward_sizes_are_exact_to_the_bit_too(plain: SimpleNamespace, change: dict[str, object], n: int, length: int) -> None:
     """Row counts and widths that no kernel likes, where a product of all variants' rows at once differs in the last bit from that of one."""
     shape = replace(BASE, **change)
     params, tokens = plain.params(shape, dtype=torch.float32), plain.tokens(shape, n, length)

@@ -1,7 +1,7 @@
 """One frozen matrix applied to many variants, a variant at a time.
 
-A row's result then does not depend on how many variants are computed beside it, so that in an attention-only model a variant equal to the
-checkpoint has the baseline's loss to the last bit; and the rows of one variant stay in the cache.
+A row's result then does not depend on how many variants are computed beside it, so that a variant equal to the checkpoint has the
+baseline's loss to the last bit; and the rows of one variant stay in the cache.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+
+_CACHE_LINE = 64  # bytes
 
 
 def shared_product(x: Float[Tensor, "C N D"], weight: Float[Tensor, "D M"]) -> Float[Tensor, "C N M"]:
@@ -40,6 +43,11 @@ class _SharedProduct(torch.autograd.Function):
 
 def _each(x: Tensor, weight: Tensor) -> Tensor:
     out = x.new_empty(*x.shape[:-1], weight.shape[1])
+    # The last bits of a product depend on where in a cache line its rows begin: blocks that do not begin alike are moved to where they do.
+    alike = all(t[0].numel() * t.element_size() % _CACHE_LINE == 0 for t in (x, out))
     for result, rows in zip(out.unbind(0), x.unbind(0), strict=True):
-        torch.mm(rows, weight, out=result)
+        if alike:
+            torch.mm(rows, weight, out=result)
+        else:
+            result.copy_(torch.mm(rows.clone(), weight))
     return out
