@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 import tempfile
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from rllc.core import digest as digests
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, write_atomic
+from rllc.core.files import disk_error, sync_folder, write_atomic
 from rllc.model.shape import ModelShape
 
 FORMAT = 1
@@ -84,7 +83,7 @@ def save(root: Path, step: int, shape: ModelShape, params: Mapping[str, Tensor],
         if folder.exists():
             folder.replace(aside / "old")
         (aside / "new").replace(folder)
-        _sync(root)
+        sync_folder(root)
     except OSError as error:
         raise disk_error(folder, error) from error
     finally:
@@ -198,11 +197,3 @@ def _same(folder: Path, info: CheckpointInfo) -> bool:
 def _difference(found: ModelShape, expected: ModelShape) -> str:
     a, b = found.as_dict(), expected.as_dict()
     return ", ".join(f"{name} is {a[name]}, not {b[name]}" for name in a if a[name] != b[name])
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -37,7 +37,7 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
@@ -54,7 +54,8 @@ def disk_error(path: Path, error: OSError) -> RllcError:
     return RllcError(f"{path} could not be written: {error.strerror or error}.", "Check the folder and run the same command again.")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, after a rename. Raises OSError where the disk refuses."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
