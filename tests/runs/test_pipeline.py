@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from rllc.analysis.stored import from_json
 from rllc.core.errors import RllcError
@@ -205,6 +206,19 @@ def test_a_full_disk_loses_nothing(finished, tmp_path, monkeypatch, capsys):
     assert {path.name for path in (copy / "records" / "sample").iterdir()} == kept
     assert main(["sample", str(finished / "experiment.toml"), "--out", str(copy), "--quiet"]) == 0
     assert numbers(copy) == numbers(finished)
+
+
+def test_a_page_without_measurements_and_a_device_that_is_not_there(finished, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    shutil.rmtree(copy / "records" / "behaviour")
+    assert main(["report", str(copy), "--quiet"]) == 2
+    assert "holds no measurement of behaviour" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert main(["measure", str(finished / "experiment.toml"), "--out", str(copy), "--quiet", "--device", "cuda"]) == 2
+        assert "torch finds none here" in capsys.readouterr().err
+    assert main(["measure", str(finished / "experiment.toml"), "--out", str(copy), "--quiet"]) == 0
+    assert main(["report", str(copy), "--quiet"]) == 0
 
 
 def test_a_store_of_a_newer_version_is_left_alone(finished, tmp_path, capsys):

@@ -15,12 +15,12 @@ from rllc.corpus.batches import Mixture, contexts, snippets
 from rllc.corpus.planted import repeated_segments
 from rllc.corpus.tokens import Corpus, open_corpus
 from rllc.records.store import Store
+from rllc.runs.device import choose_device
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.grid import checkpoints_by_step
 from rllc.runs.layout import RunFolder
 from rllc.runs.local import cores, set_threads
 from rllc.runs.progress import Reporter
-from rllc.runs.sampling import choose_device
 
 KIND = "behaviour"
 # The revision of the measurements: raise it with every change that moves a number.

@@ -61,19 +61,21 @@ def train_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -
     _claim(folder, facts)
     if set(wanted) <= {info.step for info in list_checkpoints(folder.checkpoints)}:
         return
-    from rllc.training.loop import TrainingState, train
+    from rllc.runs.device import choose_device
+    from rllc.training.loop import TrainingState, initial_state, train
 
+    device = choose_device(experiment.engine.device)
     threads = experiment.engine.training_threads or cores()
     set_threads(threads)
     settings, shape = experiment.training, experiment.model
     stream = batch_stream(corpus, Mixture(MIXTURE, experiment.mixture), "train", settings.batch_size, shape.n_ctx, experiment.seed, "training")
     saved = load_resume(folder.checkpoints)
-    state = None
+    state = initial_state(shape, settings)
     if saved is not None and {key: saved.facts.get(key) for key in facts} == facts:
         state = TrainingState.restore(shape, saved.tensors, saved.facts)
         reporter.line(f"Training goes on from step {state.step}.")
     with reporter.stage("Training", settings.steps) as bar:
-        for item in train(shape, settings, stream, state):
+        for item in train(shape, settings, stream, state.to(device)):
             if item.step in wanted:
                 save(folder.checkpoints, item.step, shape, item.params, item.metrics)
             if item.step in wanted or item.step % RESUME_EVERY == 0:

@@ -99,7 +99,7 @@ class Reporter:
         """Print one line and log it."""
         _LOG.info(text.strip())
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, total: float = 1.0) -> Iterator[Bar]:

@@ -15,6 +15,7 @@ from rllc.analysis.curves import curves_of
 from rllc.analysis.findings import Behaviour, Findings, Patterns
 from rllc.analysis.stored import from_json, patterns_from_arrays, patterns_to_arrays, to_json
 from rllc.core import seeds
+from rllc.core.errors import RllcError
 from rllc.core.files import write_atomic
 from rllc.core.names import Part
 from rllc.corpus.batches import Mixture
@@ -49,11 +50,14 @@ def planned_samples(experiment: Experiment, folder: RunFolder, store: Store) -> 
 
 
 def planned_measurements(experiment: Experiment, folder: RunFolder, store: Store) -> list[Record]:
-    """The records of behaviour, by step. Raises as `planned_samples`."""
+    """The records of behaviour, by step. Raises as `planned_samples`, and RllcError where there is none."""
     infos = checkpoints_by_step(experiment, folder)
     probes = measuring.make_probes(experiment, open_corpus(folder.corpus))
     keys = [measuring.record_key(probes, infos[step].digest, experiment.engine.dtype) for step in experiment.checkpoints()]
-    return [store.get(measuring.KIND, key) for key in keys if store.has(measuring.KIND, key)]
+    found = [store.get(measuring.KIND, key) for key in keys if store.has(measuring.KIND, key)]
+    if not found:
+        raise RllcError(f"{folder.root} holds no measurement of behaviour for this experiment.", "Run `rllc run` on it first.")
+    return found
 
 
 def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:

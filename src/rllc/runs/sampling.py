@@ -28,6 +28,7 @@ from rllc.posterior.origin import gradient_at_origin
 from rllc.posterior.protocol import Objective
 from rllc.posterior.result import Result, assess
 from rllc.posterior.traces import OriginGradient, Traces
+from rllc.runs.device import choose_device
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.mapping import plain
@@ -116,13 +117,6 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
         meta = _meta(experiment, cell, result, origin, p, seconds) | {"dimension": traces.dimension, "chunk": unit.chunk}
         samples.append(Sample(cell, key, _arrays(traces.part(p)), meta))
     return tuple(samples)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" takes CUDA where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 @lru_cache(maxsize=1)

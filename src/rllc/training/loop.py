@@ -42,6 +42,11 @@ class TrainingState:
     second: Params
     metrics: dict[str, float] = field(default_factory=dict)
 
+    def to(self, device: torch.device) -> TrainingState:
+        """The state on a device, which is where training then happens."""
+        groups = ({name: tensor.to(device) for name, tensor in getattr(self, group).items()} for group in _GROUPS)
+        return TrainingState(self.step, *groups, metrics=dict(self.metrics))
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor under one flat name ("params/embed.W_E", "first/embed.W_E", …), for writing."""
         return {f"{group}/{name}": tensor for group in _GROUPS for name, tensor in getattr(self, group).items()}
