@@ -93,6 +93,14 @@ def test_status_says_what_is_there(finished):
     assert text.count("done") == 5
 
 
+def test_status_counts_what_today_s_experiment_asks_for(finished, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    path = copy / "experiment.toml"
+    path.write_text(path.read_text().replace("nbeta = 30", "nbeta = 20"))
+    assert "0 cells recorded, 45 planned; 45 more of other settings" in describe_status(copy)
+
+
 def test_running_again_computes_nothing(finished, tmp_path, monkeypatch):
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)

@@ -216,7 +216,8 @@ def test_the_loss_falls_on_what_can_be_learned(tied):
     settings = TrainingSettings(steps=150, batch_size=8, learning_rate=1e-2, warmup=10, schedule="cosine")
     starts = np.random.default_rng(0).integers(0, 12, (150, 8, 1))
     losses = [item.metrics["loss"] for item in train(shape, settings, (starts + 5 * np.arange(8)) % 12) if item.metrics]
-    assert losses[0] > math.log(12) - 0.1
+    # a tied model begins by predicting the token it reads, which is never right here
+    assert losses[0] > math.log(12) if tied else losses[0] == pytest.approx(math.log(12), abs=0.7)
     assert losses[-1] < 0.05
 
 

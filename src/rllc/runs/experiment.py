@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -133,8 +132,3 @@ def parse(text: str, name: str = "experiment") -> Experiment:
 def preset(name: str) -> str:
     """The text of an experiment that ships with the package: "demo" or "quick"."""
     return (resources.files("rllc") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-
-
-def changed(experiment: Experiment, **changes: Any) -> Experiment:
-    """The experiment with some of its fields replaced."""
-    return dataclasses.replace(experiment, **changes)

@@ -12,6 +12,7 @@ from rllc.records.store import Record, Store
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.layout import RunFolder, existing
 from rllc.runs.local import cores
+from rllc.runs.mapping import plain
 from rllc.runs.pipeline import read_timings
 from rllc.runs.plan import make_plan
 from rllc.runs.progress import duration
@@ -48,14 +49,18 @@ def describe_status(root: Path) -> str:
     lines = [f"{experiment.title} ({root})"]
     seconds = read_timings(folder)
     records, problems = sound_records(Store(folder.records))
-    cells = len(make_plan(experiment).cells)
+    cells = {(cell.step, str(cell.data), str(cell.part)) for cell in make_plan(experiment).cells}
+    everything = len(records)
+    records = [r for r in records if (r.meta["step"], r.meta["data"], r.meta["part"]) in cells and _as_asked(experiment, r)]
     outcomes = Counter(str(record.meta["outcome"]) for record in records)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     stages = {
         "corpus": _done((folder.corpus / "corpus.json").exists()),
         "train": _done(_trained(experiment, folder)),
-        "sample": f"{len(records)} cells recorded, {cells} planned" + (f": {counts}" if counts else ""),
-        "measure": _done(_behaviour_count(folder) >= len(experiment.checkpoints())),
+        "sample": f"{len(records)} cells recorded, {len(cells)} planned"
+        + (f": {counts}" if counts else "")
+        + (f"; {everything - len(records)} more of other settings" if everything > len(records) else ""),
+        "measure": _done(set(experiment.checkpoints()) <= _measured(folder)),
         "analyse": _done(folder.findings.exists()),
         "report": _done(folder.report.exists()),
     }
@@ -91,5 +96,12 @@ def _trained(experiment: Experiment, folder: RunFolder) -> bool:
     return len(names) >= len(experiment.checkpoints())
 
 
-def _behaviour_count(folder: RunFolder) -> int:
-    return len(Store(folder.records).digests("behaviour"))
+def _measured(folder: RunFolder) -> set[int]:
+    records, _ = sound_records(Store(folder.records), "behaviour")
+    return {record.meta["step"] for record in records}
+
+
+def _as_asked(experiment: Experiment, record: Record) -> bool:
+    """Whether a record was sampled with the experiment's settings of today, and not with earlier ones."""
+    asked = plain(experiment.sampler) | {"batch_size": experiment.sampling.batch_size, "seed": experiment.seed, "dtype": experiment.engine.dtype}
+    return all(record.meta[name] == value for name, value in asked.items())

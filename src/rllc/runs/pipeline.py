@@ -14,7 +14,7 @@ from rllc.core.errors import RllcError
 from rllc.core.files import write_atomic
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.layout import RunFolder, existing
-from rllc.runs.progress import Reporter, duration
+from rllc.runs.progress import Reporter
 
 STAGES = ("corpus", "train", "sample", "measure", "analyse", "report")
 
@@ -115,8 +115,3 @@ def read_timings(folder: RunFolder) -> dict[str, float]:
         return {str(stage): float(s) for stage, s in json.loads(folder.timings.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError):
         return {}
-
-
-def describe_timings(folder: RunFolder) -> str:
-    """Wall time by stage in words."""
-    return ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in read_timings(folder).items())
