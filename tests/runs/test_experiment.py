@@ -81,7 +81,7 @@ def test_presets_are_experiments():
         ("step_size = 1e-3", "step_size = 0.1", "cannot be stable"),
         ("seed = 3", "seed = ", "is not valid TOML"),
         ("workers = 1", "workers = -1", "engine.workers is -1, but must be at least 0"),
-        ("origin_batches = 4", "origin_batches = 1", "origin_batches at least 3"),
+        ("origin_batches = 4", "origin_batches = 1", "sampling.origin_batches is 1, but must be at least 3"),
     ],
 )
 def test_bad_experiments_are_told_in_a_sentence(tiny, old, new, message):

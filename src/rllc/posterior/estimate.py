@@ -21,7 +21,7 @@ BATCH_MEANS = 8
 class Estimate:
     """A local learning coefficient with its error. Dimensionless: nβ times nats per token."""
 
-    llc: float  # paired
+    llc: float  # paired: on the minibatches, or on the fixed evaluation set where there is one
     stderr: float
     ci_low: float
     ci_high: float
@@ -37,7 +37,9 @@ def standard_error(series: Float[Floats, "*cells chains draws"]) -> tuple[Float[
 
     The larger of two: the batch means of the chain-averaged series, which see autocorrelation and the minibatch noise that
     all chains share; and the spread of chain means over √chains, which sees chains that never mix. Either alone is too small
-    where the other's cause rules. The randomness covered is that of noise and minibatches, at this checkpoint.
+    where the other's cause rules. Covered is the randomness of the chains' noise and of the minibatches, for the stationary law of this
+    sampler at this step size and this checkpoint. Not covered: the bias of the discretisation (halve ε), a burn-in that was too short (see
+    the drift), which contexts a fixed evaluation set holds, and anything about other checkpoints or seeds of the training.
 
     There are eight batches (fewer below 16 draws), whatever the length: a batch must outlast the autocorrelation, and the t
     interval with 7 degrees of freedom pays for their small number.
@@ -74,9 +76,22 @@ def paired(traces: Traces) -> Float[Floats, "P chains draws"]:
     return traces.settings.nbeta * difference[..., traces.kept]
 
 
+def on_fixed_set(traces: Traces) -> Float[Floats, "P chains draws"] | None:
+    """`nβ (l(w_t) - l(w*))` on the fixed evaluation set, for every kept draw; None where none was asked for."""
+    if traces.fixed_losses is None or traces.fixed_baseline is None:
+        return None
+    return traces.settings.nbeta * (traces.fixed_losses[..., traces.kept] - traces.fixed_baseline[:, None, None])
+
+
+def series(traces: Traces) -> Float[Floats, "P chains draws"]:
+    """What λ̂ is the mean of: the fixed evaluation set's series where there is one, the paired series otherwise."""
+    fixed = on_fixed_set(traces)
+    return paired(traces) if fixed is None else fixed
+
+
 def unpaired(traces: Traces, init_loss: Float[Floats, " P"]) -> Float[Floats, " P"]:
     """λ̂ as peers take it: losses of w_burn_in … w_{steps-1}, w* among them without burn-in, minus one loss on other minibatches."""
-    losses = traces.losses[..., traces.settings.burn_in : traces.settings.steps]
+    losses = traces.losses[..., traces.kept - 1]
     return traces.settings.nbeta * (losses.mean(axis=(-2, -1)) - init_loss)
 
 
@@ -88,9 +103,9 @@ def estimate(traces: Traces, *, confidence: float = 0.90, init_loss: Floats | No
         confidence: of the two-sided interval.
         init_loss: [P] mean loss at w* on separate minibatches, for `llc_unpaired`.
     """
-    series, settings = paired(traces), traces.settings
-    llc = series.mean(axis=(-2, -1))
-    stderr, df = standard_error(series)
+    values, settings = series(traces), traces.settings
+    llc = values.mean(axis=(-2, -1))
+    stderr, df = standard_error(values)
     reach = t_quantile(df, confidence) * stderr
     parity = np.full_like(llc, np.nan) if init_loss is None else unpaired(traces, init_loss)
     return [

@@ -1,50 +1,93 @@
 """What the samplers must return on quadratics (METHOD 3.1, 3.1b, relaxation). numpy only.
 
-The loss is `l = Σ_i g_i v_i + ½ h_i v_i²` with v = w - w*, and `A_i = nβh_i + γ`. Coordinates are independent, so every function
+The loss is `l = Σ_i g_i v_i + ½ h_i v_i²` with v = w - w*, and `A_i = nβh_i + γ + κ`. Coordinates are independent, so every function
 works one by one: shapes are those of `curvature`, and the λ̂ of a part is the sum over its coordinates. `noise_variance` is
-`σ² = Var(nβ ĝ_i)` of one minibatch, taken as independent of w.
+`σ² = Var(nβ ĝ_i)` of one minibatch, taken as independent of w; `origin` is w*, which matters to a weight decay κ alone.
+
+The thermostat's friction couples the coordinates: for it `curvature` must be the whole part, and the answer is that of many coordinates.
+RMSProp-SGLD has an answer where its V is frozen, as `ĝ(w*)² = g²`.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from rllc.core.errors import RllcError
 from rllc.posterior.settings import SamplerSettings
 from rllc.posterior.traces import Floats
 
 
-def _drift(curvature: ArrayLike, settings: SamplerSettings) -> Floats:
+def _pull(curvature: ArrayLike, settings: SamplerSettings) -> Floats:
     """A; raises RllcError where no stationary law exists."""
-    a = settings.nbeta * np.asarray(curvature, np.float64) + settings.localization
-    if (a <= 0).any() or (settings.step_size * a >= 4).any():
+    a = settings.nbeta * np.asarray(curvature, np.float64) + settings.precision
+    limit = np.inf if settings.sampler == "mala" else 8.0 if settings.sampler == "sgnht" else 4.0
+    if (a <= 0).any() or (settings.step_size * a >= limit).any():
         raise RllcError(
             f"A quadratic with ε(nβh + γ) from {settings.step_size * a.min():g} to {settings.step_size * a.max():g} has no stationary law.",
-            "Choose curvature and settings with all of them between 0 and 4.",
+            f"Choose curvature and settings with all of them between 0 and {limit:g}.",
         )
     return a
 
 
-def mean(curvature: ArrayLike, settings: SamplerSettings, gradient: ArrayLike = 0.0) -> Floats:
-    """Stationary mean of v: `-nβ g/A`, whatever the step size."""
-    return -settings.nbeta * np.asarray(gradient, np.float64) / _drift(curvature, settings)
+def mean(curvature: ArrayLike, settings: SamplerSettings, gradient: ArrayLike = 0.0, origin: ArrayLike = 0.0) -> Floats:
+    """Stationary mean of v: `-(nβ g + κ w*)/A`, whatever the sampler and the step size."""
+    pull = settings.nbeta * np.asarray(gradient, np.float64) + settings.weight_decay * np.asarray(origin, np.float64)
+    return -pull / _pull(curvature, settings)
 
 
-def variance(curvature: ArrayLike, settings: SamplerSettings, noise_variance: ArrayLike = 0.0) -> Floats:
-    """Stationary variance of v: `1/(A(1-εA/4))` for SGLD, `1/A` for Leimkuhler–Matthews, and `εσ²/(4A(1-εA/4))` of minibatch noise in both."""
-    return relaxing_variance(curvature, settings, np.inf, noise_variance)
+def variance(curvature: ArrayLike, settings: SamplerSettings, noise_variance: ArrayLike = 0.0, gradient: ArrayLike = 0.0) -> Floats:
+    """Stationary variance of v: `1/(A(1-εA/4))` for SGLD, `1/A` for Leimkuhler–Matthews, and `εσ²/(4A(1-εA/4))` of minibatch noise in both.
+
+    For RMSProp-SGLD with `G = 1/(stabilizer + |g|)` as for SGLD with εG in place of ε; for MALA `1/A` on full batches; for the thermostat
+    as its module says.
+    """
+    if settings.sampler in ("sgld", "leimkuhler-matthews"):
+        return relaxing_variance(curvature, settings, np.inf, noise_variance)
+    big_a, heat = _pull(curvature, settings), np.asarray(noise_variance, np.float64)
+    if settings.sampler == "sgnht":
+        return _thermostat_variance(big_a, settings, heat)
+    if settings.sampler == "mala":
+        if heat.any():
+            raise RllcError("MALA on minibatches has no known law.", "Give it full batches.")
+        return 1 / big_a
+    if settings.rmsprop_decay != 1:
+        raise RllcError("RMSProp-SGLD has a known law only where its second moment is frozen.", "Set rmsprop_decay to 1.")
+    eps = settings.step_size / (settings.rmsprop_stabilizer + np.abs(np.asarray(gradient, np.float64)))
+    return (1 + eps * heat / 4) / (big_a * (1 - eps * big_a / 4))
 
 
-def relaxing_mean(curvature: ArrayLike, settings: SamplerSettings, t: ArrayLike, gradient: ArrayLike = 0.0) -> Floats:
-    """Mean of v after t steps from w*."""
-    a = 1 - settings.step_size * _drift(curvature, settings) / 2
-    return mean(curvature, settings, gradient) * (1 - _power(a, t))
+def _thermostat_variance(big_a: Floats, settings: SamplerSettings, heat: Floats) -> Floats:
+    """`E u² (2-α)/(εA)` with `E u² = (εa + (ε²/4)σ²)/(α(2 - α - εA/4))` and the friction α at which E u² averages ε/2."""
+    eps, kick = settings.step_size, settings.step_size * settings.thermostat_diffusion
+
+    def velocity(friction: float) -> Floats:
+        return (kick + eps**2 / 4 * heat) / (friction * (2 - friction - eps * big_a / 4))
+
+    largest = 2 - float((eps * big_a / 4).max())
+    middle = largest / 2 if largest < 2 else 1.0
+    if velocity(middle).mean() > eps / 2:
+        raise RllcError("No friction of the thermostat takes up so much heat.", "Choose a smaller step size or diffusion.")
+    friction = float(brentq(lambda alpha: velocity(alpha).mean() - eps / 2, 1e-9, middle))
+    return velocity(friction) * (2 - friction) / (eps * big_a)
+
+
+def relaxing_mean(
+    curvature: ArrayLike, settings: SamplerSettings, t: ArrayLike, gradient: ArrayLike = 0.0, origin: ArrayLike = 0.0
+) -> Floats:
+    """Mean of v after t steps from w*, of SGLD and Leimkuhler–Matthews."""
+    a = 1 - settings.step_size * _pull(curvature, settings) / 2
+    return mean(curvature, settings, gradient, origin) * (1 - _power(a, t))
 
 
 def relaxing_variance(curvature: ArrayLike, settings: SamplerSettings, t: ArrayLike, noise_variance: ArrayLike = 0.0) -> Floats:
     """Variance of v after t ≥ 1 steps from w*: `v_∞(1 - (1-εA/2)^{2t})`; of Leimkuhler–Matthews' own noise, exponent 2t - 1."""
-    big_a, eps = _drift(curvature, settings), settings.step_size
+    if settings.sampler not in ("sgld", "leimkuhler-matthews"):
+        raise RllcError(f"The relaxation of {settings.sampler} has no closed form here.", "Ask for SGLD or Leimkuhler–Matthews.")
+    big_a, eps = _pull(curvature, settings), settings.step_size
     a = 1 - eps * big_a / 2
     steps = np.asarray(t, np.float64)
     discretised = 1 / (big_a * (1 - eps * big_a / 4))
@@ -52,21 +95,38 @@ def relaxing_variance(curvature: ArrayLike, settings: SamplerSettings, t: ArrayL
     return own + eps / 4 * np.asarray(noise_variance, np.float64) * discretised * (1 - _power(a, 2 * steps))
 
 
-def llc(curvature: ArrayLike, settings: SamplerSettings, gradient: ArrayLike = 0.0, noise_variance: ArrayLike = 0.0) -> Floats:
+def llc(
+    curvature: ArrayLike, settings: SamplerSettings, gradient: ArrayLike = 0.0, noise_variance: ArrayLike = 0.0, origin: ArrayLike = 0.0
+) -> Floats:
     """λ̂ of each coordinate at stationarity (METHOD 3.1 and 3.1b).
 
     >>> flat = SamplerSettings("leimkuhler-matthews", 1e-3, 200.0, 30.0, 4, 200, 0)
     >>> float(llc(20 / 3, flat))  # half of ½ where nβh = γ
     0.25
     """
-    return _llc(curvature, settings, gradient, mean(curvature, settings, gradient), variance(curvature, settings, noise_variance))
+    spread = variance(curvature, settings, noise_variance, gradient)
+    return _llc(curvature, settings, gradient, mean(curvature, settings, gradient, origin), spread)
 
 
-def relaxing_llc(curvature: ArrayLike, settings: SamplerSettings, gradient: ArrayLike = 0.0, noise_variance: ArrayLike = 0.0) -> Floats:
+def relaxing_llc(
+    curvature: ArrayLike, settings: SamplerSettings, gradient: ArrayLike = 0.0, noise_variance: ArrayLike = 0.0, origin: ArrayLike = 0.0
+) -> Floats:
     """λ̂ of each coordinate in expectation over the draws that the settings keep, started at w*."""
     t = np.arange(settings.burn_in + 1, settings.steps + 1).reshape(-1, *np.ones(np.ndim(curvature), int))
-    m, v = relaxing_mean(curvature, settings, t, gradient), relaxing_variance(curvature, settings, t, noise_variance)
+    m, v = relaxing_mean(curvature, settings, t, gradient, origin), relaxing_variance(curvature, settings, t, noise_variance)
     return _llc(curvature, settings, gradient, m, v).mean(axis=0)
+
+
+def curvature_twin(curvature: ArrayLike, settings: SamplerSettings) -> float:
+    """`½ tr[nβH(nβH + γ)⁻¹]` from the eigenvalues of a part's Hessian (METHOD 3.1c): λ̂ if the loss were quadratic and sampled exactly.
+
+    Negative eigenvalues enter as they are while `nβh + γ > 0`; NaN beyond, where a quadratic would have no posterior.
+
+    >>> curvature_twin([20 / 3, 0.0], SamplerSettings("sgld", 1e-3, 200.0, 30.0, 4, 200, 0))
+    0.25
+    """
+    pull = settings.nbeta * np.asarray(curvature, np.float64)
+    return float((pull / (pull + settings.precision)).sum() / 2) if (pull + settings.precision > 0).all() else math.nan
 
 
 def _llc(curvature: ArrayLike, settings: SamplerSettings, gradient: ArrayLike, m: Floats, v: Floats) -> Floats:

@@ -60,3 +60,13 @@ class Objective(Protocol[Context]):
         Row c of losses and gradients depends on row c of the variants alone: a variant that turned NaN spoils only itself.
         """
         ...
+
+
+@runtime_checkable
+class Originated(Objective[Context], Protocol[Context]):
+    """An objective that knows where its chains start."""
+
+    @property
+    def origin(self) -> Tensors:
+        """w*, the tensors of P parts, [P, ...] each."""
+        ...

@@ -62,9 +62,13 @@ _SETTINGS = ("evaluated_on", "sampler", "step_size", "localization", "nbeta", "c
 _TRACES: dict[str, tuple[str, ...]] = {
     "losses": ("chain", "draw"),
     "baseline": ("draw",),
-    "dot": ("chain", "draw"),
+    "gradient_dot": ("chain", "draw"),
     "sq_distance": ("chain", "draw"),
     "sq_gradient": ("chain", "draw"),
+    "force_dot": ("chain", "draw"),
+    "stein": ("chain", "draw"),
+    "log_acceptance": ("chain", "draw"),
+    "fixed_losses": ("chain", "draw"),
 }
 
 

@@ -16,7 +16,7 @@ from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 from rllc.corpus.settings import CorpusSettings
 from rllc.model.shape import ModelShape, slices
-from rllc.posterior.settings import SamplerSettings
+from rllc.posterior.settings import ExtraChecks, SamplerSettings, Stopping
 from rllc.runs.mapping import plain, settings_from
 from rllc.runs.settings import EngineSettings, SampleSettings, SamplingSettings
 from rllc.training.settings import TrainingSettings
@@ -42,6 +42,8 @@ class Experiment:
     sample: tuple[SampleSettings, ...]
     model: ModelShape = field(default_factory=ModelShape)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    stopping: Stopping = field(default_factory=Stopping)
+    checks: ExtraChecks = field(default_factory=ExtraChecks)
     engine: EngineSettings = field(default_factory=EngineSettings)
     behaviour: BehaviourSettings = field(default_factory=BehaviourSettings)
     analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
@@ -50,6 +52,13 @@ class Experiment:
 
     def __post_init__(self) -> None:
         steps = set(self.checkpoints())
+        if self.stopping.target_stderr and self.stopping.max_draws < self.sampler.draws:
+            raise RllcError(
+                f"stopping.max_draws is {self.stopping.max_draws}, but the sampler makes {self.sampler.draws} draws before the first look.",
+                "Raise stopping.max_draws, or lower sampler.draws.",
+            )
+        if self.sampler.sampler == "mala" and self.sampling.fixed_contexts:
+            raise RllcError("MALA is evaluated on the one batch that it samples on.", "Leave sampling.fixed_contexts out, or raise sampling.full_batch.")
         domains = self.domains()
         for name, weight in self.mixture.items():
             if not weight > 0:
@@ -93,6 +102,10 @@ class Experiment:
         for text in block.parts:
             parts += [Part.of_head(h.layer, h.index) for h in self.model.heads()] if text == "heads" else [Part.parse(text)]
         return tuple(parts)
+
+    def batch_size(self) -> int:
+        """Contexts of the minibatches that the chains see."""
+        return self.sampling.full_batch if self.sampler.sampler == "mala" else self.sampling.batch_size
 
     def weights_of(self, data: DataKey) -> Mapping[str, float]:
         """The domains behind a data name, with their shares."""

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 from rllc.checkpoints.store import CheckpointInfo, list_checkpoints
 from rllc.core.errors import RllcError
 from rllc.core.outcome import Outcome
 from rllc.corpus.tokens import open_corpus
-from rllc.records.store import Store
+from rllc.records.store import Record, Store
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.local import cores, run_units
-from rllc.runs.plan import Unit, make_plan
+from rllc.runs.plan import Unit, make_plan, make_unit
 from rllc.runs.progress import Reporter, duration
 from rllc.runs.sampling import KIND, Work, record_key, sample_unit
 
 
 def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
-    """Compute every unit of which a cell is not recorded yet, longest first.
+    """Compute every unit of which a cell is not recorded yet, longest first; then prolong the cells that want more draws.
 
     A unit is computed whole even where only some of its cells are missing: its numbers then do not depend on when it was interrupted.
 
@@ -28,37 +30,96 @@ def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
     store = Store(folder.records)
     for problem in store.check():
         reporter.line(str(problem))
-    units = sorted(missing_units(experiment, folder, store), key=lambda unit: -unit.cost)
-    if not units:
+    begun = missing_work(experiment, folder, store)
+    _run(begun, experiment, store, reporter, "Sampling")
+    _run(unfinished_work(experiment, folder, store), experiment, store, reporter, "Prolonging")
+    if begun and experiment.stopping.target_stderr:
+        reporter.line(_saving(experiment, folder, store))
+
+
+def _run(works: list[Work], experiment: Experiment, store: Store, reporter: Reporter, verb: str) -> None:
+    if not works:
         return
+    works = sorted(works, key=lambda work: -work.unit.cost)
     workers = experiment.engine.workers or cores()
-    cells = sum(len(unit.parts) for unit in units)
-    reporter.line(f"Sampling {cells} cells in {len(units)} units, {workers} at a time.")
+    cells = sum(len(work.unit.parts) for work in works)
+    reporter.line(f"{verb} {cells} cells in {len(works)} units, {workers} at a time.")
     tally: Counter[str] = Counter()
-    started = time.monotonic()
-    works = [Work(folder.root, experiment, unit) for unit in units]
-    with reporter.stage("Sampling", sum(unit.cost for unit in units)) as bar:
+    started, chain_steps = time.monotonic(), 0
+    with reporter.stage(verb, sum(work.unit.cost for work in works)) as bar:
         for work, samples in run_units(sample_unit, works, workers, experiment.engine.threads):
             for sample in samples:
-                store.put(KIND, sample.key, sample.arrays, sample.meta)
+                sample.put(store)
                 tally[sample.meta["outcome"]] += 1
+                chain_steps += sample.arrays["losses"].size
                 if Outcome(sample.meta["outcome"]).refused:
                     reporter.line(f"  refused: {sample.cell}: {sample.meta['reason']}")
             bar.advance(work.unit.cost, str(work.unit))
             reporter.log(f"recorded {work.unit}")
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.items()))
-    rate = cells * experiment.sampler.chains * experiment.sampler.steps / (time.monotonic() - started)
-    reporter.line(f"Sampled {cells} cells in {duration(bar.seconds)} ({rate:.0f} chain-steps a second): {counts}.")
+    rate = chain_steps / (time.monotonic() - started)
+    reporter.line(f"{verb} {cells} cells took {duration(bar.seconds)} ({rate:.0f} chain-steps a second): {counts}.")
 
 
-def missing_units(experiment: Experiment, folder: RunFolder, store: Store) -> list[Unit]:
+def _saving(experiment: Experiment, folder: RunFolder, store: Store) -> str:
+    """How many of the draws that the cap allows were not needed."""
+    stopping, records = experiment.stopping, [record for _, records in _recorded(experiment, folder, store) for record in records]
+    drawn, cap = sum(record.meta["draws"] for record in records), stopping.max_draws * len(records)
+    reached = sum(r.meta["llc"] is not None and stopping.reached(r.meta["llc"], r.meta["stderr"]) for r in records if "llc" in r.meta)
+    return (
+        f"The target error was reached by {reached} of {len(records)} cells, with {drawn:,} draws a chain in all "
+        f"where the cap allows {cap:,}: {100 * (1 - drawn / cap):.0f} % saved."
+    )
+
+
+def missing_work(experiment: Experiment, folder: RunFolder, store: Store) -> list[Work]:
     """The planned units of which the store lacks a cell. Raises RllcError where a planned checkpoint is missing."""
+    return [
+        Work(folder.root, experiment, unit)
+        for unit, keys in _keyed(experiment, folder)
+        if not all(store.has(KIND, key) for key in keys)
+    ]
+
+
+def unfinished_work(experiment: Experiment, folder: RunFolder, store: Store) -> list[Work]:
+    """The planned cells whose record has fewer draws than are asked for, or a larger error; those of a unit with equally many go together."""
+    works: list[Work] = []
+    for unit, records in _recorded(experiment, folder, store):
+        groups: dict[tuple[int, str], list[int]] = {}
+        for p, record in enumerate(records):
+            if not finished(experiment, record):
+                groups.setdefault((record.segments, str(record.meta["segments"])), []).append(p)
+        for (segments, _), places in groups.items():
+            part = make_unit(experiment, unit.step, unit.data, tuple(unit.parts[p] for p in places))
+            works.append(Work(folder.root, experiment, replace(part, chunk=unit.chunk), segments))
+    return works
+
+
+def finished(experiment: Experiment, record: Record) -> bool:
+    """Whether a cell has all that is asked for; one that was refused gets no better by more draws."""
+    meta, stopping = record.meta, experiment.stopping
+    if Outcome(meta["outcome"]).refused:
+        return True
+    if meta["draws"] < experiment.sampler.draws:
+        return False
+    return not stopping.target_stderr or meta["draws"] >= stopping.max_draws or stopping.reached(meta["llc"], meta["stderr"])
+
+
+def _keyed(experiment: Experiment, folder: RunFolder) -> list[tuple[Unit, list[dict[str, Any]]]]:
     infos = checkpoints_by_step(experiment, folder)
     corpus_digest = open_corpus(folder.corpus).digest
     return [
-        unit
+        (unit, [record_key(experiment, cell, infos[cell.step].digest, corpus_digest) for cell in unit.cells])
         for unit in make_plan(experiment).units
-        if not all(store.has(KIND, record_key(experiment, cell, infos[cell.step].digest, corpus_digest)) for cell in unit.cells)
+    ]
+
+
+def _recorded(experiment: Experiment, folder: RunFolder, store: Store) -> list[tuple[Unit, list[Record]]]:
+    """The planned units that are recorded whole, with the records of their cells."""
+    return [
+        (unit, [store.get(KIND, key) for key in keys])
+        for unit, keys in _keyed(experiment, folder)
+        if all(store.has(KIND, key) for key in keys)
     ]
 
 

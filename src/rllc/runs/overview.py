@@ -35,9 +35,11 @@ def describe_plan(experiment: Experiment, workers: int | None = None) -> str:
             f"{sampler.chains} chains × ({sampler.burn_in} + {sampler.draws}) steps, "
             f"{experiment.sampling.batch_size} × {experiment.model.n_ctx} tokens each",
             f"  cells       {len(plan.cells):,} in {len(plan.units):,} units: {by_data}",
-            f"  chain-steps {plan.chain_steps:,}",
+            f"  chain-steps {plan.chain_steps:,}"
+            + (f", up to {plan.most_chain_steps:,} where the target error needs them" if plan.most_chain_steps > plan.chain_steps else ""),
             f"  operations  {plan.cost:.3g} by counting matrix products; very roughly {duration(3600 * plan.hours(workers))} on {workers} cores",
-            f"  records     {plan.record_bytes / 1e6:.1f} MB at most, before compression",
+            f"  records     {plan.record_bytes / 1e6:.1f} MB at most, before compression"
+            + (f"; and {plan.state_bytes / 1e6:.1f} MB of kept chains for each time they are prolonged" if plan.state_bytes else ""),
         ]
     )
 
@@ -103,5 +105,5 @@ def _measured(folder: RunFolder) -> set[int]:
 
 def _as_asked(experiment: Experiment, record: Record) -> bool:
     """Whether a record was sampled with the experiment's settings of today, and not with earlier ones."""
-    asked = plain(experiment.sampler) | {"batch_size": experiment.sampling.batch_size, "seed": experiment.seed, "dtype": experiment.engine.dtype}
-    return all(record.meta[name] == value for name, value in asked.items())
+    asked = plain(experiment.sampler) | {"batch_size": experiment.batch_size(), "seed": experiment.seed, "dtype": experiment.engine.dtype}
+    return all(record.meta.get(name) == value for name, value in asked.items() if name != "draws")

@@ -7,13 +7,16 @@ from itertools import groupby
 
 from rllc.core.names import Cell, DataKey, Part
 from rllc.model.cost import bytes_per_variant, operations
-from rllc.model.shape import first_layer, slices, within_one_head
+from rllc.model.shape import first_layer, size, slices, within_one_head
 from rllc.runs.experiment import Experiment
 
 # A guess at what one core does, in operations a second, until finished units tell the truth.
 GUESSED_RATE = 4e10
 # Numbers that a sampled cell stores for every draw of every chain.
-_TRACE_NUMBERS = 6
+_TRACE_NUMBERS = 9
+# Rows of d numbers that one kept chain holds, and the bytes of its random streams.
+_STATE_ROWS = {"sgld": 3, "leimkuhler-matthews": 3, "rmsprop-sgld": 3, "sgnht": 3, "mala": 7}
+_STREAM_BYTES = 2 * 5056
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,11 @@ class Plan:
     """All units of an experiment, longest first within a checkpoint, and what they will take."""
 
     units: tuple[Unit, ...]
-    chain_steps: int
+    chain_steps: int  # before any chain is prolonged
+    most_chain_steps: int  # with every chain prolonged to its cap
     cost: float
     record_bytes: int
+    state_bytes: int  # of the chains' last states, where they are kept
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -70,19 +75,42 @@ def make_plan(experiment: Experiment) -> Plan:
                 for part in experiment.parts_of(block):
                     cells[Cell(step, DataKey.parse(data), part)] = None
     units: list[Unit] = []
-    evaluations = sampler.steps + 1
     for (step, data, _), group in groupby(sorted(cells, key=lambda c: _group(experiment, c)), key=lambda c: _group(experiment, c)):
-        parts = tuple(cell.part for cell in group)
-        variants = len(parts) * sampler.chains
-        cost = evaluations * variants * operations(experiment.model, parts[0], experiment.sampling.batch_size, experiment.model.n_ctx)
-        units.append(Unit(step, DataKey.parse(data), parts, _chunk(experiment, parts[0], variants), cost))
+        units.append(make_unit(experiment, step, DataKey.parse(data), tuple(cell.part for cell in group)))
     units.sort(key=lambda unit: (unit.step, str(unit.data), -unit.cost))
+    cap = max(sampler.draws, experiment.stopping.max_draws if experiment.stopping.target_stderr else 0)
     return Plan(
         units=tuple(units),
         chain_steps=len(cells) * sampler.chains * sampler.steps,
+        most_chain_steps=len(cells) * sampler.chains * (sampler.burn_in + cap),
         cost=sum(unit.cost for unit in units),
-        record_bytes=len(cells) * (sampler.chains * evaluations * _TRACE_NUMBERS * 8 + 4096),
+        record_bytes=len(cells) * (sampler.chains * (sampler.burn_in + cap + 1) * _TRACE_NUMBERS * 8 + 8192),
+        state_bytes=sum(state_bytes(experiment, cell.part) for cell in cells) if experiment.sampling.keep_state else 0,
     )
+
+
+def make_unit(experiment: Experiment, step: int, data: DataKey, parts: tuple[Part, ...]) -> Unit:
+    """The unit of parts that can share a pass, with its chunk and cost."""
+    sampler, sampling, context = experiment.sampler, experiment.sampling, experiment.model.n_ctx
+    variants = len(parts) * sampler.chains
+    each = operations(experiment.model, parts[0], experiment.batch_size(), context)
+    cost = (sampler.steps + 1) * variants * each
+    # at w*: one gradient, and one a little way off for the curvature
+    cost += 2 * sampling.origin_batches * len(parts) * operations(experiment.model, parts[0], sampling.batch_size, context)
+    if sampler.control_variate:
+        cost += (sampler.steps + 1 + sampling.control_batches) * len(parts) * each
+    if sampling.fixed_contexts:
+        cost += (sampler.steps + 1) * variants * operations(experiment.model, parts[0], sampling.fixed_contexts, context) / 3  # forward alone
+    if experiment.checks.halving:
+        cost += 2 * (sampler.steps + 1) * variants * each
+    return Unit(step, data, parts, _chunk(experiment, parts[0], variants), cost)
+
+
+def state_bytes(experiment: Experiment, part: Part) -> int:
+    """What keeping the chains of one cell takes."""
+    itemsize = 8 if experiment.engine.dtype == "float64" else 4
+    each = _STATE_ROWS[experiment.sampler.sampler] * size(experiment.model, part) * itemsize + _STREAM_BYTES
+    return experiment.sampler.chains * each
 
 
 def _group(experiment: Experiment, cell: Cell) -> tuple[int, str, str]:
@@ -99,5 +127,6 @@ def _chunk(experiment: Experiment, part: Part, variants: int) -> int:
     if engine.chunk:
         return min(engine.chunk, variants)
     itemsize = 8 if engine.dtype == "float64" else 4
-    each = bytes_per_variant(experiment.model, part, experiment.sampling.batch_size, experiment.model.n_ctx, itemsize)
+    widest = max(experiment.batch_size(), experiment.sampling.fixed_contexts)
+    each = bytes_per_variant(experiment.model, part, widest, experiment.model.n_ctx, itemsize)
     return max(1, min(variants, engine.memory * 1_000_000 // each))

@@ -5,11 +5,11 @@ A unit is rebuilt from the run folder and the plan alone, so that any process ca
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +23,76 @@ from rllc.core.names import Cell, DataKey
 from rllc.corpus.batches import Mixture, batch_stream
 from rllc.corpus.tokens import Corpus, open_corpus
 from rllc.model.objective import build_objective
-from rllc.posterior.chains import run_chains
-from rllc.posterior.origin import gradient_at_origin
-from rllc.posterior.protocol import Objective
-from rllc.posterior.result import Result, assess
-from rllc.posterior.traces import OriginGradient, Traces
+from rllc.posterior.protocol import Objective, Originated
+from rllc.posterior.sampling import Earlier, Minibatches, Sampled, Snapshot, sample
+from rllc.posterior.traces import stacked
+from rllc.records.store import Record, Store, key_digest
 from rllc.runs.device import choose_device
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.mapping import plain
 from rllc.runs.plan import Unit
+from rllc.runs.recording import arrays_of, meta_of, prolonged, traces_of
 
 KIND = "sample"
+STATE = "state"  # where the chains of a record stand
 # The revision of the estimator: raise it with every change that moves a number, so that old records are not mistaken for new ones.
-ESTIMATOR = "paired-1"
+ESTIMATOR = "paired-2"
 
 
 @dataclass(frozen=True)
 class Work:
-    """One unit of an experiment in a run folder; picklable."""
+    """One unit of an experiment in a run folder; picklable.
+
+    Args:
+        segment: how many segments its cells have in the store already; above 0 their chains are prolonged.
+    """
 
     folder: Path
     experiment: Experiment
     unit: Unit
+    segment: int = 0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What becomes one record: key, arrays and meta of a cell."""
+    """What becomes one segment of a record: key, arrays and meta of a cell, and where its chains stand if that is kept."""
 
     cell: Cell
     key: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
     meta: dict[str, Any]
+    segment: int = 0
+    state: Snapshot | None = None
+
+    def put(self, store: Store) -> None:
+        """Write it down."""
+        digest = store.put(KIND, self.key, self.arrays, self.meta, self.segment)
+        if self.state is not None:
+            store.put(STATE, state_key(digest, self.segment), self.state, {"draws": self.meta["draws"]})
 
 
 def record_key(experiment: Experiment, cell: Cell, weights_digest: str, corpus_digest: str) -> dict[str, Any]:
-    """What decides a cell's numbers: weights, part, data, loss, sampler, dtype, seed, estimator. The content is the key."""
-    return {
+    """What decides a cell's numbers, but for the number of draws: weights, part, data, loss, sampler, dtype, seed, estimator."""
+    key = {
         "estimator": ESTIMATOR,
         "weights": weights_digest,
         "step": cell.step,
         "part": str(cell.part),
         "data": data_key(experiment, cell.data, corpus_digest),
         "loss": "labels",
-        "sampler": plain(experiment.sampler),
-        "sampling": plain(experiment.sampling),
+        "sampler": {name: value for name, value in plain(experiment.sampler).items() if name != "draws"},
+        "sampling": {name: value for name, value in plain(experiment.sampling).items() if name != "keep_state"},
         "dtype": experiment.engine.dtype,
         "seed": experiment.seed,
     }
+    checks = plain(experiment.checks)
+    return key | ({"checks": checks} if any(checks.values()) else {})
+
+
+def state_key(record_digest: str, segment: int) -> dict[str, Any]:
+    """What the state behind a record's segment is called."""
+    return {"of": record_digest, "segment": segment}
 
 
 def data_key(experiment: Experiment, data: DataKey, corpus_digest: str) -> dict[str, Any]:
@@ -80,43 +101,126 @@ def data_key(experiment: Experiment, data: DataKey, corpus_digest: str) -> dict[
     return {"corpus": corpus_digest, "weights": dict(mixture.weights), "split": data.split, "context": experiment.model.n_ctx}
 
 
-def sample_unit(work: Work) -> tuple[Sample, ...]:
-    """Sample all cells of a unit at once, on shared minibatches.
+class OpenedUnit:
+    """A unit with its weights and text in memory: what can be sampled, and every random thing that sampling takes.
 
     Noise is seeded by (root, part, chain) and batches by (root, data): equal at every checkpoint, so that differences between
     checkpoints have smaller errors than their ends.
 
     Raises RllcError for a missing or foreign checkpoint or corpus.
     """
+
+    def __init__(self, work: Work) -> None:
+        self.experiment, self.unit = work.experiment, work.unit
+        folder = RunFolder(work.folder)
+        self.device = choose_device(work.experiment.engine.device)
+        self.corpus = opened(folder.corpus)
+        _, weights, self.checkpoint = load(folder.checkpoints / checkpoint_name(work.unit.step), work.experiment.model)
+        dtype = getattr(torch, work.experiment.engine.dtype)
+        self._params = {name: tensor.to(device=self.device, dtype=dtype) for name, tensor in weights.items()}
+        self.objective = self._build(range(len(work.unit.parts)))
+
+    def _build(self, places: Sequence[int]) -> Originated[Any]:
+        parts = tuple(self.unit.parts[p] for p in places)
+        # The protocol is met by shape: the model's room and the sampler's do not know each other.
+        return build_objective(self.experiment.model, self._params, parts, self.unit.chunk)
+
+    def narrow(self, places: Sequence[int]) -> Objective[Any]:
+        """The loss of some of the unit's parts alone, by their places."""
+        return self._build(places)
+
+    def stream(self, purpose: str, start: int = 0, size: int = 0) -> Iterator[torch.Tensor]:
+        """Minibatches of tokens for one purpose from the one with that number on, without end, of the chains' size unless told otherwise."""
+        experiment, data = self.experiment, self.unit.data
+        mixture = Mixture(data.name, experiment.weights_of(data))
+        size, context = size or experiment.sampling.batch_size, experiment.model.n_ctx
+        batches = batch_stream(self.corpus, mixture, data.split, size, context, experiment.seed, purpose, str(data))
+        for batch in batches.starting(start):
+            yield torch.from_numpy(batch).to(self.device)
+
+    def batches(self, purpose: str, n: int) -> list[torch.Tensor]:
+        """The first n minibatches of a purpose."""
+        return list(islice(self.stream(purpose), n))
+
+    def noise_seeds(self, chains: int, *names: str | int) -> list[list[int]]:
+        """One integer a chain, [P][chains]; `names` make other streams than those of the first segment."""
+        root = self.experiment.seed
+        return [[seeds.derive(root, "noise", str(part), chain, *names) for chain in range(chains)] for part in self.unit.parts]
+
+    def minibatches(self, start: int = 0, purpose: str = "sample") -> Minibatches:
+        """All data of the experiment's sampling; the chains' from number `start` on."""
+        experiment, n = self.experiment, self.experiment.sampling
+        chains: Iterator[torch.Tensor] = self.stream(purpose, start)
+        if experiment.sampler.sampler == "mala":
+            chains = repeat(next(self.stream("full", size=n.full_batch)))
+        return Minibatches(
+            sample=chains,
+            origin=self.batches("origin", n.origin_batches),
+            control=islice(self.stream("control"), n.control_batches),
+            fixed=next(self.stream("fixed", size=n.fixed_contexts)) if n.fixed_contexts else None,
+            halving=self.stream("halving"),
+        )
+
+
+def sample_unit(work: Work) -> tuple[Sample, ...]:
+    """Sample all cells of a unit at once, on shared minibatches, or prolong their chains.
+
+    Chains go on exactly as one long run where their state was kept for all cells, and otherwise start again at the checkpoint, with a burn-in,
+    noise and minibatches of their own.
+
+    Raises RllcError for a missing or foreign checkpoint or corpus.
+    """
     started = time.perf_counter()
-    experiment, unit = work.experiment, work.unit
-    folder = RunFolder(work.folder)
-    device = choose_device(experiment.engine.device)
-    corpus = opened(folder.corpus)
-    _, weights, checkpoint = load(folder.checkpoints / checkpoint_name(unit.step), experiment.model)
-    dtype = getattr(torch, experiment.engine.dtype)
-    params = {name: tensor.to(device=device, dtype=dtype) for name, tensor in weights.items()}
-    objective = build_objective(experiment.model, params, unit.parts, unit.chunk)
-    mixture = Mixture(unit.data.name, experiment.weights_of(unit.data))
+    unit, experiment = OpenedUnit(work), work.experiment
+    store = Store(RunFolder(work.folder).records)
+    keys = [record_key(experiment, cell, unit.checkpoint.digest, unit.corpus.digest) for cell in work.unit.cells]
+    digests = [key_digest(KIND, key) for key in keys]
+    chains = experiment.sampler.chains
+    records: list[Record] = []
+    earlier, before, names, batches = None, 0, (), unit.minibatches()
+    if work.segment:
+        records = [store.get(KIND, digest) for digest in digests]
+        earlier = Earlier(stacked([traces_of(record) for record in records]), _kept_state(store, digests, work.segment - 1))
+        before = earlier.traces.losses.shape[-1]
+        if earlier.snapshot is None:
+            names = ("segment", work.segment)
+            batches = unit.minibatches(purpose=f"sample segment {work.segment}")
+        else:
+            # chains that started again at w* have used up a stream of their own: go on in the last one
+            last = earlier.traces.segments[-1].evaluations
+            purpose = "sample" if last == before else f"sample segment {_last_restart(records[0])}"
+            batches = unit.minibatches(start=last, purpose=purpose)
+    sampled = sample(
+        unit.objective,
+        batches,
+        experiment.sampler,
+        noise_seeds=unit.noise_seeds(chains, *names),
+        stopping=experiment.stopping,
+        checks=experiment.checks,
+        earlier=earlier,
+        narrow=unit.narrow,
+    )
+    seconds = (time.perf_counter() - started) / len(keys)
+    return tuple(
+        Sample(
+            cell,
+            keys[p],
+            {name: array[..., before:] for name, array in arrays_of(sampled.traces[p]).items()},
+            _meta(work, cell, sampled, p, seconds) | prolonged(records[p].meta if records else None, sampled.traces[p], earlier),
+            work.segment,
+            sampled.snapshots[p] if experiment.sampling.keep_state else None,
+        )
+        for p, cell in enumerate(work.unit.cells)
+    )
 
-    def batches(purpose: str, n: int) -> list[torch.Tensor]:
-        size, context = experiment.sampling.batch_size, experiment.model.n_ctx
-        stream = batch_stream(corpus, mixture, unit.data.split, size, context, experiment.seed, purpose, str(unit.data))
-        return [torch.from_numpy(batch).to(device) for batch in islice(stream, n)]
 
-    # The protocol is met by shape: the model's room and the sampler's do not know each other.
-    target: Objective[Any] = objective
-    origin = gradient_at_origin(target, objective.origin, batches("origin", experiment.sampling.origin_batches))
-    noise = [[seeds.derive(experiment.seed, "noise", str(part), chain) for chain in range(experiment.sampler.chains)] for part in unit.parts]
-    traces = run_chains(target, objective.origin, batches("sample", experiment.sampler.steps + 1), experiment.sampler, noise)
-    results = assess(traces, origin)
-    seconds = (time.perf_counter() - started) / len(unit.parts)
-    samples: list[Sample] = []
-    for p, (cell, result) in enumerate(zip(unit.cells, results, strict=True)):
-        key = record_key(experiment, cell, checkpoint.digest, corpus.digest)
-        meta = _meta(experiment, cell, result, origin, p, seconds) | {"dimension": traces.dimension, "chunk": unit.chunk}
-        samples.append(Sample(cell, key, _arrays(traces.part(p)), meta))
-    return tuple(samples)
+def _kept_state(store: Store, digests: Sequence[str], segment: int) -> Snapshot | None:
+    """Where the chains of all cells stand, stacked along P; None where that was not kept for one of them."""
+    keys = [state_key(digest, segment) for digest in digests]
+    if not all(store.has(STATE, key) for key in keys):
+        return None
+    states = [store.get(STATE, key).arrays for key in keys]
+    return {name: np.concatenate([state[name] for state in states]) for name in states[0]}
 
 
 @lru_cache(maxsize=1)
@@ -125,44 +229,25 @@ def opened(folder: Path) -> Corpus:
     return open_corpus(folder)
 
 
-def _arrays(traces: Traces) -> dict[str, NDArray[Any]]:
-    return {
-        "losses": traces.losses[0],
-        "baseline": traces.baseline[0],
-        "dot": traces.gradient_dot[0],
-        "sq_distance": traces.sq_distance[0],
-        "sq_gradient": traces.sq_gradient[0],
-        "noise_dot": traces.noise_dot[0],
-    }
+def _last_restart(record: Record) -> int:
+    """The store's number of the segment in which the chains last started at w*."""
+    return max(i for i, step in enumerate(record.meta["history"]) if step["how"] != "continued")
 
 
-def _meta(experiment: Experiment, cell: Cell, result: Result, origin: OriginGradient, p: int, seconds: float) -> dict[str, Any]:
-    sampler = experiment.sampler
-    meta: dict[str, Any] = {
+def _meta(work: Work, cell: Cell, sampled: Sampled, p: int, seconds: float) -> dict[str, Any]:
+    experiment, data, fixed = work.experiment, str(cell.data), work.experiment.sampling.fixed_contexts
+    origin = None if sampled.origin is None else sampled.origin.part(p)
+    return meta_of(sampled.traces[p], sampled.results[p], origin) | {
         "step": cell.step,
         "part": str(cell.part),
-        "data": str(cell.data),
-        "evaluated_on": str(cell.data),
-        "sampler": sampler.sampler,
-        "step_size": sampler.step_size,
-        "localization": sampler.localization,
-        "nbeta": sampler.nbeta,
-        "chains": sampler.chains,
-        "draws": sampler.draws,
-        "burn_in": sampler.burn_in,
-        "batch_size": experiment.sampling.batch_size,
+        "data": data,
+        "evaluated_on": f"{data}, {fixed} fixed contexts" if fixed else data,
+        "batch_size": experiment.batch_size(),
         "context": experiment.model.n_ctx,
         "dtype": experiment.engine.dtype,
         "threads": experiment.engine.threads,
         "seed": experiment.seed,
         "estimator": ESTIMATOR,
         "seconds": seconds,
-        "outcome": str(result.outcome),
-        "reason": result.reason,
-        "init_loss": float(origin.loss[p]),
-        "sq_gradient_norm": float(origin.sq_norm[p]),
+        "chunk": work.unit.chunk,
     }
-    meta |= dataclasses.asdict(result.diagnostics)
-    if result.estimate is not None:
-        meta |= {name: getattr(result.estimate, name) for name in ("llc", "stderr", "ci_low", "ci_high", "df", "llc_unpaired")}
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in meta.items()}

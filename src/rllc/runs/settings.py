@@ -36,16 +36,25 @@ class SamplingSettings:
     """The minibatches that sampling uses; the sampler's own settings are its room's.
 
     Args:
-        batch_size: contexts B of a minibatch.
+        batch_size: contexts B of a minibatch; MALA's one batch has `full_batch` of them.
         origin_batches: separate minibatches at the checkpoint itself, for the tilt and for the unpaired estimate's baseline (METHOD 2).
+        control_batches: minibatches behind ∇l_n(w*), where the sampler's control variate is on.
+        full_batch: contexts of the one batch that MALA samples on.
+        fixed_contexts: contexts of a fixed evaluation set on which every draw is evaluated in place of its own minibatch; 0 for none.
+        keep_state: keep where the chains stand beside the record, so that more draws continue them exactly; `rllc plan` tells the size.
     """
 
     batch_size: int = 32
     origin_batches: int = 16
+    control_batches: int = 64
+    full_batch: int = 256
+    fixed_contexts: int = 0
+    keep_state: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.origin_batches < 3:
-            raise RllcError("sampling.batch_size must be at least 1 and sampling.origin_batches at least 3.", "Mend the experiment file.")
+        for name, least in (("batch_size", 1), ("origin_batches", 3), ("control_batches", 1), ("full_batch", 1), ("fixed_contexts", 0)):
+            if getattr(self, name) < least:
+                raise RllcError(f"sampling.{name} is {getattr(self, name)}, but must be at least {least}.", "Mend the experiment file.")
 
 
 @dataclass(frozen=True)
