@@ -17,6 +17,7 @@ _EXAMPLES = """Examples:
   rllc run experiments/demo.toml --out runs/demo       everything; the same command again goes on where it was
   rllc status runs/demo                                how far it is
   rllc table runs/demo --format csv > llc.csv          the numbers
+  rllc compare runs/demo --across part --data code     which heads differ, with errors
 """
 
 ExperimentFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="Experiment file (TOML).")]
@@ -154,6 +155,41 @@ def table(
     sys.stdout.buffer.flush()
 
 
+def compare(
+    folder: Folder,
+    across: Annotated[Literal["part", "data", "step"], tyro.conf.arg(help="Axis to compare along, within every combination of the other two.")],
+    part: Annotated[tuple[str, ...], tyro.conf.arg(help="These parts alone; `heads` for all heads, which is also what --across part takes.")] = (),
+    data: Annotated[tuple[str, ...], tyro.conf.arg(help="These kinds of data alone.")] = (),
+    step: Annotated[tuple[int, ...], tyro.conf.arg(help="These checkpoints alone.")] = (),
+    against: Annotated[
+        str, tyro.conf.arg(metavar="NAME", help="Subtract this one from all others; otherwise all pairs, of steps each and the one before it.")
+    ] = "",
+    confidence: Annotated[float, tyro.conf.arg(help="Of the intervals; what it lacks to 1 is the level of the correction.")] = 0.9,
+    format: Annotated[Literal["table", "csv", "json"], tyro.conf.arg(help="Format of the answer.")] = "table",  # noqa: A002
+) -> None:
+    """Do heads, kinds of data or checkpoints differ? Differences of LLCs with errors of their own.
+
+    Example: rllc compare runs/demo --across part --data code --step 3000
+
+    Example: rllc compare runs/demo --across data --against mixture --part 1:0 1:1
+
+    Example: rllc compare runs/demo --across step --part heads --data mixture
+    """
+    from rllc.runs.comparing import compare_run
+    from rllc.runs.comparison_text import render
+
+    found = compare_run(folder, across, parts=part, data=data, steps=step, against=against, confidence=confidence)
+    text, notes = render(found, format)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console(highlight=False).print(text, soft_wrap=True, end="")
+    else:
+        _print(text.plain)
+    if notes:
+        sys.stderr.write(f"{notes}\n")
+
+
 VERBS = {
     "demo": demo,
     "run": run,
@@ -166,6 +202,7 @@ VERBS = {
     "report": report,
     "status": status,
     "table": table,
+    "compare": compare,
 }
 
 

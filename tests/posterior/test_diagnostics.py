@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
-from rllc.posterior import diagnostics
+from rllc.posterior import convergence, equilibrium
 from rllc.posterior.chains import run_chains
 from rllc.posterior.diagnostics import diagnose
 from rllc.posterior.origin import gradient_at_origin
+from rllc.posterior.potential import Potential
 from rllc.posterior.quadratic import Quadratic
+from rllc.posterior.samplers.base import log_acceptance
 from rllc.posterior.settings import SamplerName, SamplerSettings
 from rllc.posterior.traces import Floats, Traces
 
@@ -85,44 +89,44 @@ def test_share_below_zero_and_distance() -> None:
 def test_a_constant_series_tells_nothing() -> None:
     """STACK, Diagnostics: arviz rates a constant chain 800 effective draws, and one with an inf R-hat 0.99989."""
     for series in (np.full((4, 200), 3.0), np.where(np.arange(800).reshape(4, 200) == 5, np.inf, np.random.default_rng(0).normal(size=(4, 200)))):
-        assert np.isnan(diagnostics.rhat(series))
-        assert np.isnan(diagnostics.ess(series[0]))
-        assert np.isnan(diagnostics.split_rhat(series[0]))
+        assert np.isnan(convergence.rhat(series))
+        assert np.isnan(convergence.ess(series[0]))
+        assert np.isnan(convergence.split_rhat(series[0]))
     halves = np.repeat([1.0, 2.0], 50)  # varies, but neither half does
-    assert np.isnan(diagnostics.split_rhat(halves))
+    assert np.isnan(convergence.split_rhat(halves))
 
 
 def test_rhat_and_ess_of_known_series() -> None:
     rng = np.random.default_rng(1)
     white = rng.normal(size=(4, 1000))
-    assert diagnostics.rhat(white) == pytest.approx(1, abs=0.01)
-    assert diagnostics.split_rhat(white[0]) == pytest.approx(1, abs=0.01)
-    assert diagnostics.ess(white[0]) == pytest.approx(1000, rel=0.2)
-    assert diagnostics.rhat(white + np.arange(4.0)[:, None]) > 1.3
+    assert convergence.rhat(white) == pytest.approx(1, abs=0.01)
+    assert convergence.split_rhat(white[0]) == pytest.approx(1, abs=0.01)
+    assert convergence.ess(white[0]) == pytest.approx(1000, rel=0.2)
+    assert convergence.rhat(white + np.arange(4.0)[:, None]) > 1.3
     # halves that differ by 2 sd: W = 1, B/n = 2 → R-hat = √(1 + 2) as n grows
     stepped = rng.normal(size=20_000) + np.repeat([0.0, 2.0], 10_000)
-    assert diagnostics.split_rhat(stepped) == pytest.approx(np.sqrt(3), rel=0.01)
+    assert convergence.split_rhat(stepped) == pytest.approx(np.sqrt(3), rel=0.01)
     slow = np.zeros(20_000)
     for t in range(1, 20_000):
         slow[t] = 0.9 * slow[t - 1] + rng.normal()
-    assert diagnostics.ess(slow) == pytest.approx(20_000 * 0.1 / 1.9, rel=0.25)
+    assert convergence.ess(slow) == pytest.approx(20_000 * 0.1 / 1.9, rel=0.25)
 
 
 def test_too_few_draws_tell_nothing() -> None:
     short = np.random.default_rng(0).normal(size=(4, 7))
-    assert np.isnan(diagnostics.rhat(short))
-    assert np.isnan(diagnostics.rhat(np.random.default_rng(0).normal(size=(1, 100))))
-    assert np.isnan(diagnostics.split_rhat(short[0]))
-    assert np.isnan(diagnostics.ess(short[0]))
-    assert np.isnan(diagnostics.drift(short[None], 0.99)).all()
+    assert np.isnan(convergence.rhat(short))
+    assert np.isnan(convergence.rhat(np.random.default_rng(0).normal(size=(1, 100))))
+    assert np.isnan(convergence.split_rhat(short[0]))
+    assert np.isnan(convergence.ess(short[0]))
+    assert np.isnan(convergence.drift(short[None], 0.99)).all()
 
 
 def test_drift_is_last_third_minus_first() -> None:
     ramp = np.arange(12.0)
-    moved, reach = diagnostics.drift(np.stack([ramp, ramp])[None], 0.99)
+    moved, reach = convergence.drift(np.stack([ramp, ramp])[None], 0.99)
     assert (float(moved[0]), float(reach[0])) == (8.0, 0.0)
     white = np.random.default_rng(2).normal(size=(2000, 4, 60))
-    moved, reach = diagnostics.drift(white, 0.99)
+    moved, reach = convergence.drift(white, 0.99)
     assert (np.abs(moved) > reach).mean() < 0.015
 
 
@@ -133,13 +137,13 @@ def test_stiffness_is_the_loss_weighted_stability(sampler: SamplerName) -> None:
     for noise in (0.0, 1.0):
         traces, toy = sample(settings, np.full(400, 60.0), noise=noise)
         origin = gradient_at_origin(toy, toy.origin, range(1000, 1016))
-        np.testing.assert_allclose(diagnostics.stiffness(traces, origin), 0.5, rtol=0.05)
-        np.testing.assert_allclose(diagnostics.stiffness(traces, None), 0.5, rtol=0.15)
+        np.testing.assert_allclose(equilibrium.stiffness(traces, origin), 0.5, rtol=0.05)
+        np.testing.assert_allclose(equilibrium.stiffness(traces, None), 0.5, rtol=0.15)
 
 
 def test_stiffness_of_a_loss_that_does_not_tell_is_that_of_the_prior() -> None:
     traces, toy = sample(PAPER, flat(100), noise=1.0)
-    np.testing.assert_allclose(diagnostics.stiffness(traces, gradient_at_origin(toy, toy.origin, range(16))), 0.05)
+    np.testing.assert_allclose(equilibrium.stiffness(traces, gradient_at_origin(toy, toy.origin, range(16))), 0.05)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -165,3 +169,101 @@ def test_the_tilt_bounds_the_term_of_the_exact_answer() -> None:
         assert (health.tilt == pytest.approx(term)) == (h == 0)
         assert health.tilt_stderr == pytest.approx(0, abs=1e-6)
     assert np.isnan(diagnose(sample(settings, flat(10))[0])[0].tilt)
+
+
+def test_geweke_is_a_standard_normal_on_stationary_series() -> None:
+    """Autocorrelated series of known law; and far out where the beginning differs."""
+    rng = np.random.default_rng(4)
+    noise = rng.normal(size=(300, 1000))
+    series = np.zeros_like(noise)
+    for t in range(1, 1000):
+        series[:, t] = 0.5 * series[:, t - 1] + noise[:, t]
+    z = np.array([convergence.geweke(row) for row in series])
+    assert abs(z.mean()) < 0.2
+    assert 0.9 < z.std() < 1.3
+    assert np.mean(np.abs(z) > 3) < 0.03
+    shifted = series[0] + np.where(np.arange(1000) < 100, 3.0, 0.0)
+    assert convergence.geweke(shifted) > 5
+    assert np.isnan(convergence.geweke(series[0, :79]))
+
+
+def test_heidelberger_and_welch() -> None:
+    """About 5 % of stationary series fail at first look; a bad first tenth is left out; a trend fails altogether; the half width is 1.96 σ/√n."""
+    rng = np.random.default_rng(5)
+    white = rng.normal(loc=2.0, size=(400, 600))
+    discards, halfwidths = np.array([convergence.heidelberger_welch(row) for row in white]).T
+    assert 0.01 < np.mean(discards != 0) < 0.10
+    np.testing.assert_allclose(np.nanmean(halfwidths), 1.96 / np.sqrt(600) / 2, rtol=0.1)
+    begun = white[0] + np.where(np.arange(600) < 60, 5.0, 0.0)
+    assert convergence.heidelberger_welch(begun)[0] == 0.1
+    discard, halfwidth = convergence.heidelberger_welch(white[0] + np.linspace(0, 20, 600))
+    assert not discard < 0.2
+    assert not halfwidth < 0.1
+    assert np.isnan(convergence.heidelberger_welch(white[0, :15])).all()
+
+
+def test_acceptance_falls_with_the_dimension() -> None:
+    """METHOD 2: from the target itself 0.92 at 100 flat directions with the paper's settings, 0.03 to 0.05 at a head's 32,864.
+
+    On flat directions the ratio is `(γ a/4)(‖v‖² - ‖v'‖²)`, a = εγ/2. Along SGLD, at whose law it has mean 0, it is normal with
+    variance `(γ a/4)² 4 d v² (1 - (1-a)⁴)/1`, v = 1/(γ(1 - a/2)), and E min(1, eˣ) = ½ + e^{s²/2} Φ(-s).
+    """
+    for d, low, high in ((100, 0.90, 0.94), (32_864, 0.03, 0.05)):
+        potential = Potential(PAPER, torch.zeros(400, d))
+        zero = torch.zeros(400)
+        v, xi = torch.randn(400, d) / 200**0.5, torch.randn(400, d)
+        before = potential.at(v, zero, zero, torch.zeros_like(v))
+        after = potential.at(0.9 * v + 1e-3**0.5 * xi, zero, zero, torch.zeros_like(v))
+        ratio = log_acceptance(before.pull, after.pull, xi, PAPER)
+        assert low < ratio.clamp(max=0).exp().mean() < high
+        s = 200 * 0.1 / 4 * np.sqrt(4 * d * (1 - 0.9**4)) / (200 * 0.95)
+        along = diagnose(sample(replace(PAPER, draws=400), flat(d))[0])[0].acceptance
+        assert along == pytest.approx(0.5 + np.exp(s**2 / 2) * norm.cdf(-s), abs=0.03)
+
+
+def test_acceptance_of_mala_is_the_share_that_moved() -> None:
+    assert np.isnan(diagnose(sample(replace(PAPER, sampler="leimkuhler-matthews"), flat(10))[0])[0].acceptance)
+    traces, _ = sample(replace(PAPER, sampler="mala", step_size=8e-3, draws=2000), flat(5))
+    moved = np.diff(traces.sq_distance[..., 60:], axis=-1) != 0
+    assert diagnose(traces)[0].acceptance == pytest.approx(moved.mean(), abs=0.02)
+
+
+def test_the_terms_of_a_step() -> None:
+    """`(ε/2)nβ√E‖ĝ‖²`, `(ε/2)γ√E‖v‖²`, `√(εd)` from the stationary law."""
+    health = diagnose(sample(PAPER, np.full(2000, 20.0))[0])[0]
+    v = 1 / (800 * (1 - 0.2))
+    assert health.gradient_step == pytest.approx(5e-4 * 30 * 20 * np.sqrt(2000 * v), rel=0.01)
+    assert health.prior_step == pytest.approx(5e-4 * 200 * np.sqrt(2000 * v), rel=0.01)
+    assert health.noise_step == pytest.approx(np.sqrt(2.0))
+
+
+def test_growth_of_the_distance() -> None:
+    """From w* without burn-in ‖w-w*‖² grows, as `1 - (1-εγ/2)^{2t}`; after it, it does not."""
+    slow = replace(PAPER, step_size=1e-4, draws=60, burn_in=0)
+    health = diagnose(sample(slow, flat(3000))[0])[0]
+    t = np.arange(1, 61)
+    law = 1 - (1 - 0.01) ** (2 * t)
+    assert health.distance_drift == pytest.approx((law[-20:].mean() - law[:20].mean()) / law.mean(), rel=0.05)
+    assert health.distance_drift > health.distance_drift_reach
+    settled = diagnose(sample(PAPER, flat(3000))[0])[0]
+    assert abs(settled.distance_drift) < 0.02
+
+
+def test_stein_of_every_sampler() -> None:
+    """Each meets its own expectation at stationarity, under curvature; between walls nothing is said."""
+    for sampler in get_args(SamplerName):
+        change = {"rmsprop-sgld": {"step_size": 2e-4, "rmsprop_stabilizer": 1.0}, "mala": {"step_size": 1e-5, "draws": 3000, "burn_in": 1500}}
+        settings = replace(PAPER, sampler=sampler, burn_in=150) if sampler not in change else replace(PAPER, sampler=sampler, **change[sampler])
+        size = 20 if sampler == "mala" else 4000
+        health = diagnose(sample(replace(settings, chains=4), np.tile([0.0, 5.0, 20.0, 30.0], size // 4), gradient=0.1)[0])[0]
+        assert health.stein_ratio == pytest.approx(health.stein_expected, abs=max(4 * health.stein_stderr, 0.005)), sampler
+        assert health.stein_stderr < 0.1
+    assert np.isnan(diagnose(sample(replace(PAPER, bounding_box=0.1), flat(10))[0])[0].stein_ratio)
+
+
+def test_the_effective_step_of_a_preconditioned_chain() -> None:
+    """Frozen V: ε/(stabilizer + |g|) where all coordinates have one gradient."""
+    settings = replace(PAPER, sampler="rmsprop-sgld", rmsprop_decay=1.0, rmsprop_stabilizer=0.5, step_size=1e-3)
+    traces, _ = sample(settings, np.full(500, 20.0), gradient=1.5)
+    np.testing.assert_allclose(equilibrium.effective_step(traces), 1e-3 / 2, rtol=1e-6)
+    assert (equilibrium.effective_step(sample(PAPER, flat(10))[0]) == 1e-3).all()

@@ -19,7 +19,7 @@ PAPER = SamplerSettings("sgld", step_size=1e-3, localization=200.0, nbeta=30.0, 
 
 def traces_of(losses: Floats, baseline: Floats, settings: SamplerSettings) -> Traces:
     zero = np.zeros_like(losses)
-    return Traces(settings, 10, losses, baseline, zero, zero, zero, zero)
+    return Traces(settings, 10, losses, baseline, zero, zero, zero, zero, zero, zero)
 
 
 def by_hand() -> Traces:

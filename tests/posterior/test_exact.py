@@ -73,3 +73,45 @@ def test_relaxing_llc_averages_the_kept_draws(burn_in: int) -> None:
 def test_no_stationary_law(h: float) -> None:
     with pytest.raises(RllcError, match="has no stationary law"):
         exact.llc([0.0, h], PAPER)
+
+
+def thermostat_by_recursion(h: np.ndarray, settings: SamplerSettings, noise: float) -> np.ndarray:
+    """Second moments of (v, u) stepped on to their end, with the friction that one integrates until A E v² averages 1."""
+    big_a, eps = settings.nbeta * h + settings.localization, settings.step_size
+    vv, vu, uu, alpha = np.zeros_like(h), np.zeros_like(h), np.full_like(h, eps / 2), settings.thermostat_diffusion
+    kick = eps * settings.thermostat_diffusion + eps**2 / 4 * noise
+    for _ in range(60_000):
+        f, k = 1 - alpha, eps * big_a / 2
+        uu_new = f**2 * uu - 2 * f * k * vu + k**2 * vv + kick
+        cross = f * vu - k * vv  # E[v u']
+        vv, vu, uu = vv + 2 * cross + uu_new, cross + uu_new, uu_new
+        alpha += 1e-3 * ((2 - alpha) * uu.mean() / eps - 1)
+    return vv
+
+
+@pytest.mark.parametrize("noise", [0.0, 400.0])
+def test_the_thermostat_s_law_is_that_of_its_recursion(noise: float) -> None:
+    settings = replace(PAPER, sampler="sgnht")
+    h = np.array([0.0, 1.0, 20.0, 60.0])
+    np.testing.assert_allclose(exact.variance(h, settings, noise), thermostat_by_recursion(h, settings, noise), rtol=1e-6)
+    with pytest.raises(RllcError, match="No friction of the thermostat takes up so much heat"):
+        exact.variance(h, settings, 1e5)
+
+
+def test_laws_of_the_other_samplers() -> None:
+    settings = replace(PAPER, sampler="rmsprop-sgld", rmsprop_decay=1.0, rmsprop_stabilizer=1.0)
+    as_sgld = replace(PAPER, step_size=1e-3 / 1.5)
+    np.testing.assert_allclose(exact.variance(20.0, settings, 30.0, gradient=-0.5), exact.variance(20.0, as_sgld, 30.0))
+    np.testing.assert_allclose(exact.variance(H, replace(PAPER, sampler="mala")), 1 / (30 * H + 200))
+    with pytest.raises(RllcError, match="only where its second moment is frozen"):
+        exact.variance(20.0, replace(settings, rmsprop_decay=0.99))
+    with pytest.raises(RllcError, match="MALA on minibatches has no known law"):
+        exact.variance(20.0, replace(PAPER, sampler="mala"), 3.0)
+    with pytest.raises(RllcError, match="relaxation of sgnht has no closed form"):
+        exact.relaxing_variance(20.0, replace(PAPER, sampler="sgnht"), 3)
+
+
+def test_weight_decay_shifts_and_stiffens() -> None:
+    settings = replace(PAPER, weight_decay=50.0)
+    np.testing.assert_allclose(exact.mean(20.0, settings, 2.0, origin=3.0), -(60.0 + 150.0) / 850)
+    np.testing.assert_allclose(exact.llc(20.0, settings, 2.0, origin=3.0), 30 * (2 * -210 / 850 + 10 * ((210 / 850) ** 2 + 1 / (850 * (1 - 0.2125)))))

@@ -60,17 +60,36 @@ def test_what_cannot_be_sampled() -> None:
 def test_a_variant_s_stream_depends_on_its_seed_alone() -> None:
     few, many = Noise([1, 2], 50, torch.float32, CPU), Noise([9, 8, 2, 7], 50, torch.float32, CPU)
     for _ in range(3):
-        a, b = few.draw(), many.draw()
-        assert torch.equal(a[1], b[2])
-        assert not torch.equal(a[0], a[1])
+        for a, b in zip(few.draw(), many.draw(), strict=True):
+            assert torch.equal(a[1], b[2])
+            assert not torch.equal(a[0], a[1])
 
 
 def test_noise_is_standard_normal_and_fresh() -> None:
     noise = Noise([5, 6], 200_000, torch.float64, CPU)
-    first, second = noise.draw(), noise.draw()
+    first, second = noise.draw().normal, noise.draw().normal
     assert first.dtype == torch.float64
     both = torch.cat([first, second], dim=1).numpy()
     np.testing.assert_allclose(both.mean(axis=1), 0, atol=0.01)
     np.testing.assert_allclose(both.var(axis=1), 1, atol=0.01)
     np.testing.assert_allclose(np.corrcoef(both), np.eye(2), atol=0.01)
     assert abs(float((first * second).mean())) < 0.01
+
+
+def test_uniforms_are_uniform() -> None:
+    noise = Noise(list(range(2000)), 1, torch.float64, CPU)
+    drawn = torch.cat([noise.draw().uniform for _ in range(5)]).numpy()
+    assert ((drawn >= 0) & (drawn < 1)).all()
+    np.testing.assert_allclose(np.quantile(drawn, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.02)
+
+
+def test_streams_go_on_from_a_state() -> None:
+    noise, other = Noise([5, 6], 9, torch.float32, CPU), Noise([1, 2], 9, torch.float32, CPU)
+    noise.draw()
+    other.restore(noise.state())
+    for a, b in zip(noise.draw(), other.draw(), strict=True):
+        assert torch.equal(a, b)
+    other.restore(noise.state())
+    kept = noise.kept([1])
+    noise.draw()
+    assert torch.equal(kept.draw().normal[0], other.draw().normal[1])

@@ -16,6 +16,7 @@ from rllc.posterior.protocol import Evaluation, Tensors
 from rllc.posterior.quadratic import Quadratic
 from rllc.posterior.result import Result, assess
 from rllc.posterior.settings import SamplerName, SamplerSettings, Verdicts
+from rllc.posterior.verdicts import remarks
 
 SAMPLERS = ("sgld", "leimkuhler-matthews")
 PAPER = SamplerSettings("sgld", step_size=1e-3, localization=200.0, nbeta=30.0, chains=4, draws=200, burn_in=40)
@@ -211,3 +212,48 @@ def test_parts_are_judged_one_by_one() -> None:
     results = assess(traces)
     assert [r.outcome for r in results] == [Outcome.OK, Outcome.UNSTABLE, Outcome.NONFINITE]
     assert [r.estimate is None for r in results] == [False, True, True]
+
+
+def test_each_diagnostic_has_a_verdict_and_a_remedy() -> None:
+    """Every mark and piece of advice, one by one, from a healthy cell's numbers with one of them changed."""
+    toy = quadratic(HEAD)
+    traces = run_chains(toy, toy.origin, range(241), PAPER, [range(4)])
+    fine = assess(traces, gradient_at_origin(toy, toy.origin, range(16)))[0]
+    e, limits = fine.estimate, Verdicts()
+    assert e is not None
+    assert {check.outcome for check in fine.checks} == {Outcome.OK}
+    assert [check.text for check in fine.checks if check.text] == []
+    cases: list[tuple[str, dict[str, float], Outcome, str]] = [
+        ("drift", {"drift": 0.5 * e.llc, "drift_reach": 0.1}, Outcome.DRIFTING, "The estimate moved by"),
+        ("drift", {"drift": -0.5 * e.llc, "drift_reach": 0.1}, Outcome.TILTED, "The loss kept falling: the chains go downhill"),
+        ("drift", {"drift": 0.5 * e.llc, "drift_reach": e.llc}, Outcome.OK, ""),
+        ("rhat", {"rhat": 1.5, "ess": 100.0}, Outcome.DRIFTING, "split R-hat 1.50 at 100 effective draws"),
+        ("rhat", {"rhat": 1.2, "ess": 12.0}, Outcome.OK, ""),
+        ("stein_ratio", {"stein_ratio": 0.69}, Outcome.DRIFTING, "Stein ratio 0.69, where 1.0"),
+        ("stein_ratio", {"stein_ratio": 0.69, "stein_stderr": 0.2}, Outcome.OK, ""),
+        ("distance_drift", {"distance_drift": 0.3, "stein_ratio": 1.0, "distance_drift_reach": 0.1}, Outcome.DRIFTING, "still grew, by 30 %"),
+        ("distance_drift", {"distance_drift": 0.3, "stein_ratio": 1.1, "distance_drift_reach": 0.1}, Outcome.OK, ""),
+        ("tilt", {"tilt": e.llc, "tilt_stderr": 0.01}, Outcome.TILTED, "The gradient at the checkpoint lowers"),
+        ("ess", {"ess": 6.0}, Outcome.OK, "rests on 6 effective draws: raise draws"),
+        (
+            "step_limit",
+            {"step_limit": 2e-3},
+            Outcome.OK,
+            "has εA/4 = 0.5: a quadratic of that curvature reads 2.0 times too high there. Halve step_size",
+        ),
+        ("step_limit", {"step_limit": 5e-4}, Outcome.OK, "is unstable there"),
+        ("halving", {"halving": -0.3 * e.llc, "halving_stderr": 0.1}, Outcome.OK, "At half the step size the estimate changes by"),
+        ("halving", {"halving": -0.3 * e.llc, "halving_stderr": e.llc}, Outcome.OK, ""),
+    ]
+    for name, change, outcome, text in cases:
+        checks = {check.diagnostic: check for check in remarks(e, replace(fine.diagnostics, **change), PAPER, limits)}
+        assert (checks[name].outcome, bool(checks[name].text)) == (outcome, bool(text)), (name, change, checks[name])
+        assert text in checks[name].text
+
+
+def test_advice_is_told_without_a_mark() -> None:
+    """A steep direction that SGLD reads a third too high: the number stands, and the reason says what to do."""
+    result = outcome_of(quadratic(torch.cat([HEAD, torch.full((1,), 45.0)])), PAPER)
+    assert result.outcome == Outcome.OK
+    assert result.reason.startswith("The steepest direction at the checkpoint has εA/4 = 0.3")
+    assert result.reason.endswith(Outcome.OK.text)

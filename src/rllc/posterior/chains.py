@@ -110,7 +110,7 @@ class Chains:
         self.evaluations = 0
 
     def advance(self, batches: Iterator[Any], evaluations: int, on_step: Callable[[int, int], None] | None = None) -> Traces:
-        """The traces of the next evaluations. The first time, w* and the burn-in are among them.
+        """The traces of the next evaluations: four draws at least, and the first time w* and the burn-in before them.
 
         Raises:
             RllcError: the minibatches ran out.

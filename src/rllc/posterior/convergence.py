@@ -60,7 +60,7 @@ def drift(series: Float[Floats, "P chains draws"], confidence: float) -> tuple[F
 
 
 def geweke(series: Float[Floats, " draws"]) -> float:
-    """z of the mean of the first tenth against that of the last half (Geweke 1992), errors from effective draws; NaN below 80 draws.
+    """Z of the mean of the first tenth against that of the last half (Geweke 1992), errors from effective draws; NaN below 80 draws.
 
     Written down without a verdict: its first part is short, and at a few hundred draws its size is far from nominal.
     """

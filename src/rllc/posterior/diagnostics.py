@@ -116,4 +116,3 @@ def _halving(values: Float[Floats, "P chains draws"], halved: Float[Floats, "P c
     """λ̂ at half the step size minus λ̂, and its standard error, as of independent runs."""
     errors = [standard_error(v)[0] for v in (values, halved)]
     return halved.mean(axis=(-2, -1)) - values.mean(axis=(-2, -1)), np.hypot(*errors)
-

@@ -41,26 +41,30 @@ class Difference:
         return self.difference - reach, self.difference + reach
 
 
-def difference(a: Traces, b: Traces, *, confidence: float = 0.90) -> Difference:
+def difference(a: Traces, b: Traces, *, shared_noise: bool = True, confidence: float = 0.90) -> Difference:
     """λ̂_a - λ̂_b of two cells of one run, with the standard error of the difference (METHOD 2, Error).
 
-    `Δ_ct = x_a,ct - x_b,ct` for chain c and draw t, where λ̂ is the mean of x over both. The error is `standard_error(Δ)`, so whatever the cells
-    share cancels in Δ before it is measured:
+    `Δ_ct = x_a,ct - x_b,ct` for chain c and draw t, where λ̂ is the mean of x over both, and the error is `standard_error(Δ)`: whatever the cells
+    share cancels in Δ before it is measured. They share
 
-    - heads (any parts) at one checkpoint, on one kind of data: the minibatches; the chains' noise ξ is each part's own;
-    - checkpoints of one part on one kind of data: minibatches and ξ, common random numbers;
-    - kinds of data for one part at one checkpoint: ξ of (part, chain); the texts are each data's own.
+    - two parts at one checkpoint on one kind of data: the minibatches; the chains' noise ξ is each part's own;
+    - two checkpoints of one part on one kind of data: minibatches and ξ, common random numbers;
+    - two kinds of data for one part at one checkpoint: ξ of (part, chain); the texts are each data's own.
 
-    Nothing needs to be shared for the error to hold: what is independent adds up in Δ as it should. It covers what the error of one λ̂ covers, noise
-    and minibatches at these checkpoints, and neither the bias of the discretisation nor anything about other seeds of the training.
+    Nothing needs to be shared for the error to hold: what is independent adds up in Δ as it should. But where ξ is not shared, chain c of one has
+    nothing to do with chain c of the other, and pairing them throws away half of the degrees of freedom: the spread of the chains is then
+    `√(spread_a² + spread_b²)` with those of Welch, beside the batch means of Δ. Covered is what the error of one λ̂ covers, noise and minibatches
+    at these checkpoints; neither the bias of the discretisation nor anything about other seeds of the training.
 
-    A cell that was prolonged is compared by the leading draws that it has in common with the other, chains that started again at w* included
-    as far as both did. Cells of other settings or chains, or with fewer than four draws in common, have nothing to align: then all draws of both enter,
-    the error is `√(s_a² + s_b²)` with Welch's degrees of freedom (rounded down), and `aligned` is false.
+    A cell that was prolonged is compared by the leading draws that it has in common with the other, chains that started again at w* included as
+    far as both did. Cells of other settings or chains, or with fewer than four draws in common, have nothing to align: then all draws of both
+    enter, the error is `√(s_a² + s_b²)` with Welch's degrees of freedom, and `aligned` is false. That is too large where what is shared moves both
+    alike, and too small where it moves them apart.
 
     Args:
         a: of one part (P = 1).
-        b: of one part; the difference is taken from it.
+        b: of one part; its λ̂ is what is subtracted.
+        shared_noise: whether chain c of both drew the same ξ. True is never wrong, only less sharp where they did not.
         confidence: of the two-sided interval.
     """
     x_a, x_b = series(a)[0], series(b)[0]
@@ -70,7 +74,7 @@ def difference(a: Traces, b: Traces, *, confidence: float = 0.90) -> Difference:
         x_a, x_b = x_a[:, :common], x_b[:, :common]
     (s_a, df_a), (s_b, df_b) = (_error(x) for x in (x_a, x_b))
     independent = float(np.hypot(s_a, s_b))
-    stderr, df = _error(x_a - x_b) if aligned else (independent, _welch(s_a, df_a, s_b, df_b))
+    stderr, df = _aligned_error(x_a, x_b, shared_noise) if aligned else (independent, _welch(s_a, df_a, s_b, df_b))
     llc_a, llc_b = float(x_a.mean()), float(x_b.mean())
     value = llc_a - llc_b
     reach = float(t_quantile(df, confidence)) * stderr
@@ -136,7 +140,18 @@ def _error(values: Float[Floats, "chains draws"]) -> tuple[float, int]:
     return float(stderr), int(df)
 
 
+def _aligned_error(x_a: Float[Floats, "chains draws"], x_b: Float[Floats, "chains draws"], shared_noise: bool) -> tuple[float, int]:
+    chains = len(x_a)
+    if shared_noise or chains == 1:
+        return _error(x_a - x_b)
+    stderr, df = _error((x_a - x_b).mean(axis=0, keepdims=True))
+    spread_a, spread_b = (float(x.mean(axis=1).std(ddof=1)) / chains**0.5 for x in (x_a, x_b))
+    spread = float(np.hypot(spread_a, spread_b))
+    return (spread, _welch(spread_a, chains - 1, spread_b, chains - 1)) if spread > stderr else (stderr, df)
+
+
 def _welch(s_a: float, df_a: int, s_b: float, df_b: int) -> int:
-    """Welch and Satterthwaite's degrees of freedom of a sum, rounded down; never below the smaller of the two."""
-    spread = s_a**4 / df_a + s_b**4 / df_b
-    return min(df_a, df_b) if spread == 0 else max(min(df_a, df_b), int((s_a**2 + s_b**2) ** 2 / spread + 1e-9))
+    """Welch and Satterthwaite's degrees of freedom of `√(s_a² + s_b²)`, rounded down; never below the smaller of the two."""
+    least, spread = min(df_a, df_b), s_a**4 / df_a + s_b**4 / df_b
+    # a hair more, so that 14 does not come out as 13.999…
+    return least if spread == 0 else max(least, int((s_a**2 + s_b**2) ** 2 / spread + 1e-9))

@@ -111,8 +111,9 @@ def tilt(traces: Traces, origin: OriginGradient | None) -> tuple[Float[Floats, "
 def acceptance(traces: Traces) -> Float[Floats, " P"]:
     """Mean probability with which Metropolis would accept a step, or does (MALA); NaN for samplers without such a ratio.
 
-    Between minibatches the ratio takes paired losses and each end's own gradient, so batch noise lowers it. It falls with the dimension
-    at fixed ε (METHOD 2): no verdict hangs on it.
+    Between minibatches the ratio takes paired losses and each end's own gradient, so batch noise lowers it. It falls with the dimension at
+    fixed ε (METHOD 2): along a chain of SGLD, whose law is wider than the target, towards a half; along MALA's own, to nothing. No verdict
+    hangs on it.
     """
     ratios = traces.log_acceptance[..., traces.kept]
     return np.minimum(1, np.exp(np.minimum(ratios, 0))).mean(axis=(-2, -1))

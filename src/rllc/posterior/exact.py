@@ -61,23 +61,23 @@ def variance(curvature: ArrayLike, settings: SamplerSettings, noise_variance: Ar
 
 
 def _thermostat_variance(big_a: Floats, settings: SamplerSettings, heat: Floats) -> Floats:
-    """`E u² (2-α)/(εA)` with `E u² = (εa + (ε²/4)σ²)/(α(2 - α - εA/4))` and the friction α at which E u² averages ε/2."""
-    eps, kick = settings.step_size, settings.step_size * settings.thermostat_diffusion
+    """`E u² (2-α)/(εA)` with `E u² = (εa + (ε²/4)σ²)/(α(2 - α - εA/4))` and the friction α at which `A E v²` averages 1."""
+    eps = settings.step_size
 
-    def velocity(friction: float) -> Floats:
-        return (kick + eps**2 / 4 * heat) / (friction * (2 - friction - eps * big_a / 4))
+    def warmth(friction: float) -> Floats:
+        """A E v²."""
+        return (settings.thermostat_diffusion + eps / 4 * heat) * (2 - friction) / (friction * (2 - friction - eps * big_a / 4))
 
-    largest = 2 - float((eps * big_a / 4).max())
-    middle = largest / 2 if largest < 2 else 1.0
-    if velocity(middle).mean() > eps / 2:
+    # falls from the left, rises again where the stiffest direction loses its hold
+    possible = np.linspace(0, 2 - float((eps * big_a / 4).max()), 1002)[1:-1]
+    coldest = float(min(possible, key=lambda friction: warmth(float(friction)).mean()))
+    if warmth(coldest).mean() > 1:
         raise RllcError("No friction of the thermostat takes up so much heat.", "Choose a smaller step size or diffusion.")
-    friction = float(brentq(lambda alpha: velocity(alpha).mean() - eps / 2, 1e-9, middle))
-    return velocity(friction) * (2 - friction) / (eps * big_a)
+    friction = float(brentq(lambda alpha: warmth(alpha).mean() - 1, 1e-9, coldest))
+    return warmth(friction) / big_a
 
 
-def relaxing_mean(
-    curvature: ArrayLike, settings: SamplerSettings, t: ArrayLike, gradient: ArrayLike = 0.0, origin: ArrayLike = 0.0
-) -> Floats:
+def relaxing_mean(curvature: ArrayLike, settings: SamplerSettings, t: ArrayLike, gradient: ArrayLike = 0.0, origin: ArrayLike = 0.0) -> Floats:
     """Mean of v after t steps from w*, of SGLD and Leimkuhler–Matthews."""
     a = 1 - settings.step_size * _pull(curvature, settings) / 2
     return mean(curvature, settings, gradient, origin) * (1 - _power(a, t))

@@ -12,7 +12,7 @@ from rllc.core import seeds as seeding
 from rllc.posterior.samplers.base import Draw
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import UInt8
 
 
 class Noise:
@@ -55,7 +55,7 @@ class Noise:
                 generator.set_state(row.clone())
 
     def kept(self, rows: Sequence[int]) -> Noise:
-        """The streams of some variants, where they stand."""
-        one = Noise([], self._dimension, self._like.dtype, self._like.device)
-        one._normal, one._uniform = [self._normal[i] for i in rows], [self._uniform[i] for i in rows]
+        """The streams of some variants, from where they stand, as streams of their own."""
+        one = Noise([0] * len(rows), self._dimension, self._like.dtype, self._like.device)
+        one.restore({name: stream[list(rows)] for name, stream in self.state().items()})
         return one

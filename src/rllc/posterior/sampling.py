@@ -134,8 +134,8 @@ def sample(
             chains = chains.kept(narrow(active), going)
     whole = tuple(joined(part) for part in pieces)
     extras = _extras(objective, start, data, at_origin, settings, checks, noise_seeds, control)
-    final = [assessed(t, p, _extras_of(extras, p)) for p, t in enumerate(whole)] if extras != Extras() else [r for r in results if r is not None]
-    return Sampled(whole, tuple(final), origin, tuple(snapshots), extras)
+    final = tuple(assessed(traces, p, _extras_of(extras, p)) for p, traces in enumerate(whole))
+    return Sampled(whole, final, origin, tuple(snapshots), extras)
 
 
 def _unfinished(result: Result | None, done: int, stopping: Stopping) -> bool:

@@ -37,7 +37,7 @@ class SamplerSettings:
     control_variate: bool = False  # ∇l_B(w) - ∇l_B(w*) + ∇l_n(w*) in place of ∇l_B(w)
     rmsprop_decay: float = 0.99  # α of the running second moment V; 1 freezes it at the first gradient
     rmsprop_stabilizer: float = 0.1  # what is added to √V
-    thermostat_diffusion: float = 0.1  # a, below ½: the friction of the thermostat without minibatch noise is about a
+    thermostat_diffusion: float = 0.1  # a, below 1: about the friction of the thermostat without minibatch noise
 
     def __post_init__(self) -> None:
         if self.sampler not in get_args(SamplerName):
@@ -49,13 +49,13 @@ class SamplerSettings:
             if not (math.isfinite(value) and value >= 0):
                 raise RllcError(f"{name} must be a finite number, zero or more, but {value} was given.", f"Set {name} to a number of at least 0.")
         if not (self.precision or self.bounding_box):
-            raise RllcError("localization is 0, so nothing holds the chains near the checkpoint.", "Set localization above 0, or give a bounding_box.")
+            raise RllcError(
+                "localization is 0, so nothing holds the chains near the checkpoint.", "Set localization above 0, or give a bounding_box."
+            )
         if not (0 <= self.rmsprop_decay <= 1 and math.isfinite(self.rmsprop_stabilizer) and self.rmsprop_stabilizer > 0):
             raise RllcError("rmsprop_decay must lie in 0 … 1 and rmsprop_stabilizer above 0.", "Use 0.99 and 0.1, for example.")
-        if not 0 < self.thermostat_diffusion < 0.5:
-            raise RllcError(
-                f"thermostat_diffusion must lie between 0 and 0.5, but {self.thermostat_diffusion} was given.", "Use 0.1, for example."
-            )
+        if not 0 < self.thermostat_diffusion < 1:
+            raise RllcError(f"thermostat_diffusion must lie between 0 and 1, but {self.thermostat_diffusion} was given.", "Use 0.1, for example.")
         if self.control_variate and self.sampler == "mala":
             raise RllcError("MALA samples one fixed batch, where a control variate has nothing to do.", "Leave control_variate out.")
         # four draws are what the two batch means and the diagnostics need at the very least

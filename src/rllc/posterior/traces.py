@@ -57,7 +57,8 @@ class Traces:
         if len(shapes) != 1 or self.baseline.shape != (parts, evaluations):
             raise ValueError(f"Traces differ in shape: {sorted(shapes)} and baseline {self.baseline.shape}.")
         kept = sum(segment.evaluations - segment.discarded for segment in self.segments)
-        if (chains, evaluations, kept) != (self.settings.chains, sum(s.evaluations for s in self.segments), self.settings.draws):
+        fitting = all(segment.discarded in (0, self.settings.burn_in + 1) for segment in self.segments)
+        if not fitting or (chains, evaluations, kept) != (self.settings.chains, sum(s.evaluations for s in self.segments), self.settings.draws):
             raise ValueError(f"Traces of {chains} chains and {evaluations} evaluations, {self.segments}, do not belong to {self.settings}.")
 
     @property

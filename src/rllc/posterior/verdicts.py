@@ -83,7 +83,8 @@ def _stein(d: Diagnostics, limits: Verdicts) -> Check:
 
 
 def _growth(d: Diagnostics, limits: Verdicts) -> Check:
-    if not d.distance_drift > max(d.distance_drift_reach, limits.drift_share):
+    # what still grows has not equilibrated under the prior either: both must say so, for in few dimensions each errs by chance
+    if not d.distance_drift > max(d.distance_drift_reach, limits.drift_share) or d.stein_ratio > d.stein_expected:
         return Check("distance_drift", Outcome.OK)
     text = f"‖w - w*‖² still grew, by {100 * d.distance_drift:.0f} % from the first to the last third of the draws."
     return Check("distance_drift", Outcome.DRIFTING, text)

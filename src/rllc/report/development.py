@@ -170,7 +170,7 @@ def specialisation(page: Page) -> Section:
     ]
     if f.specialisation:
         ends = domains.specialisation(f.specialisation, f.types, page.styles)
-        told = "How far the last estimate on each kind of text lies from that on the mixture, with one standard error either way."
+        told = "How far the last estimate on each kind of text lies from that on the mixture, with one standard error of the difference either way."
         body.append(page.figure("specialisation", ends, "Difference of the final refined LLC from that on the mixture.", told))
     return Section("specialisation", "Specialisation by kind of text", join(body))
 

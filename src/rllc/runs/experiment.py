@@ -58,7 +58,9 @@ class Experiment:
                 "Raise stopping.max_draws, or lower sampler.draws.",
             )
         if self.sampler.sampler == "mala" and self.sampling.fixed_contexts:
-            raise RllcError("MALA is evaluated on the one batch that it samples on.", "Leave sampling.fixed_contexts out, or raise sampling.full_batch.")
+            raise RllcError(
+                "MALA is evaluated on the one batch that it samples on.", "Leave sampling.fixed_contexts out, or raise sampling.full_batch."
+            )
         domains = self.domains()
         for name, weight in self.mixture.items():
             if not weight > 0:

@@ -74,11 +74,7 @@ def _saving(experiment: Experiment, folder: RunFolder, store: Store) -> str:
 
 def missing_work(experiment: Experiment, folder: RunFolder, store: Store) -> list[Work]:
     """The planned units of which the store lacks a cell. Raises RllcError where a planned checkpoint is missing."""
-    return [
-        Work(folder.root, experiment, unit)
-        for unit, keys in _keyed(experiment, folder)
-        if not all(store.has(KIND, key) for key in keys)
-    ]
+    return [Work(folder.root, experiment, unit) for unit, keys in _keyed(experiment, folder) if not all(store.has(KIND, key) for key in keys)]
 
 
 def unfinished_work(experiment: Experiment, folder: RunFolder, store: Store) -> list[Work]:
@@ -109,18 +105,13 @@ def _keyed(experiment: Experiment, folder: RunFolder) -> list[tuple[Unit, list[d
     infos = checkpoints_by_step(experiment, folder)
     corpus_digest = open_corpus(folder.corpus).digest
     return [
-        (unit, [record_key(experiment, cell, infos[cell.step].digest, corpus_digest) for cell in unit.cells])
-        for unit in make_plan(experiment).units
+        (unit, [record_key(experiment, cell, infos[cell.step].digest, corpus_digest) for cell in unit.cells]) for unit in make_plan(experiment).units
     ]
 
 
 def _recorded(experiment: Experiment, folder: RunFolder, store: Store) -> list[tuple[Unit, list[Record]]]:
     """The planned units that are recorded whole, with the records of their cells."""
-    return [
-        (unit, [store.get(KIND, key) for key in keys])
-        for unit, keys in _keyed(experiment, folder)
-        if all(store.has(KIND, key) for key in keys)
-    ]
+    return [(unit, [store.get(KIND, key) for key in keys]) for unit, keys in _keyed(experiment, folder) if all(store.has(KIND, key) for key in keys)]
 
 
 def checkpoints_by_step(experiment: Experiment, folder: RunFolder) -> dict[int, CheckpointInfo]:

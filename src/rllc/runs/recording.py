@@ -1,4 +1,4 @@
-"""Between a sampled part and its record: arrays and meta one way, traces the other. """
+"""Between a sampled part and its record: arrays and meta one way, traces the other."""
 
 from __future__ import annotations
 

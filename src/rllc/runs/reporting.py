@@ -26,27 +26,17 @@ from rllc.records.compaction import compact
 from rllc.records.store import Record, Store
 from rllc.report.build import build_report
 from rllc.report.data import Domain, ReportData
-from rllc.runs import measuring, sampling
+from rllc.runs import measuring
+from rllc.runs.comparing import paired_errors
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.grid import checkpoints_by_step
 from rllc.runs.layout import RunFolder
-from rllc.runs.plan import make_plan
 from rllc.runs.progress import Reporter
+from rllc.runs.recorded import planned_samples
 
 # Attention patterns are kept of every checkpoint, but the page shows at most this many, evenly chosen, to stay small.
 SHOWN_PATTERNS = 7
 PATTERNS = "patterns"
-
-
-def planned_samples(experiment: Experiment, folder: RunFolder, store: Store) -> list[Record]:
-    """The records of the planned cells alone: others may lie beside them from earlier settings.
-
-    Raises DamagedRecordError where one cannot be read; it has been set aside, and the next run computes it anew.
-    """
-    infos = checkpoints_by_step(experiment, folder)
-    corpus_digest = open_corpus(folder.corpus).digest
-    keys = [sampling.record_key(experiment, cell, infos[cell.step].digest, corpus_digest) for cell in make_plan(experiment).cells]
-    return [store.get(sampling.KIND, key) for key in keys if store.has(sampling.KIND, key)]
 
 
 def planned_measurements(experiment: Experiment, folder: RunFolder, store: Store) -> list[Record]:
@@ -79,6 +69,7 @@ def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter)
             seeds.derive(experiment.seed, "analysis"),
             reference=MIXTURE,
             planted_share=planted_share(experiment, folder),
+            paired_stderr=paired_errors(samples, MIXTURE),
         )
         write_atomic(folder.table, table.export(rows, "csv"))
         if patterns is not None:

@@ -235,13 +235,14 @@ def _last_restart(record: Record) -> int:
 
 
 def _meta(work: Work, cell: Cell, sampled: Sampled, p: int, seconds: float) -> dict[str, Any]:
-    experiment, data, fixed = work.experiment, str(cell.data), work.experiment.sampling.fixed_contexts
+    experiment, data = work.experiment, str(cell.data)
     origin = None if sampled.origin is None else sampled.origin.part(p)
     return meta_of(sampled.traces[p], sampled.results[p], origin) | {
         "step": cell.step,
         "part": str(cell.part),
         "data": data,
-        "evaluated_on": f"{data}, {fixed} fixed contexts" if fixed else data,
+        "evaluated_on": data,
+        "fixed_contexts": experiment.sampling.fixed_contexts,
         "batch_size": experiment.batch_size(),
         "context": experiment.model.n_ctx,
         "dtype": experiment.engine.dtype,
