@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from rllc.core.errors import RllcError
+from rllc.posterior.settings import SamplerName
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 _EXAMPLES = """Examples:
   rllc demo                                            train a small transformer here and look at its heads
@@ -18,6 +22,7 @@ _EXAMPLES = """Examples:
   rllc status runs/demo                                how far it is
   rllc table runs/demo --format csv > llc.csv          the numbers
   rllc compare runs/demo --across part --data code     which heads differ, with errors
+  rllc validate --quick                                learning coefficients that are known exactly, estimated here
 """
 
 ExperimentFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="Experiment file (TOML).")]
@@ -180,14 +185,30 @@ def compare(
 
     found = compare_run(folder, across, parts=part, data=data, steps=step, against=against, confidence=confidence)
     text, notes = render(found, format)
-    if sys.stdout.isatty():
-        from rich.console import Console
-
-        Console(highlight=False).print(text, soft_wrap=True, end="")
-    else:
-        _print(text.plain)
+    _print_text(text)
     if notes:
         sys.stderr.write(f"{notes}\n")
+
+
+def validate(
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="A case of every kind and every sampler, in a minute.")] = False,
+    samplers: Annotated[tuple[SamplerName, ...], tyro.conf.arg(help="These samplers alone; otherwise all.")] = (),
+    format: Annotated[Literal["table", "json"], tyro.conf.arg(help="Format of the answer.")] = "table",  # noqa: A002
+    workers: Annotated[int | None, tyro.conf.arg(help="Sampling processes; otherwise one a core.")] = None,
+    quiet: Quiet = False,
+) -> int:
+    """Estimate learning coefficients that are known exactly, and compare. Exit code 1 where one is beyond its tolerance.
+
+    Example: rllc validate --quick
+
+    Example: rllc validate --samplers sgld leimkuhler-matthews --format json > validation.json
+    """
+    from rllc.runs.validating import validate as compared
+    from rllc.runs.validation_text import render
+
+    found = compared(quick=quick, samplers=samplers, workers=workers, quiet=quiet)
+    _print_text(render(found, format))
+    return 0 if found.passed else 1
 
 
 VERBS = {
@@ -203,13 +224,14 @@ VERBS = {
     "status": status,
     "table": table,
     "compare": compare,
+    "validate": validate,
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 for a user's mistake, 130 interrupted."""
+    """Run the command line; returns the exit code: 0 done, 1 for a validation that failed, 2 for a user's mistake, 130 interrupted."""
     try:
-        tyro.extras.subcommand_cli_from_dict(
+        code = tyro.extras.subcommand_cli_from_dict(
             VERBS,
             prog="rllc",
             description=f"Refined local learning coefficients: how the parts of a network develop over training.\n\n{_EXAMPLES}",
@@ -225,7 +247,17 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read our output has left; leave no complaint at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return 0
+    return code or 0
+
+
+def _print_text(text: Text) -> None:
+    """With its styles on a terminal, plainly elsewhere."""
+    if not sys.stdout.isatty():
+        _print(text.plain)
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(text, soft_wrap=True, end="")
 
 
 def _print(text: str) -> None:

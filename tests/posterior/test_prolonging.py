@@ -50,12 +50,19 @@ class OnePart:
     whole: Quadratic
     index: int
 
+    @property
+    def origin(self) -> Tensors:
+        """Under another name than in the whole, as the parts of a model have."""
+        return {f"{name}[1]": tensor for name, tensor in self.part.origin.items()}
+
     def prepare(self, batch: int) -> MinibatchNoise:
         noise, i = self.whole.prepare(batch), slice(self.index, self.index + 1)
         return MinibatchNoise(noise.offset[i], noise.stretch[i], {name: s[i] for name, s in noise.gradient.items()})
 
     def evaluate(self, variants: Tensors, context: MinibatchNoise, *, gradients: bool = True) -> Evaluation:
-        return replace(self.part, constant=self.whole.constant).evaluate(variants, context, gradients=gradients)
+        plain = {name.removesuffix("[1]"): tensor for name, tensor in variants.items()}
+        found = replace(self.part, constant=self.whole.constant).evaluate(plain, context, gradients=gradients)
+        return replace(found, gradients={f"{name}[1]": tensor for name, tensor in (found.gradients or {}).items()})
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -14,7 +14,7 @@ from rllc.core.errors import RllcError
 from rllc.posterior.flat import Layout
 from rllc.posterior.noise import Noise
 from rllc.posterior.potential import Potential
-from rllc.posterior.protocol import Context, Evaluated, Objective
+from rllc.posterior.protocol import Context, Evaluated, Objective, Originated
 from rllc.posterior.samplers import SAMPLERS
 from rllc.posterior.samplers.base import Draw, Point, Pull, Step, dot, log_acceptance, squared
 from rllc.posterior.settings import SamplerSettings
@@ -84,7 +84,8 @@ class Chains:
         control: Mapping[str, Float[Tensor, "P ..."]] | None = None,
         fixed: Any = None,
     ) -> None:
-        self.objective, self.settings = objective, settings
+        self.objective: Objective[Any] = objective
+        self.settings = settings
         self._layout = Layout.of(origin)
         self._origin = self._layout.flatten(origin)
         self.parts = self._origin.shape[0]
@@ -97,7 +98,7 @@ class Chains:
             raise RllcError("MALA samples one fixed batch, on which it is evaluated too.", "Leave the fixed evaluation set out.")
         self._control = self._layout.flatten(control) if settings.control_variate and control is not None else None
         self._fixed_batch = fixed
-        self._fixed = None if fixed is None else objective.prepare(fixed)
+        self._fixed: Any = None if fixed is None else objective.prepare(fixed)
         self._fixed_baseline: Tensor | None = None
         self._center = self._origin.repeat_interleave(settings.chains, dim=0)
         self._potential = Potential(settings, self._center)
@@ -178,7 +179,7 @@ class Chains:
             recorded["fixed_baseline"] = _one_baseline(_numpy([self._fixed_baseline]).reshape(self.parts, chains, 1))[:, 0]
         return Traces.of(self.settings, self._layout.dimension, recorded, [segment])
 
-    def kept(self, objective: Objective[Any], parts: Sequence[int]) -> Chains:
+    def kept(self, objective: Originated[Any], parts: Sequence[int]) -> Chains:
         """The chains of some parts where they stand, to go on alone.
 
         Args:
@@ -189,6 +190,7 @@ class Chains:
         one.__dict__ |= self.__dict__
         which = [p * self.settings.chains + c for p in parts for c in range(self.settings.chains)]
         one.objective, one.parts = objective, len(parts)
+        one._layout = Layout.of(objective.origin)  # whose tensors may go by other names
         one._origin, one._center = self._origin[list(parts)], self._center[which]
         one._control = None if self._control is None else self._control[list(parts)]
         one._potential = Potential(self.settings, one._center)
@@ -210,7 +212,7 @@ class Chains:
         expected = (self.parts, self.settings.chains)
         if any(array.shape[:2] != expected for array in snapshot.values()):
             raise ValueError(f"The snapshot is not of {expected[0]} parts × {expected[1]} chains.")
-        tensors = {name: torch.from_numpy(array.reshape(-1, *array.shape[2:]).copy()) for name, array in snapshot.items()}
+        tensors = {name: torch.as_tensor(array.reshape(-1, *array.shape[2:]).copy()) for name, array in snapshot.items()}
         self._noise.restore({name: tensors[f"noise.{name}"] for name in ("normal", "uniform")})
         on_device = {name: tensor.to(self._layout.device) for name, tensor in tensors.items() if not name.startswith("noise.")}
         self._state, self._draw = unpack(self._state, "state", on_device), unpack(self._draw, "draw", on_device)

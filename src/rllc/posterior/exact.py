@@ -11,6 +11,7 @@ RMSProp-SGLD has an answer where its V is frozen, as `ĝ(w*)² = g²`.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -73,8 +74,12 @@ def _thermostat_variance(big_a: Floats, settings: SamplerSettings, heat: Floats)
     coldest = float(min(possible, key=lambda friction: warmth(float(friction)).mean()))
     if warmth(coldest).mean() > 1:
         raise RllcError("No friction of the thermostat takes up so much heat.", "Choose a smaller step size or diffusion.")
-    friction = float(brentq(lambda alpha: warmth(alpha).mean() - 1, 1e-9, coldest))
-    return warmth(friction) / big_a
+
+    def excess(friction: float) -> float:
+        return float(warmth(friction).mean()) - 1
+
+    root: Any = brentq  # its annotations allow for a second result
+    return warmth(float(root(excess, 1e-9, coldest))) / big_a
 
 
 def relaxing_mean(curvature: ArrayLike, settings: SamplerSettings, t: ArrayLike, gradient: ArrayLike = 0.0, origin: ArrayLike = 0.0) -> Floats:

@@ -13,7 +13,7 @@ from rllc.core import seeds
 from rllc.core.errors import RllcError
 from rllc.posterior.flat import Layout
 from rllc.posterior.protocol import Context, Objective, Tensors
-from rllc.posterior.samplers.base import dot
+from rllc.posterior.samplers.base import dot, squared
 from rllc.posterior.traces import Floats, OriginGradient
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def gradient_at_origin(objective: Objective[Context], origin: Mapping[str, Float
     """
     layout = Layout.of(origin)
     center = layout.flatten(origin)
-    length = _PROBE * center.norm(dim=1, keepdim=True).clamp_min(1.0)
+    length = _PROBE * _norm(center).clamp_min(1.0)
     direction = _first_direction(center)
     gradients: list[Tensor] = []
     losses: list[Tensor] = []
@@ -59,7 +59,7 @@ def gradient_at_origin(objective: Objective[Context], origin: Mapping[str, Float
         losses.append(evaluation.baseline.detach()[::2])
         quotients.append(dot(direction, bent))
         # a part that the loss does not depend on keeps its direction
-        norm = bent.norm(dim=1, keepdim=True)
+        norm = _norm(bent)
         direction = torch.where(norm > 0, bent / norm.clamp_min(torch.finfo(norm.dtype).tiny), direction)
     n = len(gradients)
     if n < 3:
@@ -91,8 +91,12 @@ def mean_gradient(objective: Objective[Context], origin: Mapping[str, Float[Tens
 def _first_direction(center: Float[Tensor, "P d"]) -> Float[Tensor, "P d"]:
     """Unit vectors that are the same on every run, whatever is sampled beside them."""
     generator = torch.Generator().manual_seed(seeds.derive(0, "power iteration"))
-    one = torch.randn(center.shape[1], generator=generator, dtype=torch.float64)
-    return (one / one.norm()).to(center).expand_as(center)
+    one = torch.randn(1, center.shape[1], generator=generator, dtype=torch.float64)
+    return (one / _norm(one)).to(center).expand_as(center)
+
+
+def _norm(rows: Float[Tensor, "P d"]) -> Float[Tensor, "P 1"]:
+    return squared(rows).sqrt()[:, None]
 
 
 def _gram(rows: Float[Tensor, "n d"]) -> Float[Floats, "n n"]:

@@ -72,7 +72,7 @@ def sample(
     checks: ExtraChecks | None = None,
     verdicts: Verdicts | None = None,
     earlier: Earlier | None = None,
-    narrow: Callable[[Sequence[int]], Objective[Any]] | None = None,
+    narrow: Callable[[Sequence[int]], Originated[Any]] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Sampled:
     """Sample all chains of P parts around w* on shared minibatches, and say what came of it (METHOD 2).

@@ -69,7 +69,8 @@ class Traces:
     @property
     def kept(self) -> Int[NDArray[np.int64], " draws"]:
         """The draws along S: after each segment's burn-in, and never w* itself."""
-        starts = np.cumsum([0, *(s.evaluations for s in self.segments[:-1])])
+        lengths = [segment.evaluations for segment in self.segments]
+        starts = [sum(lengths[:i]) for i in range(len(lengths))]
         return np.concatenate([np.arange(start + s.discarded, start + s.evaluations) for start, s in zip(starts, self.segments, strict=True)])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -94,7 +95,7 @@ class Traces:
     def of(cls, settings: SamplerSettings, dimension: int, arrays: Mapping[str, NDArray[Any]], segments: Sequence[Segment]) -> Traces:
         """Traces from their arrays and segments; `settings.draws` becomes what the segments keep. Raises KeyError where an array is missing."""
         settings = replace(settings, draws=sum(s.evaluations - s.discarded for s in segments))
-        needed = {f.name: arrays.get(f.name) if f.name.startswith("fixed") else arrays[f.name] for f in fields(cls)[2:-1]}
+        needed: dict[str, Any] = {f.name: arrays.get(f.name) if f.name.startswith("fixed") else arrays[f.name] for f in fields(cls)[2:-1]}
         return cls(settings, dimension, **needed, segments=tuple(segments))
 
 

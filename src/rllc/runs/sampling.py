@@ -23,7 +23,7 @@ from rllc.core.names import Cell, DataKey
 from rllc.corpus.batches import Mixture, batch_stream
 from rllc.corpus.tokens import Corpus, open_corpus
 from rllc.model.objective import build_objective
-from rllc.posterior.protocol import Objective, Originated
+from rllc.posterior.protocol import Originated
 from rllc.posterior.sampling import Earlier, Minibatches, Sampled, Snapshot, sample
 from rllc.posterior.traces import stacked
 from rllc.records.store import Record, Store, key_digest
@@ -125,7 +125,7 @@ class OpenedUnit:
         # The protocol is met by shape: the model's room and the sampler's do not know each other.
         return build_objective(self.experiment.model, self._params, parts, self.unit.chunk)
 
-    def narrow(self, places: Sequence[int]) -> Objective[Any]:
+    def narrow(self, places: Sequence[int]) -> Originated[Any]:
         """The loss of some of the unit's parts alone, by their places."""
         return self._build(places)
 

@@ -48,9 +48,7 @@ class Setting:
 
     def same(self, other: Setting) -> bool:
         """Whether the two are one point, but for rounding."""
-        return all(
-            math.isclose(a, b, rel_tol=1e-6) for a, b in zip((*self.coordinates, self.nbeta), (*other.coordinates, other.nbeta), strict=True)
-        )
+        return all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip((*self.coordinates, self.nbeta), (*other.coordinates, other.nbeta), strict=True))
 
     def __str__(self) -> str:
         return f"ε {self.step:.3g}, γ {self.localization:.4g}, nβ {self.nbeta:g}"

@@ -36,6 +36,7 @@ class CalibrationSettings:
     drifting: float = 0.25  # ... and of drifting ones: a verdict of 99 % errs once in a hundred cells, and short runs drift
     removal: float = 1.0  # most that a chain may raise the loss, as a share of what setting the part's weights to zero does
     change: float = 1.1  # factor of γ and nβ by whose effect settings are compared
+    gain: float = 1.1  # the experiment's own settings stay unless others have an error budget this many times smaller
 
     def __post_init__(self) -> None:
         for name in ("loss_products", "prior_products", "nbeta"):
@@ -51,11 +52,11 @@ class CalibrationSettings:
                 raise RllcError(f"calibration.{name} is {getattr(self, name)}, but must be at least {least}.", "Mend the experiment file.")
         if not (0 < self.relaxation < 1 and self.bias > 0 and 0 <= self.refused < 1 and 0 <= self.drifting <= 1):
             raise RllcError("calibration.relaxation, bias, refused and drifting are shares between 0 and 1.", "Mend the experiment file.")
-        if not (self.removal > 0 and self.change > 1):
-            raise RllcError("calibration.removal must be above 0 and calibration.change above 1.", "Use 1 and 1.1, for example.")
+        if not (self.removal > 0 and self.change > 1 and self.gain >= 1):
+            raise RllcError("calibration.removal must be above 0, change above 1 and gain at least 1.", "Use 1, 1.1 and 1.1, for example.")
 
     def quick(self) -> CalibrationSettings:
-        """A smaller grid: every second temperature and product, around the middle ones, and one finalist.
+        """A smaller grid around the middle of this one, at one temperature, with one finalist.
 
         >>> CalibrationSettings().quick().loss_products
         (0.0075, 0.015, 0.03)

@@ -8,7 +8,7 @@ which the outcome `drifting` says.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ from rllc.posterior.validation.cases import EXACT, LINEAR, SAMPLERS, Case, Deriv
 
 KIND = "linear network"
 SPREAD = 0.15  # of the gains: curvatures stay within a factor of ten or so
-NBETA = 1e6
+NBETA = 1e7
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ class Shape:
 
     def point(self) -> LinearPoint:
         """Weights at the zero, the same every time."""
-        threads = stratum_threads(*self.widths, self.rank, *self.stratum) if self.stratum else cut_threads(self.widths, self.rank, self.cut)
+        if self.stratum:
+            inputs, hidden, outputs = self.widths
+            threads = stratum_threads(inputs, hidden, outputs, self.rank, *self.stratum)
+        else:
+            threads = cut_threads(self.widths, self.rank, self.cut)
         return linear_point(self.widths, threads, seeds.generator(0, "validate", str(self)), SPREAD)
 
 
@@ -65,8 +69,12 @@ SHAPES = (
     Shape((64, 64, 64, 64, 64, 64), 16, cut=3),
 )
 MALA_AT_MOST = 50  # parameters
-QUICK = {"20-25-20 rank 5": ("leimkuhler-matthews", "sgnht"), "16-16-16-16-16 rank 4": ("leimkuhler-matthews",), "6-6-6 rank 0 minimal": ("sgld",)}
-TEMPERATURES = (1e4, 4e4)
+QUICK: dict[str, tuple[SamplerName, ...]] = {
+    "20-25-20 rank 5": ("leimkuhler-matthews", "sgnht"),
+    "16-16-16-16-16 rank 4": ("leimkuhler-matthews",),
+    "6-6-6 rank 0 minimal": ("sgld",),
+}
+TEMPERATURES = (2e4, 8e4)
 RESCALED = SHAPES[4]
 WARM = (SHAPES[4], SHAPES[13])  # where the temperature is raised until it shows
 
@@ -109,7 +117,7 @@ def _network(shape: Shape) -> Case:
     def truth() -> float:
         return deep_linear(shape.widths, shape.rank).llc if shape.stratum else smooth_llc(point().weights)
 
-    samplers = [s for s in SAMPLERS if s != "mala" or parameters <= MALA_AT_MOST]
+    samplers: list[SamplerName] = [s for s in SAMPLERS if s != "mala" or parameters <= MALA_AT_MOST]
     trials = [Trial(_settings(s, point(), NBETA), lambda: DeepLinear.at([point()]), truth) for s in samplers]
     return Case(str(shape), KIND, "3.4" if len(shape.widths) == 3 else "3.5", source, trials, LINEAR, QUICK.get(str(shape), ()))
 
@@ -122,7 +130,7 @@ def _settings(sampler: SamplerName, point: LinearPoint, nbeta: float) -> Sampler
     h = point.curvatures
     gamma = 1e-3 * nbeta * float(h.min())
     steepest = nbeta * float(h.max()) + gamma
-    share = {"sgld": 0.06, "rmsprop-sgld": 0.06, "leimkuhler-matthews": 0.8, "sgnht": 0.3, "mala": 0.8}[sampler]  # εA of the steepest
+    share = {"sgld": 0.06, "rmsprop-sgld": 0.06, "leimkuhler-matthews": 0.8, "sgnht": 0.12, "mala": 0.8}[sampler]  # εA of the steepest
     slowest = steepest / (share * nbeta * float(h.min()))  # steps in which the flattest of the stiff directions relaxes
     memory = 40.0 if sampler == "sgnht" else 0.5 * slowest
     needed = 2 / len(h) * memory / 0.004**2  # chain-steps for a standard error of 0.4 %
@@ -180,6 +188,6 @@ def _warm_name(shape: Shape, nbeta: float) -> str:
 def _warm(shape: Shape, nbeta: float) -> Case:
     """At high temperature the weights leave the neighbourhood in which the loss is what its Jacobian says: told, not judged."""
     point = cache(shape.point)
-    settings = _settings("leimkuhler-matthews", point(), nbeta)
+    settings = replace(_settings("leimkuhler-matthews", point(), nbeta), chains=16, draws=3000)
     trials = [Trial(settings, lambda: DeepLinear.at([point()]), lambda: smooth_llc(point().weights))]
     return Case(_warm_name(shape, nbeta), "finite temperature", "3.5", "½ rank J", trials, None)

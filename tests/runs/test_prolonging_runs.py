@@ -1,0 +1,155 @@
+"""Cells that get more draws: exactly where their chains were kept, with a burn-in of their own where not, and until a target is met."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rllc.core.names import Part
+from rllc.records.store import Record, Store
+from rllc.runs.experiment import parse
+from rllc.runs.overview import describe_plan, describe_status
+from rllc.runs.pipeline import run_experiment
+from rllc.runs.plan import make_plan, state_bytes
+from rllc.runs.recording import origin_of, traces_of
+from rllc.runs.sampling import STATE
+
+SHORT = """[[sample]]
+parts = ["heads", "full"]
+data = ["mixture"]
+[[sample]]
+parts = ["heads", "0.attn"]
+data = ["prose", "echo/heldout"]
+checkpoints = [0, 12]
+"""
+ONE = '[[sample]]\nparts = ["heads"]\ndata = ["mixture"]\ncheckpoints = [12]\n'
+
+
+def small(text: str) -> str:
+    """The tiny experiment on four heads at one checkpoint."""
+    assert SHORT in text
+    return text.replace(SHORT, ONE)
+
+
+def changed(text: str, *changes: tuple[str, str]) -> str:
+    text = small(text)
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+def run(text: str, out: Path) -> dict[str, Record]:
+    run_experiment(text, out, "sample", None, None, quiet=True)
+    return {record.meta["part"]: record for record in Store(out / "records").records("sample")}
+
+
+def log(out: Path) -> str:
+    return (out / "log.txt").read_text(encoding="utf-8")
+
+
+KEEP = ("batch_size = 2\n", "batch_size = 2\nkeep_state = true\n")
+MORE, MOST = ("draws = 16", "draws = 24"), ("draws = 16", "draws = 30")
+
+
+@pytest.fixture
+def trained(tiny: str, tmp_path: Path) -> Path:
+    """A run folder with checkpoints, to be copied."""
+    run_experiment(small(tiny), tmp_path / "run", "train", None, None, quiet=True)
+    return tmp_path / "run"
+
+
+def test_kept_chains_go_on_as_one_long_run(tiny: str, trained: Path, tmp_path: Path) -> None:
+    """Twice prolonged, against a run of the whole length: every trace of every cell, bit for bit, and so the estimate."""
+    for change in ((), (MORE,), (MOST,)):
+        prolonged = run(changed(tiny, KEEP, *change), trained)
+    long = run(changed(tiny, MOST), tmp_path / "long")
+    assert len(long) == 4
+    for part, record in prolonged.items():
+        assert record.segments == 3
+        for name, array in traces_of(long[part]).arrays().items():
+            np.testing.assert_array_equal(traces_of(record).arrays()[name], array, err_msg=f"{part} {name}")
+        assert {name: record.meta[name] for name in ("llc", "stderr", "rhat", "outcome", "draws")} == {
+            name: long[part].meta[name] for name in ("llc", "stderr", "rhat", "outcome", "draws")
+        }
+        assert record.meta["prolonged"] == "16 draws; 8 more, exactly as in one run; 6 more, exactly as in one run"
+        assert long[part].meta["prolonged"] == ""
+
+
+def test_chains_that_were_not_kept_start_again_and_the_record_says_so(tiny: str, trained: Path) -> None:
+    first = run(small(tiny), trained)
+    records = run(changed(tiny, MORE), trained)
+    for part, record in records.items():
+        traces = traces_of(record)
+        assert [tuple(segment) for segment in traces.segments] == [(21, 5), (13, 5)]
+        assert record.meta["draws"] == len(traces.kept) == 24
+        assert record.meta["prolonged"] == "16 draws; 8 more, started again at the checkpoint with a burn-in of their own"
+        np.testing.assert_array_equal(traces.losses[0, :, :21], first[part].arrays["losses"])
+        np.testing.assert_array_equal(traces.sq_distance[..., 21], 0)
+        assert (traces.baseline[0, 21:] != traces.baseline[0, :13]).all()  # minibatches and noise of their own
+        origin = origin_of(record)
+        assert origin is not None
+        assert origin.loss[0] == record.meta["init_loss"]
+    before = log(trained)
+    assert run(changed(tiny, MORE), trained).keys() == records.keys()
+    assert "Prolonging" in before
+    assert "Prolonging" not in log(trained)[len(before) :]
+    assert "4 cells recorded, 4 planned" in describe_status(trained)
+
+
+def test_a_target_is_met_or_the_cap_is_and_the_saving_is_told(tiny: str, trained: Path) -> None:
+    stopping = ("[sampling]", "[stopping]\ntarget_stderr = 0.2\nmax_draws = 120\n[sampling]")
+    records = run(changed(tiny, stopping), trained)
+    for record in records.values():
+        assert record.meta["draws"] == 120 or record.meta["stderr"] <= 0.2
+        assert record.segments == 1
+    draws = [record.meta["draws"] for record in records.values()]
+    assert min(draws) < 120
+    assert f"with {sum(draws):,} draws a chain in all where the cap allows 480" in log(trained)
+    assert "up to" in describe_plan(parse(changed(tiny, stopping)))
+    tighter = ("[sampling]", "[stopping]\ntarget_stderr = 0.12\nmax_draws = 150\n[sampling]")
+    after = run(changed(tiny, tighter), trained)
+    for part, record in after.items():
+        assert record.meta["draws"] == 150 or record.meta["stderr"] <= 0.12
+        assert record.meta["draws"] >= records[part].meta["draws"]
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "leimkuhler-matthews", "rmsprop-sgld", "sgnht", "mala"])
+def test_every_sampler_runs_and_its_state_is_as_large_as_planned(tiny: str, trained: Path, sampler: str) -> None:
+    step = {"rmsprop-sgld": "1e-4", "mala": "1e-5"}.get(sampler, "1e-3")
+    text = changed(tiny, KEEP, ('sampler = "sgld"', f'sampler = "{sampler}"'), ("step_size = 1e-3", f"step_size = {step}"))
+    text = text.replace("[engine]", "[checks]\nhalving = true\ntwin_dimension = 300\n[engine]")
+    records = run(text, trained)
+    experiment = parse(text)
+    store = Store(trained / "records")
+    for record in records.values():
+        assert record.meta["outcome"] in ("ok", "drifting", "tilted")
+        assert record.meta["sampler"] == sampler
+        assert record.meta["halving"] is not None
+        assert record.meta["twin"] is not None
+        key = {"of": record.digest, "segment": 0}
+        size = sum(array.nbytes for array in store.get(STATE, key).arrays.values())
+        planned = state_bytes(experiment, Part.parse(record.meta["part"]))
+        assert planned == pytest.approx(size, rel=0.01)
+    assert make_plan(experiment).state_bytes == 4 * planned
+    assert "of kept chains" in describe_plan(experiment)
+
+
+def test_a_fixed_evaluation_set_and_a_control_variate(tiny: str, trained: Path) -> None:
+    plain = run(small(tiny), trained)
+    text = changed(
+        tiny,
+        ("batch_size = 2\n", "batch_size = 2\nfixed_contexts = 8\ncontrol_batches = 8\n"),
+        ("burn_in = 4", "burn_in = 4\ncontrol_variate = true"),
+    )
+    run(text, trained)
+    records = [record for record in Store(trained / "records").records("sample") if record.meta["fixed_contexts"] == 8]
+    assert len(records) == 4
+    for record in records:
+        assert record.arrays["fixed_losses"].shape == (2, 21)
+        fixed = 30 * (record.arrays["fixed_losses"][:, 5:] - record.meta["fixed_baseline"])
+        assert record.meta["llc"] == pytest.approx(fixed.mean())
+        assert record.meta["control_variate"]
+        assert record.meta["llc"] != plain[record.meta["part"]].meta["llc"]
