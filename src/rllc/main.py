@@ -19,6 +19,7 @@ _EXAMPLES = """Examples:
   rllc demo                                            train a small transformer here and look at its heads
   rllc plan experiments/demo.toml                      what a run will compute, before it does
   rllc run experiments/demo.toml --out runs/demo       everything; the same command again goes on where it was
+  rllc calibrate experiments/demo.toml --out runs/demo which step size, localization and nbeta to sample with
   rllc status runs/demo                                how far it is
   rllc table runs/demo --format csv > llc.csv          the numbers
   rllc compare runs/demo --across part --data code     which heads differ, with errors
@@ -190,6 +191,27 @@ def compare(
         sys.stderr.write(f"{notes}\n")
 
 
+def explain(
+    folder: Folder,
+    part: Annotated[tuple[str, ...], tyro.conf.arg(help="These parts alone.")] = (),
+    data: Annotated[tuple[str, ...], tyro.conf.arg(help="These kinds of data alone.")] = (),
+    step: Annotated[tuple[int, ...], tyro.conf.arg(help="These checkpoints alone.")] = (),
+) -> None:
+    """Why a cell is believed, marked or refused: every diagnostic with its verdict and remedy; without names, of all cells that are not ok.
+
+    Example: rllc explain runs/demo --part 1:6 --data code --step 3000
+    """
+    from rich.console import Console
+
+    from rllc.runs.explaining import explain_cells
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    for heading, found, remedy in explain_cells(folder, part, data, step):
+        console.print(heading, style="bold", soft_wrap=True, markup=False)
+        console.print(found)
+        console.print(f"{remedy}\n", soft_wrap=True, markup=False)
+
+
 def validate(
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="A case of every kind and every sampler, in a minute.")] = False,
     samplers: Annotated[tuple[SamplerName, ...], tyro.conf.arg(help="These samplers alone; otherwise all.")] = (),
@@ -211,6 +233,36 @@ def validate(
     return 0 if found.passed else 1
 
 
+def calibrate(
+    experiment: ExperimentFile,
+    out: Out,
+    data: Annotated[str, tyro.conf.arg(help="Kind of data to sample on.")] = "mixture",
+    checkpoints: Annotated[tuple[int, ...], tyro.conf.arg(help="Checkpoints; the grid is tried at the last. Otherwise three over training.")] = (),
+    parts: Annotated[tuple[str, ...], tyro.conf.arg(help="Parts; `heads` for all heads.")] = ("heads",),
+    sampler: Annotated[
+        Literal["sgld", "leimkuhler-matthews", "rmsprop-sgld"] | None, tyro.conf.arg(help="Sampler; otherwise the experiment's.")
+    ] = None,
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="A smaller grid at one temperature.")] = False,
+    workers: Workers = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Propose step size, localization, nbeta and burn_in for a trained model, with reasons. Goes on where it was.
+
+    Tries a grid of settings in short runs, the best of them in longer ones, and writes DIR/calibration/calibration.toml, .json, .png and .svg.
+
+    Example: rllc calibrate experiments/demo.toml --out runs/demo
+
+    Example: rllc calibrate experiments/demo.toml --out runs/demo --quick --checkpoints 500 3000 --parts 1:0 1:1 1:2
+    """
+    from rllc.runs.calibrating import Ask
+    from rllc.runs.calibrating import calibrate as found
+    from rllc.runs.calibration_text import deliver
+
+    text = experiment.read_text(encoding="utf-8") if experiment.is_file() else _missing(experiment)
+    deliver(found(text, out, Ask(data, checkpoints, parts, sampler, quick, workers, device), quiet), out / "calibration", _print)
+
+
 VERBS = {
     "demo": demo,
     "run": run,
@@ -224,7 +276,9 @@ VERBS = {
     "status": status,
     "table": table,
     "compare": compare,
+    "explain": explain,
     "validate": validate,
+    "calibrate": calibrate,
 }
 
 

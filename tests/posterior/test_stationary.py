@@ -16,7 +16,7 @@ from harness import NAMES, TOLERANCE, check_llc, paper
 
 from rllc.posterior import exact
 from rllc.posterior.quadratic import Quadratic
-from rllc.posterior.samplers import SAMPLERS
+from rllc.posterior.samplers.registry import SAMPLERS
 from rllc.posterior.samplers.base import Draw
 from rllc.posterior.settings import SamplerName, SamplerSettings
 

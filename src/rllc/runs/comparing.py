@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from rllc.analysis.curves import is_head
 from rllc.core.errors import RllcError
-from rllc.core.names import DataKey, Part
 from rllc.core.outcome import Outcome
 from rllc.posterior.difference import Difference, difference, holm, joint_confidence
 from rllc.records.store import Record, Store
-from rllc.records.table import part_order
-from rllc.runs.experiment import MIXTURE, load
+from rllc.runs.experiment import load
 from rllc.runs.layout import existing
 from rllc.runs.recorded import planned_samples
 from rllc.runs.recording import traces_of
+from rllc.runs.selecting import AXES, ORDER, PLURAL, Axis, canonical, chosen, is_refused, record_name, record_names, recorded, title
 
-Axis = Literal["part", "data", "step"]
-AXES: tuple[Axis, ...] = ("part", "data", "step")
 HEADS = "heads"
-_PLURAL: dict[Axis, str] = {"part": "parts", "data": "data", "step": "steps"}
-# Parts and steps by number; the training mixture behind the other data, so that it is what is subtracted.
-_ORDER: dict[Axis, Callable[[str], Any]] = {"part": part_order, "data": lambda name: (name == MIXTURE, name), "step": int}
 
 
 @dataclass(frozen=True)
@@ -91,29 +84,29 @@ def compare_run(
     records = planned_samples(load(folder.experiment), folder, Store(folder.records))
     if not records:
         raise RllcError(f"{root} holds no sampled cell yet.", "Run `rllc sample` first; `rllc status` tells how far the run is.")
-    reference = _canonical(across, against) if against else ""
+    reference = canonical(across, against) if against else ""
     named: dict[Axis, list[str]] = {
-        "part": [_canonical("part", name) for name in parts if name != HEADS],
-        "data": [_canonical("data", name) for name in data],
-        "step": [_canonical("step", str(step)) for step in steps],
+        "part": [canonical("part", name) for name in parts if name != HEADS],
+        "data": [canonical("data", name) for name in data],
+        "step": [canonical("step", str(step)) for step in steps],
     }
     wanted: dict[Axis, set[str]] = {axis: set(names) for axis, names in named.items()}
-    heads = {name for name in _names(records, "part") if is_head(name)}
+    heads = {name for name in record_names(records, "part") if is_head(name)}
     if HEADS in parts or (across == "part" and not parts):
         wanted["part"] |= heads
     if reference:
         named[across].append(reference)
         wanted[across] |= {reference} if wanted[across] else set()
-    chosen = _chosen(records, wanted, named)
-    refused = tuple(f"{_title(r, AXES)}: {r.meta['reason']}" for r in chosen if _refused(r))
-    groups = _groups([record for record in chosen if not _refused(record)], across)
+    selected = chosen(records, wanted, named)
+    refused = tuple(f"{title(r, AXES)}: {r.meta['reason']}" for r in selected if is_refused(r))
+    groups = _groups([record for record in selected if not is_refused(record)], across)
     pairs = [pair for group in groups for pair in _pairs(group, across, reference)]
     if not pairs:
-        partners = f"{across} {reference} and of another" if reference else f"two {_PLURAL[across]}"
+        partners = f"{across} {reference} and of another" if reference else f"two {PLURAL[across]}"
         told = f" Refused: {' '.join(refused)}" if refused else ""
         raise RllcError(
             f"There is nothing to compare: no combination of {' and '.join(_others(across))} has cells of {partners}.{told}",
-            f"What is chosen is {_recorded(chosen)}. Name less, or compare across another axis.",
+            f"What is chosen is {recorded(selected)}. Name less, or compare across another axis.",
         )
     return Comparisons(across, confidence, tuple(_compared(pairs, across, confidence)), refused)
 
@@ -136,7 +129,7 @@ def paired_errors(records: Iterable[Record], reference: str) -> dict[str, dict[s
             continue
         for part in base[last].keys() & other[last].keys():
             pair = other[last][part], base[last][part]
-            if any(_refused(record) for record in pair):
+            if any(is_refused(record) for record in pair):
                 continue
             d = difference(*(traces_of(record) for record in pair))
             if d.aligned and (d.draws_a, d.draws_b) == tuple(record.meta["draws"] for record in pair):
@@ -144,76 +137,23 @@ def paired_errors(records: Iterable[Record], reference: str) -> dict[str, dict[s
     return found
 
 
-def _refused(record: Record) -> bool:
-    return Outcome(record.meta["outcome"]).refused
-
-
-def _canonical(axis: Axis, name: str) -> str:
-    if axis == "part":
-        return str(Part.parse(name))
-    if axis == "data":
-        return str(DataKey.parse(name))
-    if not name.isdecimal():
-        raise RllcError(f"{name!r} is not a training step.", "Give a whole number, such as 3000.")
-    return str(int(name))
-
-
 def _others(across: Axis) -> list[Axis]:
     return [axis for axis in AXES if axis != across]
-
-
-def _name(record: Record, axis: Axis) -> str:
-    return str(record.meta[axis])
-
-
-def _names(records: Iterable[Record], axis: Axis) -> list[str]:
-    return sorted({_name(record, axis) for record in records}, key=_ORDER[axis])
-
-
-def _title(record: Record, axes: Iterable[Axis]) -> str:
-    return ", ".join(f"step {_name(record, axis)}" if axis == "step" else _name(record, axis) for axis in axes)
-
-
-def _recorded(records: Sequence[Record]) -> str:
-    """Where records are, in words: "code at steps 500, 3000; mixture at steps 0, 500"."""
-    found: list[str] = []
-    for data in _names(records, "data"):
-        steps = _names([record for record in records if _name(record, "data") == data], "step")
-        found.append(f"{data} at step{'s' if len(steps) > 1 else ''} {', '.join(steps)}")
-    return "; ".join(found)
-
-
-def _chosen(records: Sequence[Record], wanted: Mapping[Axis, set[str]], named: Mapping[Axis, Sequence[str]]) -> list[Record]:
-    """The records of the wanted names, all where none is. Raises RllcError for a name given by the user that none of them has."""
-    for axis in AXES:
-        there = _names(records, axis)
-        for name in named[axis]:
-            if name not in there:
-                raise RllcError(f"No cell of {axis} {name} is recorded.", f"Recorded {_PLURAL[axis]}: {', '.join(there)}.")
-    chosen = [record for record in records if all(not wanted[axis] or _name(record, axis) in wanted[axis] for axis in AXES)]
-    for axis in AXES:
-        for name in named[axis]:
-            if not any(_name(record, axis) == name for record in chosen):
-                having = [record for record in records if _name(record, axis) == name]
-                raise RllcError(
-                    f"No cell of {axis} {name} is recorded together with the other names given.", f"It is recorded on {_recorded(having)}."
-                )
-    return chosen
 
 
 def _groups(records: Sequence[Record], across: Axis) -> list[list[Record]]:
     """Cells that differ in one name alone, in the order of the others and, within, of that name."""
     others = _others(across)
-    ordered = sorted(records, key=lambda record: [_ORDER[axis](_name(record, axis)) for axis in (*others, across)])
+    ordered = sorted(records, key=lambda record: [ORDER[axis](record_name(record, axis)) for axis in (*others, across)])
     groups: dict[str, list[Record]] = {}
     for record in ordered:
-        groups.setdefault(_title(record, others), []).append(record)
+        groups.setdefault(title(record, others), []).append(record)
     return list(groups.values())
 
 
 def _pairs(group: Sequence[Record], across: Axis, reference: str) -> list[tuple[Record, Record]]:
     if reference:
-        base = [record for record in group if _name(record, across) == reference]
+        base = [record for record in group if record_name(record, across) == reference]
         return [(record, base[0]) for record in group if base and record is not base[0]]
     if across == "step":
         return [(later, earlier) for earlier, later in pairwise(group)]
@@ -228,9 +168,9 @@ def _compared(pairs: Sequence[tuple[Record, Record]], across: Axis, confidence: 
     joint = joint_confidence(confidence, len(found))
     return [
         Comparison(
-            what=_title(a, _others(across)),
-            a=_name(a, across),
-            b=_name(b, across),
+            what=title(a, _others(across)),
+            a=record_name(a, across),
+            b=record_name(b, across),
             found=d,
             p_holm=float(p),
             joint_low=d.interval(joint)[0],
@@ -242,5 +182,5 @@ def _compared(pairs: Sequence[tuple[Record, Record]], across: Axis, confidence: 
 
 
 def _marks(record: Record, draws: int, across: Axis) -> list[str]:
-    name, outcome, drawn = _name(record, across), record.meta["outcome"], record.meta["draws"]
+    name, outcome, drawn = record_name(record, across), record.meta["outcome"], record.meta["draws"]
     return [f"{name} {outcome}"] * (outcome != Outcome.OK) + [f"{name} by {draws} of {drawn} draws"] * (draws < drawn)

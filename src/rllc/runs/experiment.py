@@ -16,6 +16,7 @@ from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 from rllc.corpus.settings import CorpusSettings
 from rllc.model.shape import ModelShape, slices
+from rllc.posterior.calibration.settings import CalibrationSettings
 from rllc.posterior.settings import ExtraChecks, SamplerSettings, Stopping
 from rllc.runs.mapping import plain, settings_from
 from rllc.runs.settings import EngineSettings, SampleSettings, SamplingSettings
@@ -44,6 +45,7 @@ class Experiment:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     stopping: Stopping = field(default_factory=Stopping)
     checks: ExtraChecks = field(default_factory=ExtraChecks)
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     behaviour: BehaviourSettings = field(default_factory=BehaviourSettings)
     analysis: AnalysisSettings = field(default_factory=AnalysisSettings)

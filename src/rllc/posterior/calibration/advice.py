@@ -127,24 +127,37 @@ def finalist(
 
 
 def advise(surveyed: Sequence[Surveyed], finalists: Sequence[Finalist], own: Setting, settings: CalibrationSettings) -> Advice:
-    """Choose among the finalists; the first healthy one with the smallest budget, or the experiment's own where it is nearly as good."""
+    """Choose the healthy finalist with the smallest budget, or rather, of all that are nearly as good, the one nearest to the experiment's own.
+
+    A change must pay: numbers compare with earlier ones only at equal settings.
+    """
     mine = next(f for f in finalists if f.setting.same(own))
     healthy = sorted((f for f in finalists if not f.problems), key=lambda f: f.budget.total)
     if not healthy:
         return Advice(None, mine, False, ())
-    kept = not mine.problems and mine.budget.total <= settings.gain * healthy[0].budget.total
-    chosen = mine if kept else healthy[0]
-    return Advice(chosen, mine, kept, tuple(_agreements(surveyed, chosen)))
+    good = [f for f in healthy if f.budget.total <= settings.gain * healthy[0].budget.total]
+    chosen = min(good, key=lambda f: math.dist(f.setting.coordinates, own.coordinates))
+    return Advice(chosen, mine, chosen is mine, tuple(_agreements(surveyed, finalists, chosen)))
 
 
-def _agreements(surveyed: Sequence[Surveyed], chosen: Finalist) -> list[tuple[Setting, Agreement]]:
-    reference = chosen.trials[-1]
+def _agreements(surveyed: Sequence[Surveyed], finalists: Sequence[Finalist], chosen: Finalist) -> list[tuple[Setting, Agreement]]:
+    reference, widen = chosen.trials[-1], _widening(finalists)
     llc, error = reference.column("llc"), reference.column("stderr")
     return [
-        (s.setting, agreement(llc, error, s.trial.column("llc"), s.trial.column("stderr")))
+        (s.setting, agreement(llc, error, s.trial.column("llc"), widen * s.trial.column("stderr")))
         for s in surveyed
         if s.health.healthy and not s.setting.same(chosen.setting)
     ]
+
+
+def _widening(finalists: Sequence[Finalist]) -> float:
+    """By what the errors of the short runs are too small: one chain does not see that its draws are correlated, the longer runs do."""
+    ratios: list[float] = []
+    for f in finalists:
+        long, short = f.trials[-1], f.surveyed.trial
+        if short.series.shape[1] == 1 and math.isfinite(long.error) and 0 < short.error < math.inf:
+            ratios.append(long.error / short.error * math.sqrt(long.series[0].size / short.series[0].size))
+    return max(1.0, float(np.median(ratios))) if ratios else 1.0
 
 
 def _budget(

@@ -39,7 +39,7 @@ class Setting:
 
     @property
     def coordinates(self) -> tuple[float, float, float]:
-        """log ε, log γ, log nβ: what one chooses."""
+        """What one chooses, as log ε, log γ, log nβ."""
         return math.log(self.step), math.log(self.localization), math.log(self.nbeta)
 
     def halved(self) -> Setting:

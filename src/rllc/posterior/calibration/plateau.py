@@ -12,7 +12,8 @@ from rllc.posterior.calibration.grid import Setting
 from rllc.posterior.calibration.trial import Trial
 from rllc.posterior.traces import Floats
 
-_NEAR = math.log(4) + 1e-6  # two steps of a grid with factors of two
+_NEAR = math.log(2) + 1e-6  # of x and y: one step of a grid with factors of two
+_NEAR_NBETA = math.log(4)  # of nβ, whose grid is coarser
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ NO_SLOPES = Slopes(math.nan, math.nan, math.nan, math.nan)
 
 
 def slopes(at: Setting, trials: Iterable[Trial]) -> Slopes:
-    """The slopes at one setting, by least squares over the settings within a factor of four of its x and y.
+    """The slopes at one setting, by least squares over the settings within a factor of two of its x and y, and of four of its nβ.
 
     The surface is `log Σλ̂ = a + p_ε log ε + p_γ log γ + p_n log nβ`, with squares and product of the last two where there are points
     enough. Refused settings and sums that are not positive have no logarithm and are left out.
@@ -64,7 +65,7 @@ def _near(a: Setting, b: Setting) -> bool:
     return (
         abs(math.log(a.loss_product / b.loss_product)) < _NEAR
         and abs(math.log(a.prior_product / b.prior_product)) < _NEAR
-        and abs(math.log(a.nbeta / b.nbeta)) < _NEAR
+        and abs(math.log(a.nbeta / b.nbeta)) < _NEAR_NBETA
     )
 
 
@@ -77,4 +78,4 @@ def _least_squares(columns: Floats, values: Floats) -> tuple[Floats, Floats] | N
     coefficients = np.linalg.lstsq(design, values, rcond=None)[0]
     variance = float(np.sum((values - design @ coefficients) ** 2)) / freedom
     errors = np.sqrt(variance * np.diag(np.linalg.inv(design.T @ design)))
-    return coefficients[1:], errors[1:]
+    return np.asarray(coefficients[1:], np.float64), np.asarray(errors[1:], np.float64)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import kendalltau  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
+from rllc.core import seeds
 from rllc.posterior.traces import Floats
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+_kendalltau: Any = kendalltau  # pyright: ignore[reportUnknownVariableType] its annotations are partial
 _REPEATS = 200
 _TOLD_APART = 2.0  # standard errors of a difference
 
@@ -28,7 +30,7 @@ class Agreement:
     told_apart: float  # share of all pairs that both tell apart, by two standard errors
 
 
-def agreement(a: Float[Floats, " P"], a_error: Float[Floats, " P"], b: Float[Floats, " P"], b_error: Float[Floats, " P"], seed: int = 0) -> Agreement:
+def agreement(a: Float[Floats, " P"], a_error: Float[Floats, " P"], b: Float[Floats, " P"], b_error: Float[Floats, " P"]) -> Agreement:
     """How far the order of `b` is that of `a`.
 
     The errors of a difference are taken as of independent estimates, which is wide of the mark to the safe side: parts share minibatches.
@@ -40,13 +42,13 @@ def agreement(a: Float[Floats, " P"], a_error: Float[Floats, " P"], b: Float[Flo
     parts = len(a)
     if parts < 3 or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return Agreement(math.nan, math.nan, math.nan, math.nan)
-    tau = float(kendalltau(a, b).statistic)
+    tau = float(_kendalltau(a, b).statistic)
     upper = np.triu_indices(parts, 1)
     first, second = _differences(a, a_error)[upper], _differences(b, b_error)[upper]
     both = (np.abs(first) > _TOLD_APART) & (np.abs(second) > _TOLD_APART)
     kept = float((first * second > 0)[both].mean()) if both.any() else math.nan
     relative = np.divide(b_error, np.abs(b), out=np.zeros_like(b), where=b != 0)
-    generator = np.random.default_rng(seed)
+    generator = seeds.generator(0, "order of parts")
     one = a + a_error * generator.standard_normal((_REPEATS, parts))
     other = a + np.abs(a) * relative * generator.standard_normal((_REPEATS, parts))
     signs = [np.sign(x[:, :, None] - x[:, None, :])[:, upper[0], upper[1]] for x in (one, other)]

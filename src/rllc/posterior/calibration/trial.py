@@ -32,6 +32,7 @@ class Reading:
     step_share: float  # εA/4 of the steepest direction at w*
     stein_ratio: float
     stein_expected: float
+    stein_stderr: float
     gradient_ratio: float
     tilt: float
 
@@ -65,10 +66,18 @@ class Trial:
 
     @property
     def total_error(self) -> float:
-        """Relative standard error of the sum; the parts share minibatches, so they are added draw by draw first. NaN where one was refused."""
+        """Relative standard error of the sum; NaN where one was refused.
+
+        The larger of two, as for one part: the batch means of the summed series, since parts share minibatches, and the spread of chains
+        within parts, whose noise is independent. One chain has no spread, so its error is too small where draws are correlated.
+        """
         if not math.isfinite(self.total) or self.total == 0:
             return math.nan
-        return float(standard_error(self.series.sum(axis=0))[0]) / abs(self.total)
+        error = float(standard_error(self.series.sum(axis=0).mean(axis=0, keepdims=True))[0])
+        chains = self.series.shape[1]
+        if chains > 1:
+            error = max(error, math.sqrt(float(self.series.mean(axis=-1).var(axis=-1, ddof=1).sum()) / chains))
+        return error / abs(self.total)
 
     @property
     def error(self) -> float:
@@ -81,8 +90,10 @@ class Trial:
         """How far the sum moved from the first to the last third of the draws, and the reach of its interval, relative; NaN below 12 draws."""
         if not math.isfinite(self.total) or self.total == 0:
             return math.nan, math.nan
-        moved, reach = drift(self.series.sum(axis=0, keepdims=True), confidence)
-        return float(moved[0]) / abs(self.total), float(reach[0]) / abs(self.total)
+        parts, chains, draws = self.series.shape
+        # every chain of every part is a replicate: the differences of its thirds know nothing of its level
+        moved, reach = drift(self.series.reshape(1, parts * chains, draws), confidence)
+        return parts * float(moved[0]) / abs(self.total), parts * float(reach[0]) / abs(self.total)
 
 
 def trial(setting: Setting, step: int, traces: Sequence[Traces], results: Sequence[Result]) -> Trial:
@@ -110,6 +121,7 @@ def _reading(traces: Traces, result: Result) -> Reading:
         step_share=traces.settings.largest_step / d.step_limit,
         stein_ratio=d.stein_ratio,
         stein_expected=d.stein_expected,
+        stein_stderr=d.stein_stderr,
         gradient_ratio=d.gradient_ratio,
         tilt=d.tilt,
     )

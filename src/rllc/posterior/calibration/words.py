@@ -81,7 +81,8 @@ def ranking(advice: Advice) -> tuple[str, ...]:
 
 def budget(b: Budget) -> str:
     """An error budget in words."""
-    return f"{_percent(b.total)} of λ̂ (step size {_percent(b.bias)}, sampling {_percent(b.noise)}, γ and nβ {_percent(b.change)}, tilt {_percent(b.tilt)})"
+    shares = f"step size {_percent(b.bias)}, sampling {_percent(b.noise)}, γ and nβ {_percent(b.change)}, tilt {_percent(b.tilt)}"
+    return f"{_percent(b.total)} of λ̂ ({shares})"
 
 
 def _choice(advice: Advice, chosen: Finalist, settings: CalibrationSettings, healthy: int, surveyed: int) -> str:
@@ -143,12 +144,15 @@ def _locality(chosen: Finalist) -> tuple[str, ...]:
     if not math.isfinite(share):
         return ()
     rise = float(np.median(chosen.trials[-1].column("rise")))
-    return (f"Near the checkpoint: a typical part's chains raise the loss by {rise:.3g} nats a token, {share:.2f} of what zeroing its weights does.",)
+    text = f"Near the checkpoint: a typical part's chains raise the loss by {rise:.2g} nats a token, {share:.2f} times what zeroing its weights does"
+    bent = float(np.median(chosen.trials[-1].column("gradient_ratio")))
+    return (f"{text}. nβ E[(w - w*)·ĝ]/λ̂ is {bent:.2f}, where a quadratic has 2.",)
 
 
 def _control(chosen: Finalist, control: Trial) -> str:
-    found, expected = float(np.median(control.column("stein_ratio"))), float(np.median(control.column("stein_expected")))
-    text = f"nβ = 0 control: λ̂ reads {np.abs(control.column('llc')).max():g} and the Stein ratio {found:.3f} where {expected:.3f} is expected"
+    found, expected = (float(control.column(name).mean()) for name in ("stein_ratio", "stein_expected"))
+    error = float(np.sqrt((control.column("stein_stderr") ** 2).sum())) / len(control.readings)
+    text = f"nβ = 0 control: λ̂ reads {np.abs(control.column('llc')).max():g} and the Stein ratio {found:.3f} ± {error:.3f}, {expected:.3f} expected"
     held = np.median(chosen.trials[-1].column("rise") / np.where(control.column("rise") > 0, control.column("rise"), np.nan))
     if not math.isfinite(held):
         return f"{text}."
@@ -171,4 +175,4 @@ def _precision(chosen: Finalist, base: SamplerSettings) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %" if share < 0.1 else f"{100 * share:.0f} %"
+    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"

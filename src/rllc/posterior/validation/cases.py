@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rllc.posterior.protocol import Originated
 from rllc.posterior.settings import SamplerName, SamplerSettings
 
 EXACT = 0.015  # of quadratics and monomials, whose truth holds the discretisation or whose step is small
 LINEAR = 0.03  # of linear networks at smooth points, whose truth is the coefficient itself
+Quantity = Literal["llc", "stein_ratio", "gradient_ratio", "twin"]  # what is compared: λ̂, or a diagnostic with an exact value
 SAMPLERS: tuple[SamplerName, ...] = ("sgld", "leimkuhler-matthews", "rmsprop-sgld", "sgnht", "mala")
 
 
@@ -20,12 +21,12 @@ class Trial:
 
     settings: SamplerSettings
     build: Callable[[], Originated[Any]]
-    truth: Callable[[], float]  # of λ̂ under these settings
+    truth: Callable[[], float]  # under these settings
 
 
 @dataclass(frozen=True)
 class Case:
-    """A loss whose λ̂ is known, and how each sampler meets it."""
+    """A loss of which something is known exactly, and how each sampler meets it."""
 
     name: str
     kind: str
@@ -34,6 +35,7 @@ class Case:
     trials: Sequence[Trial]
     tolerance: float | None = EXACT  # relative, or absolute where the truth is 0; None where the row is only told, not judged
     quick: Sequence[SamplerName] = ()  # the samplers that run it in the quick list too
+    quantity: Quantity = "llc"
 
     def trial(self, sampler: SamplerName) -> Trial | None:
         """The trial of a sampler, None where it does not take part."""

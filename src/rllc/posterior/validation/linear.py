@@ -74,7 +74,8 @@ QUICK: dict[str, tuple[SamplerName, ...]] = {
     "16-16-16-16-16 rank 4": ("leimkuhler-matthews",),
     "6-6-6 rank 0 minimal": ("sgld",),
 }
-TEMPERATURES = (2e4, 8e4)
+QUICK_TWIN: tuple[SamplerName, ...] = ("leimkuhler-matthews",)
+TEMPERATURES = (4e4, 1.6e5)
 RESCALED = SHAPES[4]
 WARM = (SHAPES[4], SHAPES[13])  # where the temperature is raised until it shows
 
@@ -85,6 +86,7 @@ def cases() -> tuple[Case, ...]:
         _readout(),
         _zero(),
         *(_network(shape) for shape in SHAPES),
+        _twin(),
         *(_copy(factor) for factor in (0.5, 2.0)),
         *(_warm(shape, nbeta) for shape in WARM for nbeta in TEMPERATURES),
     )
@@ -133,9 +135,9 @@ def _settings(sampler: SamplerName, point: LinearPoint, nbeta: float) -> Sampler
     share = {"sgld": 0.06, "rmsprop-sgld": 0.06, "leimkuhler-matthews": 0.8, "sgnht": 0.12, "mala": 0.8}[sampler]  # εA of the steepest
     slowest = steepest / (share * nbeta * float(h.min()))  # steps in which the flattest of the stiff directions relaxes
     memory = 40.0 if sampler == "sgnht" else 0.5 * slowest
-    needed = 2 / len(h) * memory / 0.004**2  # chain-steps for a standard error of 0.4 %
+    needed = 2 / len(h) * memory / 0.003**2  # chain-steps for a standard error of 0.3 %
     draws = int(min(max(400.0, 8 * memory, math.sqrt(needed) * 8), 3000.0))
-    chains = int(min(max(4.0, needed / draws), 64.0))
+    chains = int(min(max(4.0, needed / draws), 128.0))
     burn_in = math.ceil(400 if sampler == "sgnht" else 3.5 * slowest)
     return settings_for(sampler, share / steepest, gamma, nbeta, chains=chains, draws=draws, burn_in=burn_in)
 
@@ -166,6 +168,14 @@ def _zero() -> Case:
         return Trial(settings, lambda: DeepLinear.at([point()], free=["W1"]), lambda: 0.0)
 
     return Case("below a read-out of zero", "zero", "3.6", "nothing depends on it", [trial(s) for s in SAMPLERS], 0.0, SAMPLERS)
+
+
+def _twin() -> Case:
+    """`½ tr[nβH(nβH + γ)⁻¹]` from a Hessian by differences, against the curvatures that the point knows."""
+    point = cache(Shape((5, 4, 6, 3), 2).point)
+    settings = settings_for("leimkuhler-matthews", 1e-5, 3000.0, 1e4, chains=2, draws=20, burn_in=0)
+    trial = Trial(settings, lambda: DeepLinear.at([point()]), lambda: exact.curvature_twin(point().curvatures, settings))
+    return Case("curvature twin of 5-4-6-3 rank 2", "curvature twin", "3.1c", "spectrum at the point", [trial], 1e-3, QUICK_TWIN, "twin")
 
 
 def _copy_name(factor: float) -> str:

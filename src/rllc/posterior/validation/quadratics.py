@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +21,8 @@ TILT = (0.4, 0.6, 1.0, 2.0)
 TILTED = (0.0, 2.0, 10.0, 30.0)
 HEAT = 60.0  # standard deviation of nβ ĝ_i, which nearly doubles variances
 SOURCE = "stationary law of the discrete sampler"
+STEIN = "1, and 1/(1 - εγ/4) of SGLD's steps"
+RELAXING: tuple[SamplerName, ...] = ("sgld", "leimkuhler-matthews")  # whose relaxation has a closed form
 FIRST_BATCH = 0  # the first minibatch, which freezes RMSProp's second moment
 
 
@@ -28,6 +30,18 @@ def cases() -> tuple[Case, ...]:
     """All of them."""
     return (
         Case("quadratic", "quadratic", "3.1", SOURCE, [_plain(s) for s in SAMPLERS], quick=("sgld", "rmsprop-sgld")),
+        Case(
+            "quadratic, from w* on", "relaxation", "3.1", "expectation of the draws", [_relaxing(s) for s in RELAXING], quick=("leimkuhler-matthews",)
+        ),
+        Case(
+            "Stein ratio of flat directions",
+            "Stein identity",
+            "3.2",
+            STEIN,
+            [_flat_stein(s) for s in SAMPLERS],
+            quick=("sgld",),
+            quantity="stein_ratio",
+        ),
         Case("quadratic, two of three tensors", "quadratic", "3.1", SOURCE, [_restricted(s) for s in SAMPLERS], quick=("leimkuhler-matthews",)),
         Case("quadratic, tilted", "quadratic", "3.1b", SOURCE, [_tilted(s) for s in SAMPLERS], quick=("sgnht",)),
         Case("quadratic, condition 1e4", "quadratic", "3.1", SOURCE, [_conditioned(s) for s in SAMPLERS if s != "mala"]),
@@ -53,14 +67,15 @@ def _copies(values: Sequence[float], sampler: SamplerName, number: int = 400) ->
 def _trial(settings: SamplerSettings, build: Callable[[], Quadratic], part: Sequence[str] = ("w",)) -> Trial:
     def truth() -> float:
         toy = build()
-        curvature, gradient = (np.concatenate([_flat(tensors, name, toy.curvature) for name in part]) for tensors in (toy.curvature, toy.gradient))
+        curvature = np.concatenate([_flat(toy.curvature[name]) for name in part])
+        gradient = np.concatenate([_flat(toy.gradient.get(name, torch.zeros_like(toy.curvature[name]))) for name in part])
         return float(exact.llc(curvature, settings, gradient).sum())
 
     return Trial(settings, lambda: _restrict(build(), part), truth)
 
 
-def _flat(tensors: Mapping[str, Tensor], name: str, like: Mapping[str, Tensor]) -> Floats:
-    return tensors.get(name, torch.zeros_like(like[name])).flatten().double().numpy()
+def _flat(tensor: Tensor) -> Floats:
+    return tensor.flatten().double().numpy()
 
 
 def _restrict(toy: Quadratic, part: Sequence[str]) -> Quadratic:
@@ -71,6 +86,20 @@ def _restrict(toy: Quadratic, part: Sequence[str]) -> Quadratic:
 def _plain(sampler: SamplerName) -> Trial:
     h = _copies(SPECTRUM, sampler)
     return _trial(_paper(sampler), lambda: Quadratic({"w": torch.full_like(h, 0.1)}, {"w": h}, constant=1.0))
+
+
+def _relaxing(sampler: SamplerName) -> Trial:
+    """METHOD 2's settings at a small step, without burn-in: a test of what is kept and what is not."""
+    h = _copies(SPECTRUM, sampler, 1000)
+    settings = settings_for(sampler, 2e-4, 200.0, 30.0, chains=8, draws=200, burn_in=0)
+    return Trial(settings, lambda: Quadratic({"w": torch.zeros_like(h)}, {"w": h}), lambda: float(exact.relaxing_llc(_flat(h), settings).sum()))
+
+
+def _flat_stein(sampler: SamplerName) -> Trial:
+    """Directions that the loss does not see, under the prior alone."""
+    h, settings = torch.zeros(1, 20 if sampler == "mala" else 2000), _paper(sampler)
+    step = settings.largest_step if sampler in ("sgld", "rmsprop-sgld") else 0.0
+    return Trial(settings, lambda: Quadratic({"w": torch.zeros_like(h)}, {"w": h}), lambda: 1 / (1 - step * settings.localization / 4))
 
 
 def _restricted(sampler: SamplerName) -> Trial:
@@ -94,13 +123,13 @@ def _noisy(sampler: SamplerName) -> Trial:
     """Independent noise in every coordinate. What freezes RMSProp's second moment is then the first minibatch's gradient, known to the last bit."""
     h = _copies(SPECTRUM, sampler, 600)
     step = 2e-4 if sampler == "sgnht" else 1e-3  # heat beyond the thermostat's reach has no stationary law
-    settings = settings_for(sampler, step, 200.0, 30.0, chains=4, draws=900, burn_in=300, decay=1.0, stabilizer=1.0)
+    settings = settings_for(sampler, step, 200.0, 30.0, chains=4, draws=6000 if sampler == "sgnht" else 2500, burn_in=300, decay=1.0, stabilizer=1.0)
 
     def build() -> Quadratic:
         return Quadratic({"w": torch.zeros_like(h)}, {"w": h}, gradient_noise={"w": torch.full_like(h, HEAT / 30.0)})
 
     def truth() -> float:
-        frozen = build().prepare(FIRST_BATCH).gradient["w"][0].double().numpy() if sampler == "rmsprop-sgld" else 0.0
+        frozen = _flat(build().prepare(FIRST_BATCH).gradient["w"]) if sampler == "rmsprop-sgld" else 0.0
         return _scaled_llc(h, settings, frozen, HEAT**2)
 
     return Trial(settings, build, truth)
@@ -128,7 +157,7 @@ def _fed() -> Trial:
     noise, decay = 20.0, 0.99
     q = (1 - decay) / (1 + decay)
     effective = noise * (1 + 0.75 * q) / (1 - 2 * (1 - decay) + 2 * q)
-    settings = settings_for("rmsprop-sgld", 6e-6 * noise / 0.1, 200.0, 30.0, chains=4, draws=4000, burn_in=1500, decay=decay)
+    settings = settings_for("rmsprop-sgld", 6e-6 * noise / 0.1, 200.0, 30.0, chains=4, draws=8000, burn_in=1500, decay=decay)
 
     def build() -> Quadratic:
         return Quadratic({"w": torch.zeros_like(h)}, {"w": h}, gradient_noise={"w": torch.full_like(h, noise)})
@@ -138,5 +167,5 @@ def _fed() -> Trial:
 
 def _scaled_llc(h: Tensor, settings: SamplerSettings, root: Floats | float, heat: float) -> float:
     """`½ nβ Σ h E v²` with minibatch noise, and with this √V where RMSProp-SGLD is the sampler."""
-    curvature = h[0].double().numpy()
+    curvature = _flat(h)
     return float((settings.nbeta / 2 * curvature * exact.variance(curvature, settings, heat, root)).sum())

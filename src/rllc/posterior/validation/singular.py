@@ -29,7 +29,16 @@ HOLDING: tuple[SamplerName, ...] = ("sgld", "rmsprop-sgld")  # of first order in
 def cases() -> tuple[Case, ...]:
     """All of them."""
     monomials = [_monomial(k) for k in STEPS]
-    return (*monomials, _powers(), _crossing((2.0, 2.0)), _crossing((2.0, 4.0)), _crossing((2.0, 2.0, 4.0)), _cusp(), _usual_rmsprop())
+    return (
+        *monomials,
+        _homogeneous(),
+        _powers(),
+        _crossing((2.0, 2.0)),
+        _crossing((2.0, 4.0)),
+        _crossing((2.0, 2.0, 4.0)),
+        _cusp(),
+        _usual_rmsprop(),
+    )
 
 
 def _origin(sampler: SamplerName, copies: int, n: int) -> dict[str, torch.Tensor]:
@@ -60,6 +69,13 @@ def _monomial(k: int) -> Case:
     return Case(f"monomial w^{2 * k}", "monomial", "3.3", "quadrature", [trial(s) for s in SAMPLERS], quick=QUICK[k])
 
 
+def _homogeneous() -> Case:
+    """`nβ E[(w - w*)·ĝ]/λ̂` is the degree of a homogeneous loss, draw by draw."""
+    settings = settings_for("leimkuhler-matthews", 0.02 * 1e-2, 50.0, 1e6, chains=4, draws=200, burn_in=50)
+    trial = Trial(settings, lambda: Separable(_origin("leimkuhler-matthews", 100, 1), (6.0,)), lambda: 6.0)
+    return Case("gradient ratio of w^6", "homogeneity", "3.2", "2k", [trial], 1e-5, ("leimkuhler-matthews",), "gradient_ratio")
+
+
 def _powers() -> Case:
     def trial(sampler: SamplerName) -> Trial:
         settings = settings_for(sampler, 0.04, 0.5, 1.0, stabilizer=100.0, **_length(sampler, 2500, 400))
@@ -82,7 +98,7 @@ def _crossing(powers: Sequence[float]) -> Case:
             nbeta,
             box=box,
             stabilizer=10.0,
-            **_length(sampler, *((5000, 2500) if sampler in HOLDING else (2500, 1500)), mala=8000),
+            **_length(sampler, *((8000, 2500) if sampler in HOLDING else (2500, 1500)), mala=16000 if len(powers) == 3 else 8000),
         )
         return Trial(
             settings,

@@ -10,19 +10,22 @@ from itertools import combinations, count
 from statistics import median
 
 from rllc.core import seeds
+from rllc.posterior.result import Result
 from rllc.posterior.sampling import sample
-from rllc.posterior.validation.cases import SAMPLERS, Case, Derived, Trial, all_cases
+from rllc.posterior.settings import ExtraChecks
+from rllc.posterior.validation.cases import SAMPLERS, Case, Derived, Quantity, Trial, all_cases
 
 RESOLVED = 0.5  # of the tolerance: a wider standard error shows nothing
 LEAST_KENDALL, LARGEST_MEDIAN = 0.95, 0.05
 APART = 0.10  # truths that differ by less have no order worth keeping
 ORDERED = "linear network"  # the kind of case whose order is judged
 _ORIGIN_BATCHES = 4
+_TWIN_AT_MOST = 1000  # coordinates
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sampler on one case. Dimensionless, as λ is."""
+    """One sampler on one case. All numbers are dimensionless, as λ is."""
 
     case: str
     kind: str
@@ -79,10 +82,21 @@ def run_trial(case: Case, trial: Trial, on_step: Callable[[int, int], None] | No
     settings = trial.settings
     objective = trial.build()
     noise = [seeds.derive(0, "validate", case.name, settings.sampler, chain) for chain in range(settings.chains)]
-    sampled = sample(objective, count(), settings, noise_seeds=[noise], origin_batches=range(10**9, 10**9 + _ORIGIN_BATCHES), on_step=on_step)
+    checks = ExtraChecks(twin_dimension=_TWIN_AT_MOST if case.quantity == "twin" else 0)
+    origin = range(10**9, 10**9 + _ORIGIN_BATCHES)
+    sampled = sample(objective, count(), settings, noise_seeds=[noise], origin_batches=origin, checks=checks, on_step=on_step)
     result = sampled.results[0]
-    estimate, stderr = (math.nan, math.nan) if result.estimate is None else (result.estimate.llc, result.estimate.stderr)
-    return _row(case, settings.sampler, sampled.traces[0].dimension, estimate, stderr, trial.truth(), str(result.outcome), result.reason, started)
+    value, stderr = _read(result, case.quantity)
+    return _row(case, settings.sampler, sampled.traces[0].dimension, value, stderr, trial.truth(), str(result.outcome), result.reason, started)
+
+
+def _read(result: Result, quantity: Quantity) -> tuple[float, float]:
+    """What is compared, and its standard error; 0 for what has no chance in it. A refused cell has nothing to compare."""
+    if result.estimate is None:
+        return math.nan, math.nan
+    if quantity == "llc":
+        return result.estimate.llc, result.estimate.stderr
+    return getattr(result.diagnostics, quantity), result.diagnostics.stein_stderr if quantity == "stein_ratio" else 0.0
 
 
 def _row(

@@ -1,0 +1,148 @@
+"""What a calibration found, as one figure for a paper: λ̂ and the order of the parts over the grid. Needs matplotlib (`pip install 'rllc[paper]'`)."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rllc.analysis.calibrated import CalibrationMap, Floats, Point
+from rllc.core.errors import RllcError
+from rllc.core.files import write_atomic
+from rllc.figures.palette import INK, MUTED, PAPER
+from rllc.figures.static import DPI, STYLE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# What is wrong with a setting: how its cell is hatched, and how the legend says it.
+PROBLEMS: dict[str, tuple[str, str]] = {
+    "refused": ("xxxx", "refused: no estimate"),
+    "biased": ("////", "biased by the step size"),
+    "far": ("....", "farther than without the weights"),
+    "drifting": ("----", "drifting after the burn-in"),
+}
+
+
+def write_calibration(found: CalibrationMap, folder: Path) -> list[Path]:
+    """Draw the figure and write `calibration.png` and `calibration.svg` into `folder`; returns the paths.
+
+    Raises RllcError where matplotlib is not installed or the folder cannot be written.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise RllcError("The figure is drawn by matplotlib, which is not installed.", "Install it with: pip install 'rllc[paper]'.") from error
+    paths: list[Path] = []
+    with mpl.rc_context({**STYLE, "axes.grid": False, "hatch.linewidth": 0.6}):
+        figure = draw(found)
+        for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            content = io.BytesIO()
+            figure.savefig(content, format=ending, dpi=DPI, metadata=metadata)
+            figure.set_layout_engine("none")
+            paths.append(folder / f"calibration.{ending}")
+            write_atomic(paths[-1], content.getvalue())
+    return paths
+
+
+def draw(found: CalibrationMap) -> Figure:
+    """One column a temperature; above the median λ̂, below Kendall τ of the parts' order against the recommended setting's."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.figure import Figure
+
+    columns = len(found.nbeta)
+    figure = Figure(figsize=(1.5 + 2.3 * columns, 5.4), layout="constrained")
+    axes = figure.subplots(2, columns, squeeze=False, sharex=True, sharey=True)
+    positive = found.llc[np.isfinite(found.llc) & (found.llc > 0)]
+    span = (float(positive.min()), float(positive.max())) if positive.size else (0.1, 1.0)
+    rows: tuple[tuple[Floats, Any, Any, str], ...] = (
+        (found.llc, LogNorm(*(span if span[0] < span[1] else (span[0] / 2, span[0] * 2))), colormaps["cividis"], "median λ̂ of the parts"),
+        (found.tau, Normalize(0, 1), colormaps["cividis"], "Kendall τ of their order"),
+    )
+    for row, (values, norm, colors, title) in enumerate(rows):
+        for column in range(columns):
+            ax = axes[row][column]
+            _cells(ax, found, values[column], found.problem[column], norm, colors, ".2f" if row else ".3g")
+            for point, mark in ((found.own, "o"), (found.recommended, "*")):
+                if point is not None and column == int(np.abs(np.log(found.nbeta / point.nbeta)).argmin()):
+                    _mark(ax, found, point, mark)
+            if row == 0:
+                ax.set_title(f"nβ {found.nbeta[column]:g}")
+            else:
+                ax.set_xlabel("ε nβ/2")
+        axes[row][0].set_ylabel("ε γ/2")
+        from matplotlib.cm import ScalarMappable
+
+        figure.colorbar(ScalarMappable(norm, colors), ax=list(axes[row]), label=title, pad=0.015, aspect=16)
+    _legend(figure, found)
+    figure.suptitle(f"Settings of the sampler: {found.parts} parts at {found.where}", x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+def _edges(values: Floats) -> Floats:
+    """Borders of cells around places on a logarithmic axis."""
+    log = np.log(values)
+    if len(log) == 1:
+        return np.exp(log[0] + np.array([-0.35, 0.35]))
+    middle = (log[1:] + log[:-1]) / 2
+    return np.exp(np.concatenate([[2 * log[0] - middle[0]], middle, [2 * log[-1] - middle[-1]]]))
+
+
+def _cells(ax: Axes, found: CalibrationMap, values: Floats, problem: Any, norm: Any, colors: Any, digits: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    xs, ys = _edges(found.loss_products), _edges(found.prior_products)
+    for j in range(len(found.prior_products)):
+        for i in range(len(found.loss_products)):
+            value, kind = float(values[j, i]), str(problem[j, i])
+            shown = np.isfinite(value) and (value > 0 or norm.vmin == 0)
+            color: Any = colors(norm(value)) if shown else PAPER
+            dark = shown and 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 0.5
+            box = (xs[i], ys[j]), xs[i + 1] - xs[i], ys[j + 1] - ys[j]
+            ax.add_patch(Rectangle(*box, facecolor=color, edgecolor=PAPER, linewidth=0.8))
+            if kind:
+                hatch = PROBLEMS.get(kind, PROBLEMS["refused"])[0]
+                ax.add_patch(Rectangle(*box, fill=False, hatch=hatch, edgecolor=PAPER if dark else MUTED, linewidth=0))
+            if np.isfinite(value) and not kind:
+                place = found.loss_products[i], found.prior_products[j]
+                ax.annotate(
+                    format(value, digits), place, xytext=(0, -7), textcoords="offset points", ha="center", va="center", fontsize=6.5,
+                    color=PAPER if dark else INK,
+                )  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(xs[0], xs[-1])
+    ax.set_ylim(ys[0], ys[-1])
+    ax.set_xticks(found.loss_products, [f"{x:.3g}" for x in found.loss_products], rotation=40, fontsize=7)
+    ax.set_yticks(found.prior_products, [f"{y:.3g}" for y in found.prior_products])
+    ax.minorticks_off()
+
+
+def _mark(ax: Axes, found: CalibrationMap, point: Point, mark: str) -> None:
+    """A star for the recommendation, a ring for the experiment's settings; the ring stays in sight around the star."""
+    x = float(np.clip(point.loss_product, found.loss_products[0] / 1.3, found.loss_products[-1] * 1.3))
+    y = float(np.clip(point.prior_product, found.prior_products[0] / 1.3, found.prior_products[-1] * 1.3))
+    size = 12 if mark == "o" else 8
+    ax.plot(x, y, marker=mark, markersize=size, markerfacecolor="none" if mark == "o" else "#ff8a4c", markeredgecolor="#ff8a4c", markeredgewidth=1.6)
+
+
+def _legend(figure: Figure, found: CalibrationMap) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = []
+    names: list[str] = []
+    if found.recommended is not None:
+        handles.append(Line2D([], [], linestyle="", marker="*", markersize=8, color="#ff8a4c"))
+        names.append(f"recommended: {found.recommended.text}")
+    handles.append(Line2D([], [], linestyle="", marker="o", markersize=8, markerfacecolor="none", markeredgecolor="#ff8a4c", markeredgewidth=1.6))
+    names.append(f"the experiment's own: {found.own.text}")
+    for kind in PROBLEMS:
+        if (found.problem == kind).any():
+            handles.append(Patch(facecolor=PAPER, edgecolor=MUTED, hatch=PROBLEMS[kind][0], linewidth=0.6))
+            names.append(PROBLEMS[kind][1])
+    figure.legend(handles, names, loc="outside lower left", ncols=2)
