@@ -256,4 +256,4 @@ def test_advice_is_told_without_a_mark() -> None:
     result = outcome_of(quadratic(torch.cat([HEAD, torch.full((1,), 45.0)])), PAPER)
     assert result.outcome == Outcome.OK
     assert result.reason.startswith("The steepest direction at the checkpoint has εA/4 = 0.3")
-    assert result.reason.endswith(Outcome.OK.text)
+    assert result.reason.endswith("Halve step_size and compare.")

@@ -52,8 +52,8 @@ def assess(
             checks += remarks(estimates[p], diagnostics[p], traces.settings, verdicts)
         marks = sorted((check for check in checks if check.outcome != Outcome.OK), key=lambda check: _SEVEREST_FIRST.index(check.outcome))
         outcome = marks[0].outcome if marks else Outcome.OK
-        advice = [check for check in checks if check.outcome == Outcome.OK]
-        remedies = list(dict.fromkeys(mark.outcome.text for mark in marks)) or [outcome.text]
-        reason = " ".join([*(check.text for check in [*marks, *advice] if check.text), *remedies])
+        advice = [check for check in checks if check.outcome == Outcome.OK and check.text]
+        remedies = list(dict.fromkeys(mark.outcome.text for mark in marks)) or ([] if advice else [outcome.text])
+        reason = " ".join([*(check.text for check in [*marks, *advice]), *remedies])
         results.append(Result(outcome, None if outcome.refused else estimates[p], diagnostics[p], reason, tuple(checks)))
     return tuple(results)
