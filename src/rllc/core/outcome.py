@@ -33,7 +33,7 @@ _TEXT = {
     Outcome.OK: "No diagnostic objects to this estimate.",
     Outcome.NONFINITE: "A chain reached a loss or weight that is not a finite number, so the cell has no estimate. Lower the step size.",
     Outcome.UNSTABLE: "A chain left the neighbourhood that the localization allows, so the cell has no estimate. Lower the step size.",
-    Outcome.DRIFTING: "The loss differences were still moving at the end of the chains. "
+    Outcome.DRIFTING: "The chains had not settled: the loss differences or the weights were still moving at the end. "
     "Raise burn_in or draws before reading this number as stationary.",
     Outcome.TILTED: "The checkpoint is not at a minimum of this loss, so the estimate holds a term of the gradient beside the complexity. "
     "Read it with the tilt column.",
