@@ -3,7 +3,7 @@
 Nominal 90 % intervals should hold the reference in 85 to 97 % of the runs. Beside ours stands what other programs report: one baseline on other
 minibatches, and the spread of the chains as the error. And ours with a stopping target on, where chains go on until the error is small enough.
 
-    python benchmarks/coverage.py                        # trains the quick preset first; about four minutes on two cores
+    python benchmarks/coverage.py                        # trains the quick preset first; about twenty minutes on two cores
     python benchmarks/coverage.py --run runs/demo --step 3000 --heads 0:7 1:1 --format json
 """
 
