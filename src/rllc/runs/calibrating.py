@@ -129,9 +129,11 @@ class _Session:
         points = list(grid(settings))
         if not any(point.same(self.own) for point in points):
             points.append(self.own)
-        self._announce(points)
+        operations = self._announce(points)
         jobs = {step: self.place.origins(step) for step in self.steps}
-        self._run([job for group in jobs.values() for job in group], "Checkpoints")
+        rate = self._run([job for group in jobs.values() for job in group], "Checkpoints")
+        if rate:
+            self.reporter.line(f"At this rate the rest takes at most about {duration(operations / rate)}.")
         self.origins = {step: [origin_of(self.store, job) for job in group] for step, group in jobs.items()}
         removal = np.concatenate([origin.removal for origin in self.origins[last]])
 
@@ -169,19 +171,22 @@ class _Session:
         self._run([job for group in jobs for job in group], name)
         return [together([trial_of(self.store, job) for job in group]) for group in jobs]
 
-    def _run(self, jobs: Sequence[Job], name: str) -> None:
+    def _run(self, jobs: Sequence[Job], name: str) -> float:
+        """Compute and record what the store lacks; returns operations a second, 0 where it lacked nothing."""
         missing = sorted((job for job in jobs if not self.store.has(KIND, job.key)), key=lambda job: -job.cost)
         if not missing:
-            return
+            return 0.0
         engine = self.place.experiment.engine
         with self.reporter.stage(name, sum(job.cost for job in missing)) as bar:
             for job, (arrays, meta) in run_units(compute, missing, engine.workers or cores(), engine.threads):
                 self.store.put(KIND, job.key, arrays, meta)
                 bar.advance(job.cost, str(job.setting or f"step {job.unit.step}"))
             self.seconds += bar.seconds
+        self.reporter.line(f"{name}: {len(missing)} units took {duration(bar.seconds)}.")
+        return sum(job.cost for job in missing) / bar.seconds
 
-    def _announce(self, points: Sequence[Setting]) -> None:
-        """The plan, before anything runs."""
+    def _announce(self, points: Sequence[Setting]) -> float:
+        """Tell the plan before anything runs; returns its operations at most."""
         settings, last = self.settings, self.steps[-1]
         parts = sum(len(unit.parts) for unit in self.place.units(last, self.place.experiment))
 
@@ -203,3 +208,4 @@ class _Session:
             f"at most {several * sum(n for _, n in finals):,} chain-steps. "
             f"Very roughly {duration(operations / GUESSED_RATE / workers)} on {workers} cores."
         )
+        return operations

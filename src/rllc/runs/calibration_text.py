@@ -25,7 +25,7 @@ from rllc.runs.progress import duration
 
 _SIGNS = {"": " ", "refused": "×", "biased": "b", "far": "f", "drifting": "d"}
 _LEGEND = (
-    "× refused, b biased by the step size, f farther from the checkpoint than without the weights, d drifting; * recommended, o the experiment's own"
+    "× refused, b biased by the step size, f raises the loss more than removing the part does, d drifting; * recommended, o the experiment's own"
 )
 
 

@@ -124,7 +124,7 @@ def compute(job: Job) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     sampled = sample(unit.objective, data, sampler, noise_seeds=unit.noise_seeds(sampler.chains, "calibration", name))
     results = [assess(traces, None if job.gradient is None else job.gradient.part(p))[0] for p, traces in enumerate(sampled.traces)]
     found = trial(job.setting, job.unit.step, sampled.traces, results)
-    return {"series": found.series}, {"readings": [dataclasses.asdict(reading) for reading in found.readings]}
+    return {"rises": found.rises}, {"readings": [dataclasses.asdict(reading) for reading in found.readings]}
 
 
 def _measure(unit: OpenedUnit, job: Job) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -155,7 +155,7 @@ def trial_of(store: Store, job: Job) -> Trial:
         raise ValueError("a checkpoint's own record is no trial")
     rows: list[dict[str, Any]] = [{n: math.nan if v is None else v for n, v in row.items()} for row in record.meta["readings"]]
     readings = tuple(Reading(**row) for row in rows)
-    return Trial(job.setting, job.unit.step, readings, np.asarray(record.arrays["series"], np.float64))
+    return Trial(job.setting, job.unit.step, readings, np.asarray(record.arrays["rises"], np.float64))
 
 
 def parts_of(place: Place, step: int) -> tuple[Part, ...]:

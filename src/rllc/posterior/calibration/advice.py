@@ -28,13 +28,13 @@ class Budget:
 
     bias: float  # of the discretisation
     noise: float  # sampling error at the experiment's chains and draws, the burn-in paid for out of them
-    change: float  # what a slightly other γ and nβ would do (`CalibrationSettings.change`)
+    change: float  # what a slightly other γ and nβ would do (`CalibrationSettings.change`); NaN, and left out, where the grid does not tell
     tilt: float  # the gradient's term
 
     @property
     def total(self) -> float:
         """The root of the sum of squares."""
-        return math.hypot(self.bias, self.noise, self.change, self.tilt)
+        return math.hypot(self.bias, self.noise, self.tilt, self.change if math.isfinite(self.change) else 0.0)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,9 @@ def finalist(
         if halving - 2 * error > settings.bias:
             text = f"Half the step size shows that the discretisation adds {100 * halving:.0f} ± {100 * error:.0f} %."
             problems.append(Problem("biased", text))
-    budget = _budget(trials, healths, surveyed.slopes, surveyed.burn_in, base, settings, halving if halving > 2 * error else 0.0)
+    # what two standard errors leave of it: the prediction is far more precise where it holds
+    proven = max(0.0, halving - 2 * error) if math.isfinite(halving) else 0.0
+    budget = _budget(trials, healths, surveyed.slopes, surveyed.burn_in, base, settings, proven)
     return Finalist(surveyed, tuple(trials), halving, error, tuple(problems), budget)
 
 
@@ -155,8 +157,8 @@ def _widening(finalists: Sequence[Finalist]) -> float:
     ratios: list[float] = []
     for f in finalists:
         long, short = f.trials[-1], f.surveyed.trial
-        if short.series.shape[1] == 1 and math.isfinite(long.error) and 0 < short.error < math.inf:
-            ratios.append(long.error / short.error * math.sqrt(long.series[0].size / short.series[0].size))
+        if short.rises.shape[1] == 1 and math.isfinite(long.error) and 0 < short.error < math.inf:
+            ratios.append(long.error / short.error * math.sqrt(long.rises[0].size / short.rises[0].size))
     return max(1.0, float(np.median(ratios))) if ratios else 1.0
 
 
@@ -174,7 +176,7 @@ def _budget(
     Noise is scaled from the trial's draws to the experiment's, and by `√((burn_in + draws)/draws)`: burn-in is paid for in draws.
     """
     last = trials[-1]
-    chains, draws = last.series.shape[1:]
+    chains, draws = last.rises.shape[1:]
     noise = last.error * math.sqrt(chains * draws / (base.chains * base.draws)) * math.sqrt((steps + base.draws) / base.draws)
     return Budget(
         bias=max(*(health.bias for health in healths), measured_bias),

@@ -98,9 +98,15 @@ def judge(
         problems.append(Problem("biased", text))
     if rise > settings.removal:
         problems.append(Problem("far", f"A typical part's chains raise the loss {rise:.1f} times as much as setting its weights to zero would."))
-    if drifting > settings.drifting:
+    if drifting > settings.drifting and _moves(trial):
         problems.append(Problem("drifting", f"{_percent(drifting)} of the cells still drift after the burn-in."))
     return Health(bias, _tilt(trial), rise, refused, drifting, trial.share(Outcome.TILTED), tuple(problems))
+
+
+def _moves(trial: Trial) -> bool:
+    """Whether the parts drift together: one chain does not see that its draws are correlated, and takes every excursion for a drift."""
+    moved, reach = trial.settled()
+    return not abs(moved) <= reach
 
 
 def _typical_share(rise: Float[Floats, " P"], removal: Float[Floats, " P"] | None) -> float:

@@ -27,8 +27,9 @@ class Slopes:
 
     @property
     def size(self) -> float:
-        """The length of the slope in γ and nβ; what the grid does not tell counts as zero."""
-        return float(np.sqrt(np.nansum([self.localization**2, self.nbeta**2])))
+        """The length of the slope in γ and nβ, as far as the grid tells them; NaN where it tells neither."""
+        known = [p for p in (self.localization, self.nbeta) if math.isfinite(p)]
+        return math.hypot(*known) if known else math.nan
 
 
 NO_SLOPES = Slopes(math.nan, math.nan, math.nan, math.nan)

@@ -29,7 +29,7 @@ class CalibrationSettings:
     finalists: int = 3  # settings that are sampled longer, at every chosen checkpoint; the experiment's own is always among them
     final_chains: int = 2
     final_draws: int = 32
-    control_draws: int = 12  # of the chains with nβ = 0
+    control_draws: int = 32  # of the chains with nβ = 0
     relaxation: float = 0.01  # what burn-in leaves of the flat directions' distance from stationarity
     bias: float = 0.10  # most that the discretisation may add to λ̂, relative
     refused: float = 0.0  # share of refused cells that a healthy setting may have

@@ -12,7 +12,7 @@ import numpy as np
 from rllc.core.outcome import Outcome
 from rllc.posterior.calibration.grid import Setting
 from rllc.posterior.convergence import drift
-from rllc.posterior.estimate import series, standard_error
+from rllc.posterior.estimate import standard_error
 from rllc.posterior.result import Result
 from rllc.posterior.traces import Floats, Traces
 
@@ -27,7 +27,7 @@ class Reading:
     outcome: str
     llc: float  # NaN in a refused cell
     stderr: float
-    rise: float  # mean l_B(w_t) - l_B(w*) of the draws, nats per token: λ̂/nβ, and defined at nβ = 0 too
+    rise: float  # mean l(w_t) - l(w*) of the draws, nats per token: λ̂/nβ, and defined at nβ = 0 too
     stiffness: float  # εA/4 of the directions that carry the loss
     step_share: float  # εA/4 of the steepest direction at w*
     stein_ratio: float
@@ -44,7 +44,7 @@ class Trial:
     setting: Setting
     step: int  # of training
     readings: tuple[Reading, ...]
-    series: Float[Floats, "P chains draws"]  # what λ̂ is the mean of
+    rises: Float[Floats, "P chains draws"]  # l(w_t) - l(w*) of every draw, nats per token: what λ̂/nβ is the mean of, and defined at nβ = 0 too
 
     def column(self, name: str) -> Float[Floats, " P"]:
         """One number of every part."""
@@ -66,18 +66,19 @@ class Trial:
 
     @property
     def total_error(self) -> float:
-        """Relative standard error of the sum; NaN where one was refused.
+        """Relative standard error of the sum, and of the summed rises; NaN where one was refused.
 
         The larger of two, as for one part: the batch means of the summed series, since parts share minibatches, and the spread of chains
         within parts, whose noise is independent. One chain has no spread, so its error is too small where draws are correlated.
         """
-        if not math.isfinite(self.total) or self.total == 0:
+        mean = float(self.rises.mean(axis=(-2, -1)).sum())
+        if not math.isfinite(self.total) or mean == 0:
             return math.nan
-        error = float(standard_error(self.series.sum(axis=0).mean(axis=0, keepdims=True))[0])
-        chains = self.series.shape[1]
+        error = float(standard_error(self.rises.sum(axis=0).mean(axis=0, keepdims=True))[0])
+        chains = self.rises.shape[1]
         if chains > 1:
-            error = max(error, math.sqrt(float(self.series.mean(axis=-1).var(axis=-1, ddof=1).sum()) / chains))
-        return error / abs(self.total)
+            error = max(error, math.sqrt(float(self.rises.mean(axis=-1).var(axis=-1, ddof=1).sum()) / chains))
+        return error / abs(mean)
 
     @property
     def error(self) -> float:
@@ -88,35 +89,42 @@ class Trial:
 
     def settled(self, confidence: float = 0.99) -> tuple[float, float]:
         """How far the sum moved from the first to the last third of the draws, and the reach of its interval, relative; NaN below 12 draws."""
-        if not math.isfinite(self.total) or self.total == 0:
+        mean = float(self.rises.mean())
+        if not math.isfinite(self.total) or mean == 0:
             return math.nan, math.nan
-        parts, chains, draws = self.series.shape
+        parts, chains, draws = self.rises.shape
         # every chain of every part is a replicate: the differences of its thirds know nothing of its level
-        moved, reach = drift(self.series.reshape(1, parts * chains, draws), confidence)
-        return parts * float(moved[0]) / abs(self.total), parts * float(reach[0]) / abs(self.total)
+        moved, reach = drift(self.rises.reshape(1, parts * chains, draws), confidence)
+        return float(moved[0]) / abs(mean), float(reach[0]) / abs(mean)
 
 
 def trial(setting: Setting, step: int, traces: Sequence[Traces], results: Sequence[Result]) -> Trial:
     """The trial of P parts, from traces with P = 1 each."""
     with np.errstate(over="ignore", invalid="ignore"):  # refused cells
-        values = np.concatenate([series(one) for one in traces])
-        readings = tuple(_reading(one, result) for one, result in zip(traces, results, strict=True))
-    return Trial(setting, step, readings, values)
+        rises = np.concatenate([_rises(one) for one in traces])
+        readings = tuple(_reading(one, result, rise) for one, result, rise in zip(traces, results, rises, strict=True))
+    return Trial(setting, step, readings, rises)
 
 
 def together(trials: Sequence[Trial]) -> Trial:
     """Trials of several groups of parts at one setting and checkpoint as one."""
     first = trials[0]
-    return Trial(first.setting, first.step, tuple(r for t in trials for r in t.readings), np.concatenate([t.series for t in trials]))
+    return Trial(first.setting, first.step, tuple(r for t in trials for r in t.readings), np.concatenate([t.rises for t in trials]))
 
 
-def _reading(traces: Traces, result: Result) -> Reading:
+def _rises(traces: Traces) -> Float[Floats, "1 chains draws"]:
+    if traces.fixed_losses is not None and traces.fixed_baseline is not None:
+        return (traces.fixed_losses - traces.fixed_baseline[:, None, None])[..., traces.kept]
+    return (traces.losses - traces.baseline[:, None, :])[..., traces.kept]
+
+
+def _reading(traces: Traces, result: Result, rises: Float[Floats, "chains draws"]) -> Reading:
     d, e = result.diagnostics, result.estimate
     return Reading(
         outcome=str(result.outcome),
         llc=math.nan if e is None else e.llc,
         stderr=math.nan if e is None else e.stderr,
-        rise=math.nan if e is None else float((traces.losses - traces.baseline[:, None, :])[..., traces.kept].mean()),
+        rise=math.nan if e is None else float(rises.mean()),
         stiffness=d.stiffness,
         step_share=traces.settings.largest_step / d.step_limit,
         stein_ratio=d.stein_ratio,

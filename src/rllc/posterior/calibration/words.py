@@ -66,8 +66,8 @@ def ranking(advice: Advice) -> tuple[str, ...]:
         return ("Too few parts, or no other healthy setting: the order of the parts was not compared.",)
     worst, least = min(((s, a) for s, a in advice.agreements if math.isfinite(a.tau)), key=lambda pair: pair[1].tau)
     lines = [
-        f"Kendall τ of the parts' order at the {found['settings']:.0f} other healthy settings against the recommended one: median "
-        f"{found['median']:.2f}, minimum {least.tau:.2f} (at {worst}). Sampling errors alone would give {found['noise']:.2f} in these short runs."
+        f"Kendall τ of the parts' order at the recommended setting with that at each other healthy one ({found['settings']:.0f} in short runs): "
+        f"median {found['median']:.2f}, minimum {least.tau:.2f} (at {worst}). Sampling errors alone would give about {found['noise']:.2f}."
     ]
     if math.isfinite(found["kept"]):
         lines.append(
@@ -104,8 +104,8 @@ def _cells(chosen: Finalist) -> str:
 
 
 def _step_size(chosen: Finalist) -> str:
-    s, health = chosen.surveyed.slopes, chosen.surveyed.health
-    text = f"ε: the discretisation adds at least {_percent(health.bias)} to λ̂ in the worst part (METHOD 3.1)"
+    s = chosen.surveyed.slopes
+    text = f"ε: the discretisation adds at least {_percent(chosen.budget.bias)} to λ̂ in the worst part (METHOD 3.1)"
     if math.isfinite(s.step_size):
         text += f"; over the grid d log λ̂/d log ε is {s.step_size:.2f} ± {s.step_size_error:.2f}"
     if math.isfinite(chosen.halving):
@@ -122,7 +122,9 @@ def _burn_in(chosen: Finalist, base: SamplerSettings, settings: CalibrationSetti
     if not math.isfinite(moved):
         return f"{text}."
     drifts = abs(moved) > reach
-    text += f". After it Σλ̂ {'still moves' if drifts else 'does not drift'}: {100 * moved:+.0f} ± {100 * reach:.0f} % from first to last third."
+    text += (
+        f". After it {'Σλ̂ still moves' if drifts else 'no drift of Σλ̂ is seen'}: {100 * moved:+.0f} ± {100 * reach:.0f} % from first to last third."
+    )
     return text + (" Raise burn_in beyond that." if drifts else "")
 
 
@@ -153,18 +155,21 @@ def _control(chosen: Finalist, control: Trial) -> str:
     found, expected = (float(control.column(name).mean()) for name in ("stein_ratio", "stein_expected"))
     error = float(np.sqrt((control.column("stein_stderr") ** 2).sum())) / len(control.readings)
     text = f"nβ = 0 control: λ̂ reads {np.abs(control.column('llc')).max():g} and the Stein ratio {found:.3f} ± {error:.3f}, {expected:.3f} expected"
-    held = np.median(chosen.trials[-1].column("rise") / np.where(control.column("rise") > 0, control.column("rise"), np.nan))
-    if not math.isfinite(held):
+    last = chosen.trials[-1]
+    alone, held_rise = float(control.rises.mean()), float(last.rises.mean())
+    if not (alone > 0 and held_rise > 0):
         return f"{text}."
-    text += f"; the loss rises {held:.2f} times as much at nβ {chosen.setting.nbeta:g} as under the prior alone"
+    held = held_rise / alone
+    error = held * math.hypot(control.total_error, last.total_error)
+    text += f"; at nβ {chosen.setting.nbeta:g} the loss rises {held:.2f} ± {error:.2f} times as much as under that prior alone"
     if held > _PRIOR:
-        return f"{text}, so the data hardly hold the weights: λ̂ is close to nβ times what Gaussian noise of variance 1/γ does to the loss."
-    return f"{text}, so the data hold the weights."
+        return f"{text}: the data hardly hold the weights, and λ̂ is close to nβ times what Gaussian noise of variance 1/γ does to the loss."
+    return f"{text}: the data hold the weights." if held + 2 * error < _PRIOR else f"{text}."
 
 
 def _precision(chosen: Finalist, base: SamplerSettings) -> str:
     last = chosen.trials[-1]
-    noise = last.error * math.sqrt(last.series.shape[1] * last.series.shape[2] / (base.chains * base.draws))
+    noise = last.error * math.sqrt(last.rises.shape[1] * last.rises.shape[2] / (base.chains * base.draws))
     llc = last.column("llc")
     text = f"Precision: {base.chains} chains × {base.draws} draws give a typical part a standard error of {_percent(noise)}"
     if llc.size > 1 and np.mean(llc) > 0:
@@ -175,4 +180,6 @@ def _precision(chosen: Finalist, base: SamplerSettings) -> str:
 
 
 def _percent(share: float) -> str:
+    if not math.isfinite(share):
+        return "unknown" if math.isnan(share) else "without limit"
     return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
