@@ -13,8 +13,8 @@ from rllc.posterior.estimate import estimate
 from rllc.posterior.potential import Potential
 from rllc.posterior.protocol import Objective
 from rllc.posterior.quadratic import Quadratic
-from rllc.posterior.samplers.registry import SAMPLERS
 from rllc.posterior.samplers.base import Draw
+from rllc.posterior.samplers.registry import SAMPLERS
 from rllc.posterior.settings import SamplerName, SamplerSettings
 
 NAMES: tuple[SamplerName, ...] = ("sgld", "leimkuhler-matthews", "rmsprop-sgld", "sgnht", "mala")

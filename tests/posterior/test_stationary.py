@@ -16,8 +16,8 @@ from harness import NAMES, TOLERANCE, check_llc, paper
 
 from rllc.posterior import exact
 from rllc.posterior.quadratic import Quadratic
-from rllc.posterior.samplers.registry import SAMPLERS
 from rllc.posterior.samplers.base import Draw
+from rllc.posterior.samplers.registry import SAMPLERS
 from rllc.posterior.settings import SamplerName, SamplerSettings
 
 SPECTRUM = (0.0, 2.0, 10.0, 30.0, 60.0)

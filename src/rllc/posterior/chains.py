@@ -15,8 +15,8 @@ from rllc.posterior.flat import Layout
 from rllc.posterior.noise import Noise
 from rllc.posterior.potential import Potential
 from rllc.posterior.protocol import Context, Evaluated, Objective, Originated
-from rllc.posterior.samplers.registry import SAMPLERS
 from rllc.posterior.samplers.base import Draw, Point, Pull, Step, dot, log_acceptance, squared
+from rllc.posterior.samplers.registry import SAMPLERS
 from rllc.posterior.settings import SamplerSettings
 from rllc.posterior.snapshot import pack, rows, unpack
 from rllc.posterior.traces import Floats, Segment, Traces

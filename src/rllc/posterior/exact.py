@@ -11,7 +11,7 @@ RMSProp-SGLD has an answer where its V is frozen, as `ĝ(w*)² = g²`.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -78,7 +78,7 @@ def _thermostat_variance(big_a: Floats, settings: SamplerSettings, heat: Floats)
     def excess(friction: float) -> float:
         return float(warmth(friction).mean()) - 1
 
-    root: Any = brentq  # its annotations allow for a second result
+    root: Any = cast(Any, brentq)  # its annotations allow for a second result
     return warmth(float(root(excess, 1e-9, coldest))) / big_a
 
 

@@ -89,7 +89,9 @@ def _remarks(report: Report) -> str:
     ]
     outcomes = {row.outcome for row in report.rows}
     if "drifting" in outcomes:
-        lines.append("drifting: flat directions of a linear network were still spreading, on which its λ̂ does not depend.")
+        lines.append(
+            "drifting: draws from w* on where that is meant, or flat directions that still spread, on which the λ̂ of a network does not depend."
+        )
     if "tilted" in outcomes:
         lines.append("tilted: the gradient at w* is part of the case, and of its truth.")
     if any(row.passed is None for row in report.rows):

@@ -35,7 +35,7 @@ def separable(powers: Sequence[float], settings: SamplerSettings, coefficient: f
 
 def _one(power: float, settings: SamplerSettings, coefficient: float) -> float:
     nbeta, gamma, eps = settings.nbeta * coefficient, settings.localization, settings.largest_step
-    end = min((_LAST / nbeta) ** (1 / power), math.sqrt(2 * _LAST / gamma) if gamma else math.inf)
+    end = min(math.pow(_LAST / nbeta, 1 / power), math.sqrt(2 * _LAST / gamma) if gamma else math.inf)
     # at least as many nodes as the density itself needs, and a step's width more at the end
     end += 4 * math.sqrt(eps)
     v = np.linspace(0, end, 1 + max(400, math.ceil(_NODES * end / math.sqrt(eps))))
@@ -58,4 +58,4 @@ def _stationary(v: Float[Floats, " n"], weights: Float[Floats, " n"], ahead: Flo
     equations[-1] = weights
     right = np.zeros_like(v)
     right[-1] = 1.0
-    return np.linalg.solve(equations, right)
+    return np.asarray(np.linalg.solve(equations, right), np.float64)

@@ -36,6 +36,7 @@ class Case:
     tolerance: float | None = EXACT  # relative, or absolute where the truth is 0; None where the row is only told, not judged
     quick: Sequence[SamplerName] = ()  # the samplers that run it in the quick list too
     quantity: Quantity = "llc"
+    stationary: bool = True  # where the draws are not, the error is that of independent chains alone: batch means would count the drift
 
     def trial(self, sampler: SamplerName) -> Trial | None:
         """The trial of a sampler, None where it does not take part."""

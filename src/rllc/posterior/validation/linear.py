@@ -135,7 +135,7 @@ def _settings(sampler: SamplerName, point: LinearPoint, nbeta: float) -> Sampler
     share = {"sgld": 0.06, "rmsprop-sgld": 0.06, "leimkuhler-matthews": 0.8, "sgnht": 0.12, "mala": 0.8}[sampler]  # εA of the steepest
     slowest = steepest / (share * nbeta * float(h.min()))  # steps in which the flattest of the stiff directions relaxes
     memory = 40.0 if sampler == "sgnht" else 0.5 * slowest
-    needed = 2 / len(h) * memory / 0.003**2  # chain-steps for a standard error of 0.3 %
+    needed = 2 / len(h) * memory / 0.004**2  # chain-steps for a standard error of 0.4 %
     draws = int(min(max(400.0, 8 * memory, math.sqrt(needed) * 8), 3000.0))
     chains = int(min(max(4.0, needed / draws), 128.0))
     burn_in = math.ceil(400 if sampler == "sgnht" else 3.5 * slowest)

@@ -10,6 +10,7 @@ from itertools import combinations, count
 from statistics import median
 
 from rllc.core import seeds
+from rllc.posterior.estimate import series
 from rllc.posterior.result import Result
 from rllc.posterior.sampling import sample
 from rllc.posterior.settings import ExtraChecks
@@ -87,6 +88,9 @@ def run_trial(case: Case, trial: Trial, on_step: Callable[[int, int], None] | No
     sampled = sample(objective, count(), settings, noise_seeds=[noise], origin_batches=origin, checks=checks, on_step=on_step)
     result = sampled.results[0]
     value, stderr = _read(result, case.quantity)
+    if not case.stationary:
+        chains = series(sampled.traces[0])[0].mean(axis=-1)
+        stderr = float(chains.std(ddof=1)) / math.sqrt(settings.chains)
     return _row(case, settings.sampler, sampled.traces[0].dimension, value, stderr, trial.truth(), str(result.outcome), result.reason, started)
 
 
