@@ -279,11 +279,16 @@ def test_a_killed_run_goes_on_where_it_was(finished, tmp_path, how):
         lambda: len(list((out / "records" / "sample").glob("*.npz"))) >= 7,
     ]
     for moment in moments:
-        process = _start(path, out)
-        _wait_for(process, moment)
-        assert process.poll() is None, "the run ended before it could be killed"
-        process.send_signal(how)
-        _, error = process.communicate(timeout=60)
+        for _ in range(3):
+            process = _start(path, out)
+            _wait_for(process, moment)
+            assert process.poll() is None, "the run ended before it could be killed"
+            process.send_signal(how)
+            _, error = process.communicate(timeout=60)
+            if how is signal.SIGKILL or process.returncode != 0:
+                break
+            # Python drops an interrupt that arrives while an object is being finalised, and the run ends well: that is no kill, begin anew
+            shutil.rmtree(out)
         assert process.returncode == (-9 if how is signal.SIGKILL else 130)
         assert b"Traceback" not in error
         _wait_until_gone(process.pid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from rllc.runs.pipeline import run_experiment
 from rllc.runs.plan import make_plan, state_bytes
 from rllc.runs.recording import origin_of, traces_of
 from rllc.runs.sampling import STATE
+
+from .conftest import experiment_text
 
 SHORT = """[[sample]]
 parts = ["heads", "full"]
@@ -54,17 +57,32 @@ KEEP = ("batch_size = 2\n", "batch_size = 2\nkeep_state = true\n")
 MORE, MOST = ("draws = 16", "draws = 24"), ("draws = 16", "draws = 30")
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The tiny experiment's text, and a run folder with its checkpoints: trained once for all tests here."""
+    folder = tmp_path_factory.mktemp("home")
+    text = experiment_text(folder)
+    run_experiment(small(text), folder / "run", "train", None, None, quiet=True)
+    return text, folder / "run"
+
+
 @pytest.fixture
-def trained(tiny: str, tmp_path: Path) -> Path:
-    """A run folder with checkpoints, to be copied."""
-    run_experiment(small(tiny), tmp_path / "run", "train", None, None, quiet=True)
+def tiny(home: tuple[str, Path]) -> str:
+    return home[0]
+
+
+@pytest.fixture
+def trained(home: tuple[str, Path], tmp_path: Path) -> Path:
+    """A copy of the trained run folder."""
+    shutil.copytree(home[1], tmp_path / "run")
     return tmp_path / "run"
 
 
-def test_kept_chains_go_on_as_one_long_run(tiny: str, trained: Path, tmp_path: Path) -> None:
+def test_kept_chains_go_on_as_one_long_run(tiny: str, trained: Path, home: tuple[str, Path], tmp_path: Path) -> None:
     """Twice prolonged, against a run of the whole length: every trace of every cell, bit for bit, and so the estimate."""
     for change in ((), (MORE,), (MOST,)):
         prolonged = run(changed(tiny, KEEP, *change), trained)
+    shutil.copytree(home[1], tmp_path / "long")
     long = run(changed(tiny, MOST), tmp_path / "long")
     assert len(long) == 4
     for part, record in prolonged.items():

@@ -120,11 +120,11 @@ def _network(shape: Shape) -> Case:
         return deep_linear(shape.widths, shape.rank).llc if shape.stratum else smooth_llc(point().weights)
 
     samplers: list[SamplerName] = [s for s in SAMPLERS if s != "mala" or parameters <= MALA_AT_MOST]
-    trials = [Trial(_settings(s, point(), NBETA), lambda: DeepLinear.at([point()]), truth) for s in samplers]
+    trials = [Trial(network_settings(s, point(), NBETA), lambda: DeepLinear.at([point()]), truth) for s in samplers]
     return Case(str(shape), KIND, "3.4" if len(shape.widths) == 3 else "3.5", source, trials, LINEAR, QUICK.get(str(shape), ()))
 
 
-def _settings(sampler: SamplerName, point: LinearPoint, nbeta: float) -> SamplerSettings:
+def network_settings(sampler: SamplerName, point: LinearPoint, nbeta: float) -> SamplerSettings:
     """By the curvatures at the point, known in closed form, and by how many directions share the noise of the loss.
 
     Of r directions the loss has a relative standard deviation √(2/r) a draw, and draws forget each other within the relaxation of the slower ones.
@@ -186,7 +186,9 @@ def _copy(factor: float) -> Case:
     """The same function in other units of its hidden layer."""
     point = cache(lambda: rescaled(RESCALED.point(), 1, factor))
     trials = [
-        Trial(_settings(s, point(), NBETA), lambda: DeepLinear.at([point()]), lambda: smooth_llc(point().weights)) for s in SAMPLERS if s != "mala"
+        Trial(network_settings(s, point(), NBETA), lambda: DeepLinear.at([point()]), lambda: smooth_llc(point().weights))
+        for s in SAMPLERS
+        if s != "mala"
     ]
     return Case(_copy_name(factor), "rescaling", "3.7", "½ rank J", trials, LINEAR, ("sgnht",) if factor == 2 else ())
 
@@ -198,6 +200,6 @@ def _warm_name(shape: Shape, nbeta: float) -> str:
 def _warm(shape: Shape, nbeta: float) -> Case:
     """At high temperature the weights leave the neighbourhood in which the loss is what its Jacobian says: told, not judged."""
     point = cache(shape.point)
-    settings = replace(_settings("leimkuhler-matthews", point(), nbeta), chains=16, draws=3000)
+    settings = replace(network_settings("leimkuhler-matthews", point(), nbeta), chains=16, draws=3000)
     trials = [Trial(settings, lambda: DeepLinear.at([point()]), lambda: smooth_llc(point().weights))]
     return Case(_warm_name(shape, nbeta), "finite temperature", "3.5", "½ rank J", trials, None)
