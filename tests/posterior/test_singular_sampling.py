@@ -22,7 +22,7 @@ def row(name: str, sampler: SamplerName) -> Row:
     return run_trial(CASES[name], trial)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [pytest.param(name, marks=pytest.mark.soak) if name == "mala" else name for name in SAMPLERS])
 def test_a_monomial_with_localization(sampler: SamplerName) -> None:
     """w⁴: not ¼, but what quadrature says under γ, and for SGLD and RMSProp-SGLD at their step size."""
     found = row("monomial w^4", sampler)
@@ -30,6 +30,7 @@ def test_a_monomial_with_localization(sampler: SamplerName) -> None:
     assert found.stderr < 0.005 * found.truth
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("sampler", ["leimkuhler-matthews", "sgnht"])
 def test_a_cusp_is_what_quadrature_and_mala_say(sampler: SamplerName) -> None:
     """`(x² - y³)²`, neither separable nor a crossing: λ a copy, against the truth and against the reference sampler."""
