@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from chain_toys import toy
 
 from rllc.posterior.chains import run_chains
 from rllc.posterior.noise import Noise
@@ -16,18 +21,6 @@ from rllc.posterior.settings import SamplerName, SamplerSettings
 
 SAMPLERS = get_args(SamplerName)
 PAPER = SamplerSettings("sgld", step_size=1e-3, localization=200.0, nbeta=30.0, chains=3, draws=8, burn_in=2)
-
-
-def toy(parts: int = 2, dtype: torch.dtype = torch.float32) -> Quadratic:
-    """Two tensors, tilted, with every kind of minibatch noise."""
-    generator = torch.Generator().manual_seed(4)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(parts, *shape, generator=generator, dtype=torch.float64).to(dtype)
-
-    origin = {"a": normal(5, 4), "b": normal(7)}
-    curvature = {"a": 20 * normal(5, 4).abs(), "b": 20 * normal(7).abs()}
-    return Quadratic(origin, curvature, {"a": normal(5, 4)}, {"b": normal(7)}, offset_noise=0.3, stretch_noise=0.2, constant=3.0)
 
 
 def test_records_and_steps_are_those_of_a_loop_by_hand() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from chain_toys import OnePart, seeds, toy
 
 from rllc.core.errors import RllcError
 from rllc.core.outcome import Outcome
@@ -20,26 +25,6 @@ from rllc.posterior.traces import Traces
 
 SAMPLERS = get_args(SamplerName)
 PAPER = SamplerSettings("sgld", step_size=1e-3, localization=200.0, nbeta=30.0, chains=3, draws=8, burn_in=2)
-
-
-def toy(parts: int = 2, dtype: torch.dtype = torch.float32) -> Quadratic:
-    """Two tensors, tilted, with every kind of minibatch noise."""
-    generator = torch.Generator().manual_seed(4)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(parts, *shape, generator=generator, dtype=torch.float64).to(dtype)
-
-    origin = {"a": normal(5, 4), "b": normal(7)}
-    curvature = {"a": 20 * normal(5, 4).abs(), "b": 20 * normal(7).abs()}
-    return Quadratic(origin, curvature, {"a": normal(5, 4)}, {"b": normal(7)}, offset_noise=0.3, stretch_noise=0.2, constant=3.0)
-
-
-def seeds(parts: int, chains: int) -> list[list[int]]:
-    return [[100 * p + c for c in range(chains)] for p in range(parts)]
-
-
-def arrays(traces: Traces) -> dict[str, np.ndarray]:
-    return traces.arrays()
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -56,25 +41,9 @@ def test_batched_chains_are_looped_chains(sampler: SamplerName, dtype: torch.dty
         alone = OnePart(Quadratic(one(objective.origin), one(objective.curvature), one(objective.gradient)), objective, p)
         for c in range(3):
             single = run_chains(alone, one(objective.origin), range(11), replace(settings, chains=1), [[100 * p + c]])
-            for name, trace in arrays(single).items():
-                batched = arrays(together)[name][p] if name == "baseline" else arrays(together)[name][p, c]
+            for name, trace in single.arrays().items():
+                batched = together.arrays()[name][p] if name == "baseline" else together.arrays()[name][p, c]
                 np.testing.assert_array_equal(trace.squeeze(), batched, err_msg=name)
-
-
-@dataclass(frozen=True)
-class OnePart:
-    """A part of a toy of several, on the minibatch noise of the whole."""
-
-    part: Quadratic
-    whole: Quadratic
-    index: int
-
-    def prepare(self, batch: int) -> MinibatchNoise:
-        noise, i = self.whole.prepare(batch), slice(self.index, self.index + 1)
-        return MinibatchNoise(noise.offset[i], noise.stretch[i], {name: s[i] for name, s in noise.gradient.items()})
-
-    def evaluate(self, variants: Tensors, context: MinibatchNoise, *, gradients: bool = True) -> Evaluation:
-        return replace(self.part, constant=self.whole.constant).evaluate(variants, context, gradients=gradients)
 
 
 def test_chain_3_is_the_same_among_4_and_among_40() -> None:
@@ -88,8 +57,8 @@ def test_chain_3_is_the_same_among_4_and_among_40() -> None:
 def test_equal_seeds_give_equal_bits_and_other_seeds_do_not() -> None:
     objective = toy()
     runs = [run_chains(objective, objective.origin, range(11), PAPER, [[s, s + 1, s + 2], [7, 8, 9]]) for s in (0, 0, 50)]
-    for name, trace in arrays(runs[0]).items():
-        np.testing.assert_array_equal(trace, arrays(runs[1])[name])
+    for name, trace in runs[0].arrays().items():
+        np.testing.assert_array_equal(trace, runs[1].arrays()[name])
     assert (runs[0].losses[0, :, 1:] != runs[2].losses[0, :, 1:]).all()
     np.testing.assert_array_equal(runs[0].losses[1], runs[2].losses[1])
 

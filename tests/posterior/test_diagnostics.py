@@ -267,3 +267,22 @@ def test_the_effective_step_of_a_preconditioned_chain() -> None:
     traces, _ = sample(settings, np.full(500, 20.0), gradient=1.5)
     np.testing.assert_allclose(equilibrium.effective_step(traces), 1e-3 / 2, rtol=1e-6)
     assert (equilibrium.effective_step(sample(PAPER, flat(10))[0]) == 1e-3).all()
+
+
+def test_the_step_limit_of_a_saddle_is_none() -> None:
+    """4/(nβh + γ) by hand; a direction that nothing holds is no matter of the step, and what is unknown stays so."""
+    limits = equilibrium.step_limit(np.array([60.0, 0.0, -20 / 3, -50.0, np.nan]), PAPER)
+    np.testing.assert_allclose(limits[:2], [4 / 2000, 4 / 200])
+    assert (limits[2:4] == np.inf).all()
+    assert np.isnan(limits[4])
+
+
+def test_a_weight_decay_pulls_as_far_as_it_may() -> None:
+    """Far from zero κ moves the mean by κ‖w*‖/(γ + κ): that is no flight, and the cell is not refused for it."""
+    settings = replace(PAPER, localization=100.0, weight_decay=100.0)
+    toy = Quadratic({"w": torch.full((1, 500), 3.0)}, {"w": torch.zeros(1, 500)})
+    traces = run_chains(toy, toy.origin, range(settings.steps + 1), settings, [range(4)])
+    health = diagnose(traces, gradient_at_origin(toy, toy.origin, range(3)))[0]
+    assert traces.sq_distance[..., traces.kept].mean() == pytest.approx(500 * 1.5**2, rel=0.02)
+    assert 0.5 < health.distance_share < 1.05
+    assert diagnose(traces)[0].distance_share == 0  # nothing is known of w* then

@@ -115,3 +115,11 @@ def test_weight_decay_shifts_and_stiffens() -> None:
     settings = replace(PAPER, weight_decay=50.0)
     np.testing.assert_allclose(exact.mean(20.0, settings, 2.0, origin=3.0), -(60.0 + 150.0) / 850)
     np.testing.assert_allclose(exact.llc(20.0, settings, 2.0, origin=3.0), 30 * (2 * -210 / 850 + 10 * ((210 / 850) ** 2 + 1 / (850 * (1 - 0.2125)))))
+
+
+def test_a_preconditioned_step_is_judged_by_what_it_is() -> None:
+    """ε·A = 5.2 raw, 0.52 behind a stabilizer of 10: there is a law, and none where the stabilizer is small."""
+    settings = replace(PAPER, sampler="rmsprop-sgld", rmsprop_decay=1.0, rmsprop_stabilizer=10.0, step_size=6.5e-3)
+    np.testing.assert_allclose(exact.variance(20.0, settings), exact.variance(20.0, replace(PAPER, step_size=6.5e-4)))
+    with pytest.raises(RllcError, match="has no stationary law"):
+        exact.variance(20.0, replace(settings, rmsprop_stabilizer=0.5))

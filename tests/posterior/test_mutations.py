@@ -80,7 +80,7 @@ def _plain(fullname: str, module: str) -> importlib.machinery.ModuleSpec | None:
 
 
 def _bound_to_the_room(name: str) -> bool:
-    return name in (ROOM, "harness") or name.startswith(f"{ROOM}.")
+    return name in (ROOM, "harness", "chain_toys") or name.startswith(f"{ROOM}.")
 
 
 @contextmanager

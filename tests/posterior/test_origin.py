@@ -89,6 +89,7 @@ def test_what_is_known_of_one_part() -> None:
     found = gradient_at_origin(toy, toy.origin, range(4))
     assert found.part(1).sq_norm == found.sq_norm[1]
     assert found.part(1).batches == 4
+    np.testing.assert_allclose(found.sq_center, 30 * 25)
 
 
 def test_the_mean_gradient() -> None:

@@ -2,67 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
+from chain_toys import OnePart, seeds, toy
+
 from rllc.core.errors import RllcError
 from rllc.posterior import estimate
 from rllc.posterior.chains import Chains, run_chains
 from rllc.posterior.origin import mean_gradient
-from rllc.posterior.protocol import Evaluation, Tensors
-from rllc.posterior.quadratic import MinibatchNoise, Quadratic
+from rllc.posterior.protocol import Tensors
+from rllc.posterior.quadratic import Quadratic
 from rllc.posterior.settings import SamplerName, SamplerSettings
-from rllc.posterior.traces import Traces, joined
+from rllc.posterior.traces import joined
 
 SAMPLERS = get_args(SamplerName)
 PAPER = SamplerSettings("sgld", step_size=1e-3, localization=200.0, nbeta=30.0, chains=3, draws=8, burn_in=2)
-
-
-def toy(parts: int = 2, dtype: torch.dtype = torch.float32) -> Quadratic:
-    """Two tensors, tilted, with every kind of minibatch noise."""
-    generator = torch.Generator().manual_seed(4)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(parts, *shape, generator=generator, dtype=torch.float64).to(dtype)
-
-    origin = {"a": normal(5, 4), "b": normal(7)}
-    curvature = {"a": 20 * normal(5, 4).abs(), "b": 20 * normal(7).abs()}
-    return Quadratic(origin, curvature, {"a": normal(5, 4)}, {"b": normal(7)}, offset_noise=0.3, stretch_noise=0.2, constant=3.0)
-
-
-def seeds(parts: int, chains: int) -> list[list[int]]:
-    return [[100 * p + c for c in range(chains)] for p in range(parts)]
-
-
-def arrays(traces: Traces) -> dict[str, np.ndarray]:
-    return traces.arrays()
-
-
-@dataclass(frozen=True)
-class OnePart:
-    """A part of a toy of several, on the minibatch noise of the whole."""
-
-    part: Quadratic
-    whole: Quadratic
-    index: int
-
-    @property
-    def origin(self) -> Tensors:
-        """Under another name than in the whole, as the parts of a model have."""
-        return {f"{name}[1]": tensor for name, tensor in self.part.origin.items()}
-
-    def prepare(self, batch: int) -> MinibatchNoise:
-        noise, i = self.whole.prepare(batch), slice(self.index, self.index + 1)
-        return MinibatchNoise(noise.offset[i], noise.stretch[i], {name: s[i] for name, s in noise.gradient.items()})
-
-    def evaluate(self, variants: Tensors, context: MinibatchNoise, *, gradients: bool = True) -> Evaluation:
-        plain = {name.removesuffix("[1]"): tensor for name, tensor in variants.items()}
-        found = replace(self.part, constant=self.whole.constant).evaluate(plain, context, gradients=gradients)
-        return replace(found, gradients={f"{name}[1]": tensor for name, tensor in (found.gradients or {}).items()})
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -84,8 +46,8 @@ def test_advancing_in_pieces_is_one_long_run(sampler: SamplerName) -> None:
     pieces = [first, taken_up.advance(stream, 5), taken_up.advance(stream, 6)]
     together = joined(pieces)
     assert together.segments == whole.segments
-    for name, trace in arrays(whole).items():
-        np.testing.assert_array_equal(arrays(together)[name], trace, err_msg=name)
+    for name, trace in whole.arrays().items():
+        np.testing.assert_array_equal(together.arrays()[name], trace, err_msg=name)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

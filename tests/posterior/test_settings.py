@@ -52,6 +52,8 @@ def test_bad_stopping_and_checks_are_told_in_sentences() -> None:
         Stopping(-0.1, max_draws=10)
     with pytest.raises(RllcError, match="needs max_draws"):
         Stopping(0.1)
+    with pytest.raises(RllcError, match="where to give up on a target_stderr, and there is none"):
+        Stopping(max_draws=100)
     with pytest.raises(RllcError, match="twin_dimension must be zero or more"):
         ExtraChecks(twin_dimension=-1)
     assert Stopping(0.05, max_draws=10).reached(100.0, 0.05)

@@ -62,3 +62,12 @@ def test_names_that_match_nothing(finished: Path) -> None:
     else:
         with pytest.raises(RllcError, match=r"No cell of .* is marked or refused"):
             explain_cells(finished)
+
+
+def test_checks_that_traces_cannot_tell_come_from_the_record(finished: Path) -> None:
+    """ε-halving and the curvature twin were measured beside the chains: their numbers, and the advice, must not be lost."""
+    record = next(r for r in Store(finished / "records").records("sample") if r.meta["outcome"] == "ok")
+    record.meta.update(halving=-5 * abs(record.meta["llc"]), halving_stderr=0.01 * abs(record.meta["llc"]), twin=1.25)
+    told = {name: (value, verdict) for name, value, _, verdict in rows_of(record)}
+    assert told["halving"][1].startswith("ok: At half the step size the estimate changes by")
+    assert told["twin"][0] == "1.25"

@@ -17,16 +17,9 @@ from rllc.runs.plan import make_plan, state_bytes
 from rllc.runs.recording import origin_of, traces_of
 from rllc.runs.sampling import STATE
 
-from .conftest import experiment_text
+from .conftest import EXPERIMENT, experiment_text
 
-SHORT = """[[sample]]
-parts = ["heads", "full"]
-data = ["mixture"]
-[[sample]]
-parts = ["heads", "0.attn"]
-data = ["prose", "echo/heldout"]
-checkpoints = [0, 12]
-"""
+SHORT = EXPERIMENT[EXPERIMENT.index("[[sample]]") : EXPERIMENT.index("[behaviour]")]  # the whole grid
 ONE = '[[sample]]\nparts = ["heads"]\ndata = ["mixture"]\ncheckpoints = [12]\n'
 
 

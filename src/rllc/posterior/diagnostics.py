@@ -5,13 +5,13 @@ NaN stands where a number is not defined: too few draws, no gradient at w*, a se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rllc.posterior import convergence, equilibrium
-from rllc.posterior.estimate import series, standard_error
+from rllc.posterior.estimate import series
 from rllc.posterior.traces import Floats, OriginGradient, Traces
 
 if TYPE_CHECKING:
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 class Extras:
     """Checks that cost sampling or gradients of their own, where they were asked for."""
 
-    halved: Traces | None = None  # the same parts at half the step size
+    halving: Float[Floats, " P"] | None = None  # λ̂ at half the step size minus λ̂
+    halving_stderr: Float[Floats, " P"] | None = None
     twin: Float[Floats, " P"] | None = None  # METHOD 3.1c
+
+    def part(self, index: int) -> Extras:
+        """Those of one part, with P = 1."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Extras(**{name: None if value is None else value[index : index + 1] for name, value in values.items()})
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def diagnose(
         distance = traces.sq_distance[..., traces.kept]
         growth, growth_reach = convergence.drift(distance / distance.mean(axis=(-2, -1), keepdims=True), drift_confidence)
         curvature = nothing if origin is None else origin.top_curvature
-        halving, halving_stderr = (nothing, nothing) if extras.halved is None else _halving(values, series(extras.halved))
+        given = {name: nothing if value is None else value for name, value in vars(extras).items()}
         norms = equilibrium.step_norms(traces)
         columns: dict[str, Floats] = {
             **dict(zip(("stein_ratio", "stein_expected", "stein_stderr"), equilibrium.stein(traces), strict=True)),
@@ -88,13 +94,11 @@ def diagnose(
             "excess_share": values.mean(axis=-1).max(axis=-1) / (equilibrium.generous(traces.dimension) / 2),
             "stiffness": equilibrium.stiffness(traces, origin).max(axis=-1),
             "top_curvature": curvature,
-            "step_limit": 4 / (s.nbeta * curvature + s.precision),
+            "step_limit": equilibrium.step_limit(curvature, s),
             "acceptance": equilibrium.acceptance(traces),
             **{f"{name}_step": norm for name, norm in norms.items()},
             **dict(zip(("tilt", "tilt_stderr"), equilibrium.tilt(traces, origin), strict=True)),
-            "halving": halving,
-            "halving_stderr": halving_stderr,
-            "twin": nothing if extras.twin is None else extras.twin,
+            **given,
         }
         return [Diagnostics(**_of_series(values[p]), **{name: float(column[p]) for name, column in columns.items()}) for p in range(traces.parts)]
 
@@ -110,9 +114,3 @@ def _of_series(values: Float[Floats, "chains draws"]) -> dict[str, float]:
         "hw_discard": discard,
         "hw_halfwidth": halfwidth,
     }
-
-
-def _halving(values: Float[Floats, "P chains draws"], halved: Float[Floats, "P chains more"]) -> tuple[Floats, Floats]:
-    """λ̂ at half the step size minus λ̂, and its standard error, as of independent runs."""
-    errors = [standard_error(v)[0] for v in (values, halved)]
-    return halved.mean(axis=(-2, -1)) - values.mean(axis=(-2, -1)), np.hypot(*errors)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rllc.posterior.estimate import standard_error
+from rllc.posterior.settings import SamplerSettings
 from rllc.posterior.traces import Floats, OriginGradient, Traces
 
 if TYPE_CHECKING:
@@ -79,19 +80,26 @@ def generous(dimension: int) -> float:
 def allowed_sq_distance(traces: Traces, origin: OriginGradient | None) -> Float[Floats, " P"]:
     """‖w-w*‖² that localization and tilt account for, or the box.
 
-    A coordinate's stationary variance `1/(A(1-εA/4))` is largest in the flat directions, A = γ, for all `εA < 4 - εγ`, and a
-    gradient shifts the mean by `nβ g/γ` at most; ‖g‖² is raised by two errors. Minibatch noise, which multiplies the variance by
-    `1 + εσ²/4`, is not accounted for: where it heats the chain beyond the limit, a lower step size is the remedy too.
+    A coordinate's stationary variance `1/(A(1-εA/4))` is largest in the flat directions, A = γ, for all `εA < 4 - εγ`. A gradient
+    shifts the mean by `nβ g/γ` at most, ‖g‖² raised by two errors, and a weight decay by `κ w*/(γ + κ)`. Minibatch noise, which multiplies
+    the variance by `1 + εσ²/4`, is not accounted for: where it heats the chain beyond the limit, a lower step size is the remedy too.
     """
     s = traces.settings
     walls = np.full(traces.parts, traces.dimension * s.bounding_box**2 if s.bounding_box else np.inf)
-    if not s.precision:
+    if not s.precision or (s.weight_decay and origin is None):  # then nothing is known of w* itself
         return walls
     discretised = 1 - s.largest_step * s.precision / 4 if s.sampler in ("sgld", "rmsprop-sgld", "leimkuhler-matthews") else 1.0
     spread = generous(traces.dimension) / (s.precision * discretised)
     raw = sq_batch_norm(traces, origin) if origin is None else origin.sq_norm + 2 * origin.sq_norm_stderr
-    reach = math.sqrt(spread) + s.nbeta * np.sqrt(np.maximum(raw, 0)) / s.precision
+    pulled = s.weight_decay * np.sqrt(origin.sq_center) if origin is not None else 0.0
+    reach = math.sqrt(spread) + (s.nbeta * np.sqrt(np.maximum(raw, 0)) + pulled) / s.precision
     return np.minimum(reach**2, walls)
+
+
+def step_limit(curvature: Float[Floats, " P"], settings: SamplerSettings) -> Float[Floats, " P"]:
+    """`4/(nβh + γ)`, from which a direction of curvature h is unstable; infinite where it is not held at all, which no step size mends."""
+    pull = settings.nbeta * curvature + settings.precision
+    return np.where(pull > 0, 4 / np.where(pull > 0, pull, 1), np.where(np.isnan(pull), np.nan, np.inf))
 
 
 def tilt(traces: Traces, origin: OriginGradient | None) -> tuple[Float[Floats, " P"], Float[Floats, " P"]]:

@@ -23,15 +23,24 @@ from rllc.posterior.traces import Floats
 
 
 def _pull(curvature: ArrayLike, settings: SamplerSettings) -> Floats:
-    """A; raises RllcError where no stationary law exists."""
-    a = settings.nbeta * np.asarray(curvature, np.float64) + settings.precision
-    limit = np.inf if settings.sampler == "mala" else 8.0 if settings.sampler == "sgnht" else 4.0
-    if (a <= 0).any() or (settings.step_size * a >= limit).any():
+    """A; raises RllcError where nothing holds a direction."""
+    return _checked(settings.nbeta * np.asarray(curvature, np.float64) + settings.precision, math.inf)
+
+
+def _stable(curvature: ArrayLike, settings: SamplerSettings, step: ArrayLike | None = None) -> Floats:
+    """A; raises RllcError where steps of `step`, ε unless told otherwise, have no stationary law."""
+    a, eps = _pull(curvature, settings), np.asarray(settings.step_size if step is None else step, np.float64)
+    _checked(eps * a, math.inf if settings.sampler == "mala" else 8.0 if settings.sampler == "sgnht" else 4.0)
+    return a
+
+
+def _checked(values: Floats, limit: float) -> Floats:
+    if (values <= 0).any() or (values >= limit).any():
         raise RllcError(
-            f"A quadratic with ε(nβh + γ) from {settings.step_size * a.min():g} to {settings.step_size * a.max():g} has no stationary law.",
+            f"A quadratic with nβh + γ, or ε times that, from {values.min():g} to {values.max():g} has no stationary law.",
             f"Choose curvature and settings with all of them between 0 and {limit:g}.",
         )
-    return a
+    return values
 
 
 def mean(curvature: ArrayLike, settings: SamplerSettings, gradient: ArrayLike = 0.0, origin: ArrayLike = 0.0) -> Floats:
@@ -48,16 +57,17 @@ def variance(curvature: ArrayLike, settings: SamplerSettings, noise_variance: Ar
     """
     if settings.sampler in ("sgld", "leimkuhler-matthews"):
         return relaxing_variance(curvature, settings, np.inf, noise_variance)
-    big_a, heat = _pull(curvature, settings), np.asarray(noise_variance, np.float64)
+    heat = np.asarray(noise_variance, np.float64)
     if settings.sampler == "sgnht":
-        return _thermostat_variance(big_a, settings, heat)
+        return _thermostat_variance(_stable(curvature, settings), settings, heat)
     if settings.sampler == "mala":
         if heat.any():
             raise RllcError("MALA on minibatches has no known law.", "Give it full batches.")
-        return 1 / big_a
+        return 1 / _pull(curvature, settings)
     if settings.rmsprop_decay != 1:
         raise RllcError("RMSProp-SGLD has a known law only where its second moment is frozen.", "Set rmsprop_decay to 1.")
     eps = settings.step_size / (settings.rmsprop_stabilizer + np.abs(np.asarray(gradient, np.float64)))
+    big_a = _stable(curvature, settings, eps)
     return (1 + eps * heat / 4) / (big_a * (1 - eps * big_a / 4))
 
 
@@ -84,7 +94,7 @@ def _thermostat_variance(big_a: Floats, settings: SamplerSettings, heat: Floats)
 
 def relaxing_mean(curvature: ArrayLike, settings: SamplerSettings, t: ArrayLike, gradient: ArrayLike = 0.0, origin: ArrayLike = 0.0) -> Floats:
     """Mean of v after t steps from w*, of SGLD and Leimkuhler–Matthews."""
-    a = 1 - settings.step_size * _pull(curvature, settings) / 2
+    a = 1 - settings.step_size * _stable(curvature, settings) / 2
     return mean(curvature, settings, gradient, origin) * (1 - _power(a, t))
 
 
@@ -92,7 +102,7 @@ def relaxing_variance(curvature: ArrayLike, settings: SamplerSettings, t: ArrayL
     """Variance of v after t ≥ 1 steps from w*: `v_∞(1 - (1-εA/2)^{2t})`; of Leimkuhler–Matthews' own noise, exponent 2t - 1."""
     if settings.sampler not in ("sgld", "leimkuhler-matthews"):
         raise RllcError(f"The relaxation of {settings.sampler} has no closed form here.", "Ask for SGLD or Leimkuhler–Matthews.")
-    big_a, eps = _pull(curvature, settings), settings.step_size
+    big_a, eps = _stable(curvature, settings), settings.step_size
     a = 1 - eps * big_a / 2
     steps = np.asarray(t, np.float64)
     discretised = 1 / (big_a * (1 - eps * big_a / 4))

@@ -69,7 +69,7 @@ def gradient_at_origin(objective: Objective[Context], origin: Mapping[str, Float
     sq_batch_norm = np.diagonal(gram, axis1=1, axis2=2).mean(axis=1)
     loss = torch.stack(losses, dim=1).cpu().double().numpy().mean(axis=1)
     curvature = torch.stack(quotients, dim=1).cpu().double().numpy()[:, n // 2 :].mean(axis=1)
-    return OriginGradient(sq_norm, stderr, sq_batch_norm, loss, n, curvature)
+    return OriginGradient(sq_norm, stderr, sq_batch_norm, loss, n, squared(center).cpu().double().numpy(), curvature)
 
 
 def mean_gradient(objective: Objective[Context], origin: Mapping[str, Float[Tensor, "P ..."]], batches: Iterable[Any]) -> Tensors:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,15 @@ from torch import Tensor
 from rllc.posterior.chains import Chains
 from rllc.posterior.curvature import twin
 from rllc.posterior.diagnostics import Extras
+from rllc.posterior.estimate import series, standard_error
 from rllc.posterior.origin import gradient_at_origin, mean_gradient
 from rllc.posterior.protocol import Objective, Originated
 from rllc.posterior.result import Result, assess
 from rllc.posterior.settings import ExtraChecks, SamplerSettings, Stopping, Verdicts
-from rllc.posterior.traces import OriginGradient, Traces, joined
+from rllc.posterior.traces import Floats, OriginGradient, Traces, joined
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 Snapshot = dict[str, NDArray[Any]]
 
@@ -58,7 +62,6 @@ class Sampled:
     results: tuple[Result, ...]
     origin: OriginGradient | None
     snapshots: tuple[Snapshot, ...]  # where the chains of each part stand, arrays [1, chains, ...]
-    extras: Extras = field(default_factory=Extras)
 
 
 def sample(
@@ -133,9 +136,9 @@ def sample(
             active = [active[place] for place in going]
             chains = chains.kept(narrow(active), going)
     whole = tuple(joined(part) for part in pieces)
-    extras = _extras(objective, start, data, at_origin, settings, checks, noise_seeds, control)
-    final = tuple(assessed(traces, p, _extras_of(extras, p)) for p, traces in enumerate(whole))
-    return Sampled(whole, final, origin, tuple(snapshots), extras)
+    extras = _extras(objective, start, data, at_origin, settings, checks, noise_seeds, control, whole)
+    final = tuple(assessed(traces, p, extras.part(p)) for p, traces in enumerate(whole))
+    return Sampled(whole, final, origin, tuple(snapshots))
 
 
 def _unfinished(result: Result | None, done: int, stopping: Stopping) -> bool:
@@ -167,18 +170,22 @@ def _extras(
     checks: ExtraChecks,
     noise_seeds: Sequence[Sequence[int]],
     control: Mapping[str, Tensor] | None,
+    whole: Sequence[Traces],
 ) -> Extras:
-    halved, curved = None, None
+    change, stderr, curved = None, None, None
     if checks.halving:
         finer = replace(settings, step_size=settings.step_size / 2, burn_in=2 * settings.burn_in, draws=2 * settings.draws)
         halved = Chains(objective, start, finer, noise_seeds, control=control, fixed=data.fixed).advance(iter(data.halving), finer.steps + 1)
+        before, after = np.concatenate([_mean(traces) for traces in whole], axis=1), _mean(halved)
+        # other minibatches, and noise that does other things: as good as independent
+        change, stderr = after[0] - before[0], np.hypot(after[1], before[1])
     dimension = sum(math.prod(tensor.shape[1:]) for tensor in start.values())
     if checks.twin_dimension >= dimension and at_origin:
         curved = twin(objective, start, at_origin, settings)
-    return Extras(halved, curved)
+    return Extras(change, stderr, curved)
 
 
-def _extras_of(extras: Extras, p: int) -> Extras:
-    return Extras(
-        None if extras.halved is None else extras.halved.part(p), None if extras.twin is None else np.asarray(extras.twin[p : p + 1], np.float64)
-    )
+def _mean(traces: Traces) -> Float[Floats, "2 P"]:
+    """λ̂ and its standard error."""
+    values = series(traces)
+    return np.stack([values.mean(axis=(-2, -1)), standard_error(values)[0]])

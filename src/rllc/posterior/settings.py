@@ -125,6 +125,8 @@ class Stopping:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.target_stderr) and self.target_stderr >= 0):
             raise RllcError(f"target_stderr must be a finite number, zero or more, but {self.target_stderr} was given.", "Use 0.05, for example.")
+        if self.max_draws and not self.target_stderr:
+            raise RllcError("max_draws is where to give up on a target_stderr, and there is none.", "Give a target_stderr, or raise draws.")
         if self.max_draws < 0 or (self.target_stderr and not self.max_draws):
             raise RllcError("A target_stderr needs max_draws, the number of draws at which to give up.", "Set max_draws to 1000, for example.")
 

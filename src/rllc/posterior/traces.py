@@ -132,6 +132,7 @@ class OriginGradient:
     sq_batch_norm: Float[Floats, " P"]  # mean ‖ĝ(w*)‖² of one minibatch, noise included
     loss: Float[Floats, " P"]  # mean l(w*), nats per token
     batches: int
+    sq_center: Float[Floats, " P"]  # ‖w*‖² of the part, which a weight decay pulls at
     top_curvature: Float[Floats, " P"]  # largest eigenvalue h of the part's Hessian by power iteration, never above the truth in expectation
 
     def part(self, index: int) -> OriginGradient:

@@ -48,8 +48,8 @@ def explain_cells(root: Path, parts: Sequence[str] = (), data: Sequence[str] = (
 def rows_of(record: Record) -> list[Row]:
     """Every diagnostic of a recorded cell."""
     traces, limits = traces_of(record), Verdicts()
-    twin = record.meta.get("twin")
-    extras = Extras(twin=None if twin is None else np.array([twin]))
+    measured = {name: record.meta.get(name) for name in ("halving", "halving_stderr", "twin")}  # what traces cannot tell
+    extras = Extras(**{name: None if value is None else np.array([value], np.float64) for name, value in measured.items()})
     result = assess(traces, origin_of(record), limits, extras)[0]
     d, told = result.diagnostics, {check.diagnostic: check for check in result.checks}
     rows: list[Row] = []

@@ -32,8 +32,9 @@ def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
         reporter.line(str(problem))
     begun = missing_work(experiment, folder, store)
     _run(begun, experiment, store, reporter, "Sampling")
-    _run(unfinished_work(experiment, folder, store), experiment, store, reporter, "Prolonging")
-    if begun and experiment.stopping.target_stderr:
+    prolonged = unfinished_work(experiment, folder, store)
+    _run(prolonged, experiment, store, reporter, "Prolonging")
+    if (begun or prolonged) and experiment.stopping.target_stderr:
         reporter.line(_saving(experiment, folder, store))
 
 

@@ -22,6 +22,7 @@ _ORIGIN = {
     "sq_gradient_norm": "sq_norm",
     "sq_gradient_norm_stderr": "sq_norm_stderr",
     "sq_batch_norm": "sq_batch_norm",
+    "sq_norm_of_part": "sq_center",
     "top_curvature": "top_curvature",
 }
 _ESTIMATE = ("llc", "stderr", "ci_low", "ci_high", "df", "llc_unpaired")

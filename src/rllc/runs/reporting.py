@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from rllc.runs.comparing import paired_errors
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.grid import checkpoints_by_step
 from rllc.runs.layout import RunFolder
+from rllc.runs.mapping import plain
 from rllc.runs.progress import Reporter
 from rllc.runs.recorded import planned_samples
 
@@ -155,7 +157,7 @@ def _report_data(experiment: Experiment, folder: RunFolder, store: Store, findin
         domains=tuple(
             Domain(name, d["documents"], d["tokens"], shares.get(name, 0.0), d["planted"], d["description"]) for name, d in described.items()
         ),
-        sampler=settings["sampler"] | settings["sampling"],
+        sampler=used_settings(experiment),
         machine=describe_machine(),
         versions={name: metadata.version(name) for name in ("rllc", "torch", "numpy", "scikit-learn", "arviz-stats", "tokenizers")}
         | {"python": platform.python_version()},
@@ -164,6 +166,17 @@ def _report_data(experiment: Experiment, folder: RunFolder, store: Store, findin
         mixture=MIXTURE,
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def used_settings(experiment: Experiment) -> dict[str, Any]:
+    """The settings of sampler and minibatches that had a say in this run: not those of other samplers, nor options that are off."""
+    sampler, sampling = plain(experiment.sampler), plain(experiment.sampling)
+    of_one = {"rmsprop-sgld": ("rmsprop_decay", "rmsprop_stabilizer"), "sgnht": ("thermostat_diffusion",), "mala": ("full_batch",)}
+    silent = {name for owner, names in of_one.items() if owner != experiment.sampler.sampler for name in names} | {"keep_state"}
+    silent |= {"batch_size"} if experiment.sampler.sampler == "mala" else set()
+    silent |= set() if experiment.sampler.control_variate else {"control_variate", "control_batches"}
+    silent |= {name for name, value in (sampler | sampling).items() if name in ("weight_decay", "bounding_box", "fixed_contexts") and not value}
+    return {name: value for name, value in (sampler | sampling).items() if name not in silent}
 
 
 def describe_model(shape: ModelShape) -> dict[str, int | str]:
