@@ -17,7 +17,8 @@ import torch
 
 from rllc.core.names import Part
 from rllc.model import forward as fw
-from rllc.model.objective import PartObjective, build_objective
+from rllc.model.evaluation import PartObjective
+from rllc.model.objective import build_objective
 from rllc.model.parts import insert
 from rllc.model.shape import ModelShape
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from rllc.core.names import Part
 from rllc.model import forward as fw
-from rllc.model.objective import Evaluation, GeneralObjective, HeadObjective, build_objective
+from rllc.model.evaluation import Evaluation
+from rllc.model.head_objective import HeadObjective
+from rllc.model.objective import GeneralObjective, build_objective
 from rllc.model.shape import ModelShape
 
 # Units: parts that share a pass, by the letter of what is asked of each kind.

@@ -21,6 +21,39 @@ def block_rows(n_rows: int, d_vocab: int) -> int:
     return max(1, min(n_rows, _BLOCK_NUMBERS // d_vocab))
 
 
+class Block:
+    """Room for the logits and probabilities of one block of rows, used again for every block of every variant."""
+
+    def __init__(self, n_rows: int, d_vocab: int, like: Tensor) -> None:
+        self._logits, self._probabilities = like.new_empty(2, n_rows, d_vocab).unbind(0)
+
+    def logits(self, rows: slice) -> Float[Tensor, "N V"]:
+        """Room for the logits of these rows."""
+        return self._logits[: rows.stop - rows.start]
+
+    def probabilities(self, n_rows: int) -> Float[Tensor, "N V"]:
+        """Room for their probabilities."""
+        return self._probabilities[:n_rows]
+
+
+def row_losses(
+    logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], block: Block, differentiated: bool = False
+) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
+    """The sum of the rows' cross-entropy in nats, in float64, and its gradient with respect to the logits, in the block's room, if asked for.
+
+    The softmax kernel goes over a row once, in the cache; log Σ exp follows from the largest probability, which is at least 1/V. The
+    target's logit is read against the largest: an offset common to all logits then costs no precision.
+    """
+    index = targets[:, None]
+    below = logits.amax(1, keepdim=True) - logits.gather(1, index)
+    probabilities = torch.softmax(logits, 1, out=block.probabilities(len(logits)))
+    losses = below - probabilities.amax(1, keepdim=True).log_()
+    total = losses.sum(dtype=torch.float64)
+    if not differentiated:
+        return total, None
+    return total, probabilities.scatter_add_(1, index, probabilities.new_full((1, 1), -1.0).expand(index.shape))
+
+
 def variant_losses(
     x: Float[Tensor, "C N D"],
     weight: Float[Tensor, "D V"] | Float[Tensor, "C D V"],
@@ -53,35 +86,30 @@ class _FusedCrossEntropy(torch.autograd.Function):
         grad_x = torch.empty_like(x) if needs_x else None
         grad_weight = torch.zeros_like(weight) if needs_weight else None
         grad_bias = torch.zeros_like(bias) if needs_bias else None
+        differentiated = needs_x or needs_weight or needs_bias
         losses = torch.empty(n_variants, dtype=torch.float64, device=x.device)
         rows = block_rows(n_rows, weight.shape[-1])
-        index = targets[:, None]
-        # One buffer for all blocks, and every pass over it in place: at small widths the passes cost as much as the products.
-        buffer = torch.empty(rows, weight.shape[-1], dtype=x.dtype, device=x.device)
+        block = Block(rows, weight.shape[-1], x)
         for c in range(n_variants):
             w = weight if weight.ndim == 2 else weight[c]
             b = bias if bias.ndim == 1 else bias[c]
             total = torch.zeros((), dtype=torch.float64, device=x.device)
             for start in range(0, n_rows, rows):
-                x_block, index_block = x[c, start : start + rows], index[start : start + rows]
-                block = buffer[: x_block.shape[0]]
-                torch.addmm(b, x_block, w, out=block)
-                # The target's logit is read after the largest is taken off: an offset common to all logits then costs no precision.
-                chosen = block.sub_(block.amax(1, keepdim=True)).gather(1, index_block)
-                norm = block.exp_().sum(1, keepdim=True)
-                total += norm.log().sub_(chosen).sum(dtype=torch.float64)
-                if grad_x is None and grad_weight is None and grad_bias is None:
+                taken = slice(start, min(start + rows, n_rows))
+                logits = torch.addmm(b, x[c, taken], w, out=block.logits(taken))
+                loss, residual = row_losses(logits, targets[taken], block, differentiated)
+                total += loss
+                if residual is None:
                     continue
-                block.div_(norm.mul_(n_rows))
-                block.scatter_add_(1, index_block, block.new_full((1, 1), -1.0 / n_rows).expand(index_block.shape))
                 if grad_x is not None:
-                    torch.mm(block, w.T, out=grad_x[c, start : start + rows])
+                    torch.mm(residual, w.T, out=grad_x[c, taken])
                 if grad_weight is not None:
-                    (grad_weight if weight.ndim == 2 else grad_weight[c]).addmm_(x_block.T, block)
+                    (grad_weight if weight.ndim == 2 else grad_weight[c]).addmm_(x[c, taken].T, residual)
                 if grad_bias is not None:
-                    (grad_bias if bias.ndim == 1 else grad_bias[c]).add_(block.sum(0))
+                    (grad_bias if bias.ndim == 1 else grad_bias[c]).add_(residual.sum(0))
             losses[c] = total / n_rows
         ctx.save_for_backward(grad_x, grad_weight, grad_bias)
+        ctx.rows = n_rows
         return losses
 
     @staticmethod
@@ -92,7 +120,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
         def scaled(gradient: Tensor | None, ndim: int) -> Tensor | None:
             if gradient is None:
                 return None
-            factors = grad_losses.to(gradient.dtype)
+            factors = (grad_losses / ctx.rows).to(gradient.dtype)
             return gradient * (factors.reshape([-1] + [1] * ndim) if gradient.ndim > ndim else factors[0])
 
         grad_x, grad_weight, grad_bias = ctx.saved_tensors

@@ -1,0 +1,63 @@
+"""The loss of variants of a head with layers behind it: what the head writes is put into the residual stream, and the network runs on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rllc.model import forward as fw
+from rllc.model.shape import ModelShape
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class DownstreamContext:
+    """What one minibatch of tokens [B, T] shares behind P heads.
+
+    Args:
+        rest: [P, B, T, D] the residual stream after the attention layer, without the contribution of each part's head.
+        baseline: the loss at the checkpoint, a float64 scalar in nats per token.
+    """
+
+    tokens: Int[Tensor, "B T"]
+    rest: Float[Tensor, "P B T D"]
+    baseline: Float[Tensor, ""]
+
+
+class Downstream:
+    """From what P heads of a layer write to the loss, through whatever comes behind.
+
+    Args:
+        shape: of the model.
+        params: the model.
+        layer: of the heads.
+        w_o: [P, K, D] the output matrices of the heads at the checkpoint.
+    """
+
+    def __init__(self, shape: ModelShape, params: Mapping[str, Tensor], layer: int, w_o: Float[Tensor, "P K D"]) -> None:
+        self.shape, self.params, self.layer, self._w_o = shape, params, layer, w_o
+
+    def prepare(
+        self, tokens: Int[Tensor, "B T"], total: Float[Tensor, "B T D"], rest: Float[Tensor, "P B T D"], z: Float[Tensor, "P B T K"]
+    ) -> DownstreamContext:
+        """The stream after the layer's attention at the checkpoint, and without each head."""
+        del z
+        return DownstreamContext(tokens, rest, self._run(total[None], tokens)[0])
+
+    def losses(
+        self, z: Float[Tensor, "C B T K"], w_o: Float[Tensor, "C K D"] | None, owner: Int[Tensor, " C"], context: DownstreamContext
+    ) -> Float[Tensor, " C"]:
+        """Mean loss [C] in nats per token (float64) of variants; `owner` says which part each belongs to, `w_o` is None unless it is sampled."""
+        w_o = self._w_o[owner] if w_o is None else w_o
+        written = torch.matmul(z.flatten(1, 2), w_o).view(*z.shape[:3], -1)
+        return self._run(context.rest[owner] + written, context.tokens)
+
+    def _run(self, x: Float[Tensor, "C B T D"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, " C"]:
+        x = fw.mlp(self.shape, self.params, self.layer, x)
+        return fw.read_out(self.shape, self.params, fw.run_blocks(self.shape, self.params, x, self.layer + 1), tokens)

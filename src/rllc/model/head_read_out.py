@@ -1,0 +1,193 @@
+"""The loss of variants of a last-layer head, at the cost of the head's width K in place of the model's width D (DESIGN, The engine).
+
+What a head writes is `z W_O`, of rank K. With nothing but the final norm and the unembedding behind it, the logits of a variant are
+
+    logits = r (s* X̄* W̃ - s* z* W_O* W̃) + s z (W_O W̃) + β,    X̄ = the centred stream, s = 1/its deviation, r = s/s*, W̃ = diag(w_ln) W_U
+
+where the bracket is the same for all chains: the product with the whole unembedding is made once a minibatch, and a variant adds products of
+width K. Its own stream is never formed: its deviation follows from inner products of what the head writes with the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rllc.model import forward as fw
+from rllc.model.cross_entropy import Block, block_rows, row_losses
+from rllc.model.shape import ModelShape
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+# The checkpoint's logits are kept for all passes over a minibatch up to this many numbers, and made again for each pass beyond.
+_KEPT_NUMBERS = 1 << 24
+
+
+@dataclass(frozen=True)
+class ReadOutContext:
+    """What one minibatch of N predictions shares among all variants of P heads of the last layer.
+
+    Args:
+        stream: [N, D] the normed stream at the checkpoint before the norm's weight, `s* X̄*`.
+        logits: [N, V] its product with W̃, where that is kept.
+        scale: [N] s*.
+        rest: [P, N, D] the centred stream without each part's head, and
+        sq_rest: [P, N] its squared norm.
+        z: [P, N, K] what each part's head attends together at the checkpoint, times s*.
+        targets: [N] token ids.
+        baseline: the loss at the checkpoint, a float64 scalar in nats per token.
+    """
+
+    stream: Float[Tensor, "N D"]
+    logits: Float[Tensor, "N V"] | None
+    scale: Float[Tensor, " N"]
+    rest: Float[Tensor, "P N D"]
+    sq_rest: Float[Tensor, "P N"]
+    z: Float[Tensor, "P N K"]
+    targets: Int[Tensor, " N"]
+    baseline: Float[Tensor, ""]
+
+
+class HeadReadOut:
+    """From what P heads of the last layer of an attention-only model write to the loss.
+
+    Args:
+        shape: of the model.
+        params: the model.
+        w_o: [P, K, D] the output matrices of the heads at the checkpoint.
+        samples_output: whether W_O is sampled.
+    """
+
+    def __init__(self, shape: ModelShape, params: Mapping[str, Tensor], w_o: Float[Tensor, "P K D"], samples_output: bool) -> None:
+        self.shape, self.samples_output = shape, samples_output
+        weight = params["ln_final.w"][:, None] * fw.unembedding(shape, params)
+        self._weight = self._centred(weight.T).T.contiguous()
+        bias = params["unembed.b_U"]
+        self._bias = bias if (b := params.get("ln_final.b")) is None else torch.addmv(bias, fw.unembedding(shape, params).mT, b)
+        self._w_o = w_o
+        self._written = w_o @ self._weight  # [P, K, V]
+
+    def prepare(
+        self, tokens: Int[Tensor, "B T"], total: Float[Tensor, "B T D"], rest: Float[Tensor, "P B T D"], z: Float[Tensor, "P B T K"]
+    ) -> ReadOutContext:
+        """The stream after the last layer at the checkpoint, without each head, and what each head attends together."""
+        x, others = (self._centred(y[..., :-1, :].flatten(-3, -2)) for y in (total, rest))
+        scale = self._scale(_squared(x))
+        stream, targets = x * scale[:, None], tokens[:, 1:].flatten()
+        base = _Base(stream, None, self._weight)
+        if len(stream) * self._weight.shape[1] <= _KEPT_NUMBERS:
+            base = base._replace(logits=torch.cat([base.block(rows).clone() for rows in base.blocks()]))
+        one = torch.ones(1, device=x.device, dtype=x.dtype)
+        baseline = torch.zeros((), dtype=torch.float64, device=x.device)
+        block = Block(block_rows(*targets.shape, len(self._bias)), len(self._bias), x)
+        for rows in base.blocks():
+            logits = torch.addcmul(self._bias, base.block(rows), one, out=block.logits(rows))
+            baseline += row_losses(logits, targets[rows], block)[0]
+        return ReadOutContext(
+            stream, base.logits, scale, others, _squared(others), z[..., :-1, :].flatten(-3, -2) * scale[:, None], targets, baseline / len(targets)
+        )
+
+    def losses(
+        self, z: Float[Tensor, "C B T K"], w_o: Float[Tensor, "C K D"] | None, owner: Int[Tensor, " C"], context: ReadOutContext
+    ) -> Float[Tensor, " C"]:
+        """Mean loss [C] in nats per token (float64) of variants; `owner` says which part each belongs to, `w_o` is None unless it is sampled."""
+        z = z[:, :, :-1].flatten(1, 2)
+        own = self._w_o[owner] if w_o is None else w_o
+        centred = self._centred(own)
+        cross = torch.cat([context.rest[p] @ centred[owner == p].mT for p in owner.unique_consecutive().tolist()])
+        square = context.sq_rest[owner] + ((2 * cross + z @ (centred @ centred.mT)) * z).sum(-1)
+        scale = self._scale(square.clamp_min(0))
+        written = None if w_o is None else (w_o.flatten(0, 1) @ self._weight).view(len(w_o), -1, self._weight.shape[1])
+        near = _Near(_Base(context.stream, context.logits, self._weight), self._bias, context.z, self._written, owner.tolist(), context.targets)
+        return _HeadLosses.apply(z * scale[..., None], written, scale / context.scale, near)  # pyright: ignore[reportReturnType]
+
+    def _centred(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        return x - x.mean(-1, keepdim=True) if self.shape.norm == "layernorm" else x
+
+    def _scale(self, square: Tensor) -> Tensor:
+        return (square / self.shape.d_model + self.shape.norm_eps).rsqrt()
+
+
+def _squared(x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N"]:
+    return (x * x).sum(-1)
+
+
+class _Base(NamedTuple):
+    """The checkpoint's logits without bias, by blocks of rows."""
+
+    stream: Tensor  # [N, D]
+    logits: Tensor | None  # [N, V]
+    weight: Tensor  # [D, V]
+
+    def blocks(self) -> list[slice]:
+        n, step = len(self.stream), block_rows(len(self.stream), self.weight.shape[1])
+        return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+    def block(self, rows: slice) -> Tensor:
+        return self.stream[rows] @ self.weight if self.logits is None else self.logits[rows]
+
+
+class _Near(NamedTuple):
+    """Everything that does not change between variants."""
+
+    base: _Base
+    bias: Tensor  # [V]
+    z: Tensor  # [P, N, K], times s*
+    written: Tensor  # [P, K, V], W_O* W̃
+    owner: list[int]
+    targets: Tensor  # [N]
+
+
+class _HeadLosses(torch.autograd.Function):
+    """Losses of `coefficients` [C, N, K] (s z), `written` [C, K, V] (W_O W̃; None where W_O is frozen) and `ratio` [C, N] (s/s*)."""
+
+    @staticmethod
+    def forward(ctx: Any, coefficients: Tensor, written: Tensor | None, ratio: Tensor, near: _Near) -> Tensor:
+        differentiated = any(ctx.needs_input_grad)
+        base, bias, own_z, own_written, owner, targets = near
+        count, n, _ = coefficients.shape
+        losses = torch.zeros(count, dtype=torch.float64, device=ratio.device)
+        d_coefficients, d_ratio = (torch.empty_like(t) if differentiated else None for t in (coefficients, ratio))
+        d_written = torch.zeros_like(written) if differentiated and written is not None else None
+        block = Block(block_rows(n, len(bias)), len(bias), ratio)
+        for rows in base.blocks():
+            whole = base.block(rows)
+            without, part = whole, -1
+            for c, p in enumerate(owner):
+                if written is None:
+                    # Only z has moved: what it moved by goes through the frozen product, which keeps its precision.
+                    r, m = ratio[c, rows, None], own_written[p]
+                    x = coefficients[c, rows] - r * own_z[p, rows]
+                else:
+                    r, m, x = ratio[c, rows, None], written[c], coefficients[c, rows]
+                    if p != part:
+                        without, part = torch.addmm(whole, own_z[p, rows], own_written[p], alpha=-1), p
+                logits = torch.addcmul(bias, without, r, out=block.logits(rows)).addmm_(x, m)
+                loss, residual = row_losses(logits, targets[rows], block, differentiated)
+                losses[c] += loss
+                if residual is None or d_coefficients is None or d_ratio is None:
+                    continue
+                d_x = torch.mm(residual, m.T, out=d_coefficients[c, rows])
+                if d_written is not None:
+                    d_written[c].addmm_(x.T, residual)
+                torch.sum(residual.mul_(without), 1, out=d_ratio[c, rows])
+                if written is None:
+                    d_ratio[c, rows] -= (d_x * own_z[p, rows]).sum(1)
+        ctx.save_for_backward(d_coefficients, d_written, d_ratio)
+        ctx.rows = n
+        return losses / n
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        factors = (grad_outputs[0] / ctx.rows).to(ctx.saved_tensors[0].dtype)
+        d_coefficients, d_written, d_ratio = (
+            None if t is None else t * factors.view(-1, *[1] * (t.ndim - 1)) for t in ctx.saved_tensors
+        )
+        return d_coefficients, d_written, d_ratio, None
