@@ -19,6 +19,12 @@ CASES = [(ATTENTION, text) for text in ("0:0", "1:0", "1:0.Q", "0.attn", "1.attn
 CASES += [(WITH_MLP, text) for text in ("0:0", "2:0", "2.attn", "2.mlp", "0.mlp", "full")]
 
 
+def in_place(_: object, a: tuple[int, int], b: tuple[int, int], **rest: object) -> int:
+    """`addmm_`, which torch does not count."""
+    (m, k), (_k, n) = a, b
+    return 2 * m * k * n
+
+
 def evaluated(shape: ModelShape, text: str, variants: int):
     objective = build_objective(shape, init_params(shape, 0), (Part.parse(text),), 0)
     tokens = torch.randint(0, shape.d_vocab, (4, 32), generator=torch.Generator().manual_seed(0))
@@ -31,10 +37,10 @@ def evaluated(shape: ModelShape, text: str, variants: int):
 def test_operations(shape: ModelShape, text: str) -> None:
     """A head within a seventh. Others are overcounted, never under: products that no gradient needs are counted with the rest."""
     run = evaluated(shape, text, 2)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: in_place}) as counter:
         run()
-    ratio = operations(shape, Part.parse(text), 4, 32) / (counter.get_total_flops() / 2)
-    highest = {"unembed": 3.2, "1:0.Q": 1.25}.get(text, 1.15 if ":" in text else 1.4)
+    ratio = operations(shape, Part.parse(text), 4, 32, chains=2) / (counter.get_total_flops() / 2)
+    highest = {"unembed": 1.6, "1:0.Q": 1.25}.get(text, 1.15 if ":" in text else 1.4)
     assert 1.0 < ratio < highest
 
 

@@ -7,13 +7,22 @@ where the part holds them) and the activations that the backward pass keeps.
 from __future__ import annotations
 
 from rllc.core.names import Part
-from rllc.model.shape import ModelShape, first_layer, size, within_one_head
+from rllc.model.shape import ModelShape, first_layer, last_layer_head, size, slices, within_one_head
+
+# Up to this many numbers, the logits of a minibatch at the checkpoint are kept for all passes over it.
+KEPT_LOGITS = 1 << 24
 
 
-def operations(shape: ModelShape, part: Part, batch: int, context: int) -> float:
-    """Floating-point operations of one variant on one minibatch, forward and backward."""
+def operations(shape: ModelShape, part: Part, batch: int, context: int, chains: int = 4) -> float:
+    """Floating-point operations of one variant on one minibatch, forward and backward; products that chains of a part share are divided among them."""
     tokens = batch * context
     d, k, v, h = shape.d_model, shape.d_head, shape.d_vocab, shape.n_heads
+    if last_layer_head(shape, part):
+        # Q, K, V forward and the gradients of those that are sampled; the scores; what is written against the rest; then the logits.
+        output = _samples_output(shape, part)
+        matrices = 3 + sum(s.tensor.rsplit(".", 1)[1] in ("W_Q", "W_K", "W_V") for s in slices(shape, part)) + (2 if output else 1)
+        own = 2 * tokens * (matrices * d * k + 3 * context * k)
+        return own + (2 * tokens * k * v * (3 + 1 / chains) + 4 * k * d * v if output else 4 * tokens * k * v)
     head = 2 * tokens * (4 * d * k + context * k)
     mlp = 2 * tokens * 2 * d * shape.d_mlp
     layer = h * head + mlp
@@ -30,6 +39,9 @@ def bytes_per_variant(shape: ModelShape, part: Part, batch: int, context: int, i
     """Memory that one variant needs while a pass runs, in bytes: kept activations, gradients of them, its tensors and theirs."""
     tokens = batch * context
     d, k, h = shape.d_model, shape.d_head, shape.n_heads
+    if last_layer_head(shape, part):
+        written = 3 * k * shape.d_vocab if _samples_output(shape, part) else 0
+        return itemsize * (tokens * (20 * k + 8) + written + 5 * k * d + 4 * size(shape, part))
     wide = h * k
     mlp = 4 * shape.d_mlp + 3 * d if shape.d_mlp else 0
     layer = 6 * d + 6 * wide + mlp
@@ -37,5 +49,22 @@ def bytes_per_variant(shape: ModelShape, part: Part, batch: int, context: int, i
     if within_one_head(shape, part):
         numbers = tokens * (8 * k + 5 * d + mlp + layer * (shape.n_layers - start - 1))
     else:
-        numbers = tokens * (5 * d + layer * (shape.n_layers - start))
+        numbers = tokens * (4 * d + layer * (shape.n_layers - start))
     return itemsize * (numbers + 4 * size(shape, part))
+
+
+def bytes_shared(shape: ModelShape, part: Part, n_parts: int, batch: int, context: int, itemsize: int = 4) -> int:
+    """Memory that all variants of `n_parts` such parts share while a minibatch is worked on, in bytes."""
+    tokens = batch * context
+    d, k, h, v = shape.d_model, shape.d_head, shape.n_heads, shape.d_vocab
+    stream = tokens * (4 * d + 4 * h * k + 2 * shape.d_mlp)  # a forward pass without gradients
+    if not within_one_head(shape, part):
+        return itemsize * stream
+    numbers = stream + tokens * d * (h + n_parts) + tokens * 2 * d
+    if last_layer_head(shape, part):
+        numbers += d * v + n_parts * k * v + (tokens * v if tokens * v <= KEPT_LOGITS else 0) + n_parts * tokens * (d + k)
+    return itemsize * numbers
+
+
+def _samples_output(shape: ModelShape, part: Part) -> bool:
+    return any(s.tensor.endswith("W_O") for s in slices(shape, part))

@@ -22,18 +22,22 @@ def block_rows(n_rows: int, d_vocab: int) -> int:
 
 
 class Block:
-    """Room for the logits and probabilities of one block of rows, used again for every block of every variant."""
+    """Room for one block of rows, used again for every block of every variant: logits, probabilities, and logits that variants share."""
 
     def __init__(self, n_rows: int, d_vocab: int, like: Tensor) -> None:
-        self._logits, self._probabilities = like.new_empty(2, n_rows, d_vocab).unbind(0)
+        self._room = like.new_empty(3, n_rows, d_vocab)  # what is not written to takes no memory
 
     def logits(self, rows: slice) -> Float[Tensor, "N V"]:
         """Room for the logits of these rows."""
-        return self._logits[: rows.stop - rows.start]
+        return self._room[0, : rows.stop - rows.start]
 
-    def probabilities(self, n_rows: int) -> Float[Tensor, "N V"]:
+    def probabilities(self, rows: slice) -> Float[Tensor, "N V"]:
         """Room for their probabilities."""
-        return self._probabilities[:n_rows]
+        return self._room[1, : rows.stop - rows.start]
+
+    def base(self, rows: slice) -> Float[Tensor, "N V"]:
+        """Room for the logits that variants start from."""
+        return self._room[2, : rows.stop - rows.start]
 
 
 def row_losses(
@@ -46,7 +50,7 @@ def row_losses(
     """
     index = targets[:, None]
     below = logits.amax(1, keepdim=True) - logits.gather(1, index)
-    probabilities = torch.softmax(logits, 1, out=block.probabilities(len(logits)))
+    probabilities = torch.softmax(logits, 1, out=block.probabilities(slice(0, len(logits))))
     losses = below - probabilities.amax(1, keepdim=True).log_()
     total = losses.sum(dtype=torch.float64)
     if not differentiated:

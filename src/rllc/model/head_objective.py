@@ -18,7 +18,7 @@ from rllc.model.downstream import Downstream
 from rllc.model.evaluation import Evaluation, in_chunks
 from rllc.model.head_read_out import HeadReadOut
 from rllc.model.parts import stack
-from rllc.model.shape import HEAD_TENSORS, ModelShape, first_layer, slices
+from rllc.model.shape import HEAD_TENSORS, ModelShape, first_layer, last_layer_head, slices
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -54,9 +54,11 @@ class HeadObjective:
         prefix = f"blocks.{self.layer}.attn."
         # The whole heads at the checkpoint, [P, ...] a tensor: pieces that are not sampled stay there.
         self._own = {name: torch.stack([params[prefix + name][h] for h in self.heads]) for piece in HEAD_TENSORS.values() for name in piece}
-        alone = self.layer == shape.n_layers - 1 and not shape.d_mlp
+        w_o = self._own["W_O"]
         self._behind: HeadReadOut | Downstream = (
-            HeadReadOut(shape, params, self._own["W_O"], "W_O" in self._names) if alone else Downstream(shape, params, self.layer, self._own["W_O"])
+            HeadReadOut(shape, params, w_o, "W_O" in self._names)
+            if last_layer_head(shape, parts[0])
+            else Downstream(shape, params, self.layer, w_o)
         )
 
     @torch.no_grad()

@@ -19,14 +19,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rllc.model import forward as fw
+from rllc.model.cost import KEPT_LOGITS
 from rllc.model.cross_entropy import Block, block_rows, row_losses
 from rllc.model.shape import ModelShape
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-
-# The checkpoint's logits are kept for all passes over a minibatch up to this many numbers, and made again for each pass beyond.
-_KEPT_NUMBERS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class HeadReadOut:
         scale = self._scale(_squared(x))
         stream, targets = x * scale[:, None], tokens[:, 1:].flatten()
         base = _Base(stream, None, self._weight)
-        if len(stream) * self._weight.shape[1] <= _KEPT_NUMBERS:
+        if len(stream) * self._weight.shape[1] <= KEPT_LOGITS:
             base = base._replace(logits=torch.cat([base.block(rows).clone() for rows in base.blocks()]))
         one = torch.ones(1, device=x.device, dtype=x.dtype)
         baseline = torch.zeros((), dtype=torch.float64, device=x.device)
@@ -160,14 +158,14 @@ class _HeadLosses(torch.autograd.Function):
             whole = base.block(rows)
             without, part = whole, -1
             for c, p in enumerate(owner):
+                r, x = ratio[c, rows, None], coefficients[c, rows]
                 if written is None:
                     # Only z has moved: what it moved by goes through the frozen product, which keeps its precision.
-                    r, m = ratio[c, rows, None], own_written[p]
-                    x = coefficients[c, rows] - r * own_z[p, rows]
+                    m, x = own_written[p], x - r * own_z[p, rows]
                 else:
-                    r, m, x = ratio[c, rows, None], written[c], coefficients[c, rows]
+                    m = written[c]
                     if p != part:
-                        without, part = torch.addmm(whole, own_z[p, rows], own_written[p], alpha=-1), p
+                        without, part = torch.addmm(whole, own_z[p, rows], own_written[p], alpha=-1, out=block.base(rows)), p
                 logits = torch.addcmul(bias, without, r, out=block.logits(rows)).addmm_(x, m)
                 loss, residual = row_losses(logits, targets[rows], block, differentiated)
                 losses[c] += loss

@@ -140,6 +140,11 @@ def within_one_head(shape: ModelShape, part: Part) -> bool:
     return all(s.head is not None for s in found) and len({(s.tensor.split(".")[1], s.head) for s in found}) == 1
 
 
+def last_layer_head(shape: ModelShape, part: Part) -> bool:
+    """True where the part lies within one head with nothing but the final norm and the unembedding behind it."""
+    return within_one_head(shape, part) and first_layer(shape, part) == shape.n_layers - 1 and not shape.d_mlp
+
+
 def _tensor_layer(shape: ModelShape, tensor: str) -> int:
     if tensor.startswith("blocks."):
         return int(tensor.split(".")[1])
