@@ -14,7 +14,7 @@ KEPT_LOGITS = 1 << 24
 
 
 def operations(shape: ModelShape, part: Part, batch: int, context: int, chains: int = 4) -> float:
-    """Floating-point operations of one variant on one minibatch, forward and backward; products that chains of a part share are divided among them."""
+    """Floating-point operations of one variant on one minibatch, forward and backward, with its share of what the chains of a part have in common."""
     tokens = batch * context
     d, k, v, h = shape.d_model, shape.d_head, shape.d_vocab, shape.n_heads
     if last_layer_head(shape, part):

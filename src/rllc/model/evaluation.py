@@ -1,5 +1,7 @@
-"""What an objective offers: losses of C variants, their gradients, the loss at the checkpoint. Variants are part-major: variant c belongs to
-part c // (C / P)."""
+"""What an objective offers: losses of C variants, their gradients, the loss at the checkpoint.
+
+Variants are part-major: variant c belongs to part c // (C / P).
+"""
 
 from __future__ import annotations
 
@@ -32,6 +34,11 @@ class PartObjective(Protocol[Context]):
 
     origin: dict[str, Tensor]
 
+    @property
+    def chunk(self) -> int:
+        """Most variants of a pass; 0 for all. Smaller than asked for where memory ran short."""
+        ...
+
     def prepare(self, batch: Int[Tensor, "B T"]) -> Context:
         """Compute what tokens [B, T] share among all variants."""
         ...
@@ -41,20 +48,52 @@ class PartObjective(Protocol[Context]):
         ...
 
 
-def in_chunks(
-    variants: Mapping[str, Tensor], baseline: Tensor, chunk: int, gradients: bool, losses: Callable[[Mapping[str, Tensor], slice], Tensor]
-) -> Evaluation:
-    """Evaluate `chunk` variants at a time; each variant's loss depends on its own tensors alone, so one backward pass of the sum serves all."""
-    count = next(iter(variants.values())).shape[0]
-    loss_blocks: list[Tensor] = []
-    gradient_blocks: list[tuple[Tensor, ...]] = []
-    for start in range(0, count, chunk or count):
-        rows = slice(start, min(start + (chunk or count), count))
-        values = {name: tensor[rows].detach().requires_grad_(gradients) for name, tensor in variants.items()}
-        with torch.set_grad_enabled(gradients):
-            block = losses(values, rows)
-        loss_blocks.append(block.detach())
-        if gradients:
-            gradient_blocks.append(torch.autograd.grad(block.sum(), list(values.values())))
-    result = dict(zip(variants, (torch.cat(g) for g in zip(*gradient_blocks, strict=True)), strict=True)) if gradients else None
-    return Evaluation(torch.cat(loss_blocks), result, baseline.expand(count))
+class Passes:
+    """Evaluates so many variants at a time as the memory holds.
+
+    Args:
+        chunk: most variants of a pass; 0 for all. Halved for good where a pass finds no memory, down to one.
+    """
+
+    def __init__(self, chunk: int) -> None:
+        self.chunk = chunk
+
+    def evaluate(
+        self, variants: Mapping[str, Tensor], baseline: Tensor, gradients: bool, losses: Callable[[Mapping[str, Tensor], slice], Tensor]
+    ) -> Evaluation:
+        """Each variant's loss depends on its own tensors alone, so one backward pass of the sum serves all of a pass.
+
+        Raises whatever says that memory is short, where it does not suffice for one variant.
+        """
+        count = next(iter(variants.values())).shape[0]
+        loss_blocks: list[Tensor] = []
+        gradient_blocks: list[tuple[Tensor, ...]] = []
+        start = 0
+        while start < count:
+            rows = slice(start, min(start + (self.chunk or count), count))
+            try:
+                block, found = _one_pass({name: tensor[rows] for name, tensor in variants.items()}, rows, gradients, losses)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or rows.stop - rows.start == 1:
+                    raise
+                self.chunk = (rows.stop - rows.start) // 2
+                continue
+            loss_blocks.append(block)
+            gradient_blocks.append(found)
+            start = rows.stop
+        result = dict(zip(variants, (torch.cat(g) for g in zip(*gradient_blocks, strict=True)), strict=True)) if gradients else None
+        return Evaluation(torch.cat(loss_blocks), result, baseline.expand(count))
+
+
+def _one_pass(
+    variants: Mapping[str, Tensor], rows: slice, gradients: bool, losses: Callable[[Mapping[str, Tensor], slice], Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    values = {name: tensor.detach().requires_grad_(gradients) for name, tensor in variants.items()}
+    with torch.set_grad_enabled(gradients):
+        block = losses(values, rows)
+    return block.detach(), torch.autograd.grad(block.sum(), list(values.values())) if gradients else ()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short, on a device or on the host."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

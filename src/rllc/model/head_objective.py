@@ -15,7 +15,7 @@ from torch import Tensor
 from rllc.core.names import Part
 from rllc.model import forward as fw
 from rllc.model.downstream import Downstream
-from rllc.model.evaluation import Evaluation, in_chunks
+from rllc.model.evaluation import Evaluation, Passes
 from rllc.model.head_read_out import HeadReadOut
 from rllc.model.parts import stack
 from rllc.model.shape import HEAD_TENSORS, ModelShape, first_layer, last_layer_head, slices
@@ -45,7 +45,7 @@ class HeadObjective:
     """P heads of one layer, or equal pieces of them: a variant costs one head and what comes after its layer."""
 
     def __init__(self, shape: ModelShape, params: Mapping[str, Tensor], parts: tuple[Part, ...], chunk: int) -> None:
-        self.shape, self.params, self.parts, self.chunk = shape, params, parts, chunk
+        self.shape, self.params, self.parts, self._passes = shape, params, parts, Passes(chunk)
         first = slices(shape, parts[0])
         self.layer = first_layer(shape, parts[0])
         self.heads = [s.head for part in parts for s in slices(shape, part)[:1] if s.head is not None]
@@ -56,10 +56,13 @@ class HeadObjective:
         self._own = {name: torch.stack([params[prefix + name][h] for h in self.heads]) for piece in HEAD_TENSORS.values() for name in piece}
         w_o = self._own["W_O"]
         self._behind: HeadReadOut | Downstream = (
-            HeadReadOut(shape, params, w_o, "W_O" in self._names)
-            if last_layer_head(shape, parts[0])
-            else Downstream(shape, params, self.layer, w_o)
+            HeadReadOut(shape, params, w_o, "W_O" in self._names) if last_layer_head(shape, parts[0]) else Downstream(shape, params, self.layer, w_o)
         )
+
+    @property
+    def chunk(self) -> int:
+        """Most variants of a pass; 0 for all. Smaller than asked for where memory ran short."""
+        return self._passes.chunk
 
     @torch.no_grad()
     def prepare(self, batch: Int[Tensor, "B T"]) -> HeadContext:
@@ -74,8 +77,8 @@ class HeadObjective:
         total = outputs.sum(0)
         rest = torch.stack([all_but + (total - outputs[h]) for h in self.heads])
         behind = self._behind.prepare(batch, all_but + total, rest, z[:, self.heads].transpose(0, 1))
-        read = (y.flatten(0, -2) for y in (normed, fw.query_key_input(shape, params, normed)))
-        return HeadContext(*read, len(batch), behind)
+        normed_qk = fw.query_key_input(shape, params, normed)
+        return HeadContext(normed.flatten(0, -2), normed_qk.flatten(0, -2), len(batch), behind)
 
     def evaluate(self, variants: Mapping[str, Tensor], context: HeadContext, *, gradients: bool = True) -> Evaluation:
         """Losses and gradients of C = P * chains variants, [C, ...] a name of `origin`, part-major."""
@@ -84,7 +87,7 @@ class HeadObjective:
             raise ValueError(f"{count} variants do not divide among {len(self.parts)} parts")
         owner = torch.arange(count, device=context.normed.device) // (count // len(self.parts))
         baseline = context.behind.baseline
-        return in_chunks(variants, baseline, self.chunk, gradients, lambda values, rows: self._losses(values, owner[rows], context))
+        return self._passes.evaluate(variants, baseline, gradients, lambda values, rows: self._losses(values, owner[rows], context))
 
     def _losses(self, values: Mapping[str, Tensor], owner: Tensor, context: HeadContext) -> Tensor:
         sampled = {name: values[key] for name, key in self._names.items()}

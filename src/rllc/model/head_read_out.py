@@ -83,7 +83,7 @@ class HeadReadOut:
             base = base._replace(logits=torch.cat([base.block(rows).clone() for rows in base.blocks()]))
         one = torch.ones(1, device=x.device, dtype=x.dtype)
         baseline = torch.zeros((), dtype=torch.float64, device=x.device)
-        block = Block(block_rows(*targets.shape, len(self._bias)), len(self._bias), x)
+        block = Block(block_rows(len(targets), len(self._bias)), len(self._bias), x)
         for rows in base.blocks():
             logits = torch.addcmul(self._bias, base.block(rows), one, out=block.logits(rows))
             baseline += row_losses(logits, targets[rows], block)[0]
@@ -185,7 +185,5 @@ class _HeadLosses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         factors = (grad_outputs[0] / ctx.rows).to(ctx.saved_tensors[0].dtype)
-        d_coefficients, d_written, d_ratio = (
-            None if t is None else t * factors.view(-1, *[1] * (t.ndim - 1)) for t in ctx.saved_tensors
-        )
+        d_coefficients, d_written, d_ratio = (None if t is None else t * factors.view(-1, *[1] * (t.ndim - 1)) for t in ctx.saved_tensors)
         return d_coefficients, d_written, d_ratio, None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rllc.core.names import Part
 from rllc.model import forward as fw
-from rllc.model.evaluation import Evaluation, PartObjective, in_chunks
+from rllc.model.evaluation import Evaluation, PartObjective, Passes
 from rllc.model.head_objective import HeadObjective
 from rllc.model.parts import insert, stack
 from rllc.model.shape import ModelShape, first_layer, slices, within_one_head
@@ -63,11 +63,16 @@ class GeneralObjective:
     """Any part whatever: its tensors carry the axis C, and the network runs from the first layer that they change."""
 
     def __init__(self, shape: ModelShape, params: Mapping[str, Tensor], part: Part, chunk: int) -> None:
-        self.shape, self.params, self.part, self.chunk = shape, params, part, chunk
+        self.shape, self.params, self.part, self._passes = shape, params, part, Passes(chunk)
         self.origin = stack(shape, params, (part,))
         touched = {s.tensor for s in slices(shape, part)}
         self._embeds = "embed.W_E" in touched or ("pos.W_pos" in touched and shape.positions == "learned")
         self._start = first_layer(shape, part)
+
+    @property
+    def chunk(self) -> int:
+        """Most variants of a pass; 0 for all. Smaller than asked for where memory ran short."""
+        return self._passes.chunk
 
     @torch.no_grad()
     def prepare(self, batch: Int[Tensor, "B T"]) -> StreamContext:
@@ -85,4 +90,4 @@ class GeneralObjective:
             x = fw.embed(self.shape, params, context.tokens) if self._embeds else context.stream
             return fw.read_out(self.shape, params, fw.run_blocks(self.shape, params, x, self._start), context.tokens)
 
-        return in_chunks(variants, context.baseline, self.chunk, gradients, losses)
+        return self._passes.evaluate(variants, context.baseline, gradients, losses)

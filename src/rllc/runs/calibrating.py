@@ -20,7 +20,8 @@ from rllc.records.store import Store
 from rllc.runs.calibration_units import KIND, Job, Origin, Place, compute, origin_of, trial_of
 from rllc.runs.experiment import MIXTURE, Experiment, parse
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import cores, run_units
+from rllc.runs.local import run_units
+from rllc.runs.memory import cores, fixed
 from rllc.runs.pipeline import override
 from rllc.runs.plan import GUESSED_RATE
 from rllc.runs.progress import Reporter, duration
@@ -64,6 +65,7 @@ def calibrate(text: str, out: Path, ask: Ask, quiet: bool = False) -> Calibratio
     folder = RunFolder(out)
     place, steps = _place(experiment, folder, ask)
     with folder.locked():
+        place = replace(place, experiment=fixed(experiment, folder))
         reporter = Reporter(quiet, folder.log)
         try:
             return _Session(place, steps, Store(folder.records), reporter).go()

@@ -14,7 +14,8 @@ from rllc.corpus.tokens import open_corpus
 from rllc.records.store import Record, Store
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import cores, run_units
+from rllc.runs.local import run_units
+from rllc.runs.memory import cores
 from rllc.runs.plan import Unit, make_plan, make_unit
 from rllc.runs.progress import Reporter, duration
 from rllc.runs.sampling import KIND, Work, record_key, sample_unit
@@ -46,9 +47,17 @@ def _run(works: list[Work], experiment: Experiment, store: Store, reporter: Repo
     cells = sum(len(work.unit.parts) for work in works)
     reporter.line(f"{verb} {cells} cells in {len(works)} units, {workers} at a time.")
     tally: Counter[str] = Counter()
+
+    def halved(work: Work) -> Work:
+        less = work.smaller()
+        reporter.line(f"  a worker was lost, perhaps for want of memory: {work.unit} goes on with {less.unit.chunk} variants at a time.")
+        return less
+
     started, chain_steps = time.monotonic(), 0
     with reporter.stage(verb, sum(work.unit.cost for work in works)) as bar:
-        for work, samples in run_units(sample_unit, works, workers, experiment.engine.threads):
+        for work, samples in run_units(sample_unit, works, workers, experiment.engine.threads, halved):
+            if (used := samples[0].meta["chunk"]) < work.unit.chunk:
+                reporter.line(f"  memory ran short: {work.unit} was computed {used} variants at a time, not {work.unit.chunk}.")
             for sample in samples:
                 sample.put(store)
                 tally[sample.meta["outcome"]] += 1

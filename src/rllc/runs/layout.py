@@ -69,6 +69,11 @@ class RunFolder:
         return self.root / "report.html"
 
     @property
+    def budget(self) -> Path:
+        """The memory budget that was found."""
+        return self.root / "budget.json"
+
+    @property
     def log(self) -> Path:
         """The log of all sessions."""
         return self.root / "log.txt"

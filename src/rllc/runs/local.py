@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,44 +22,60 @@ Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run_units(function: Callable[[Work], Result], works: Iterable[Work], workers: int, threads: int) -> Iterator[tuple[Work, Result]]:
+def run_units(
+    function: Callable[[Work], Result],
+    works: Iterable[Work],
+    workers: int,
+    threads: int,
+    smaller: Callable[[Work], Work] | None = None,
+) -> Iterator[tuple[Work, Result]]:
     """Yield (work, function(work)) as they finish, on `workers` processes; in this process where workers is 1.
 
-    A worker that is lost takes its unit with it: that unit, and the ones not begun, are what the next run computes.
+    Args:
+        smaller: a work that needs less memory, for what was under way when a worker was lost; it is tried in its place.
 
-    Raises RllcError where a worker was killed, for instance for want of memory, and whatever `function` raises.
+    Raises RllcError where a worker was lost, for instance for want of memory, and nothing is smaller; and whatever `function` raises.
     """
-    pending = list(works)
     if workers <= 1:
         set_threads(threads)
-        for work in pending:
+        for work in works:
             yield work, function(work)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, max(len(pending), 1)), context, _begin_worker, (os.getpid(), threads))
+    queue = deque(works)
+    workers = min(workers, max(len(queue), 1))
+    pool = _pool(workers, threads)
+    running: dict[Future[Result], Work] = {}
     try:
-        running: dict[Future[Result], Work] = {}
-        queue = iter(pending)
-        # No more is handed out than is being worked on, so that an interruption loses little.
-        for work in queue:
-            running[pool.submit(function, work)] = work
-            if len(running) < workers:
-                continue
-            yield from _finished(running)
-        while running:
-            yield from _finished(running)
-    except BrokenProcessPool as error:
-        raise RllcError(
-            "A worker process was lost, perhaps for want of memory.",
-            "Run the same command again, it goes on where it was; with fewer engine.workers or a smaller engine.memory if it happens again.",
-        ) from error
+        while queue or running:
+            try:
+                # No more is handed out than is being worked on, so that an interruption loses little.
+                while queue and len(running) < workers:
+                    future = pool.submit(function, queue[0])
+                    running[future] = queue.popleft()
+                yield from _finished(running)
+            except BrokenProcessPool as error:
+                _stop(pool)
+                queue.extendleft(_again(work, smaller, error) for work in running.values())
+                running.clear()
+                pool = _pool(workers, threads)
     finally:
         _stop(pool)
+
+
+def _pool(workers: int, threads: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker, (os.getpid(), threads))
+
+
+def _again(work: Work, smaller: Callable[[Work], Work] | None, error: BrokenProcessPool) -> Work:
+    try:
+        if smaller is not None:
+            return smaller(work)
+    except RllcError:
+        pass
+    raise RllcError(
+        "A worker process was lost, perhaps for want of memory.",
+        "Run the same command again, it goes on where it was; with fewer engine.workers or a smaller engine.memory if it happens again.",
+    ) from error
 
 
 def set_threads(threads: int) -> None:
@@ -71,8 +88,8 @@ def set_threads(threads: int) -> None:
 def _finished(running: dict[Future[Any], Any]) -> Iterator[tuple[Any, Any]]:
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
-        work = running.pop(future)
-        yield work, future.result()
+        result = future.result()  # what was lost stays in `running`
+        yield running.pop(future), result
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:

@@ -19,7 +19,8 @@ from rllc.runs.device import choose_device
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.grid import checkpoints_by_step
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import cores, set_threads
+from rllc.runs.local import set_threads
+from rllc.runs.memory import cores
 from rllc.runs.progress import Reporter
 
 KIND = "behaviour"

@@ -11,8 +11,8 @@ from rllc.records import table
 from rllc.records.store import Record, Store
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.layout import RunFolder, existing
-from rllc.runs.local import cores
 from rllc.runs.mapping import plain
+from rllc.runs.memory import cores
 from rllc.runs.pipeline import read_timings
 from rllc.runs.plan import make_plan
 from rllc.runs.progress import duration

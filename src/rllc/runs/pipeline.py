@@ -14,6 +14,7 @@ from rllc.core.errors import RllcError
 from rllc.core.files import write_atomic
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.layout import RunFolder, existing
+from rllc.runs.memory import fixed
 from rllc.runs.progress import Reporter
 
 STAGES = ("corpus", "train", "sample", "measure", "analyse", "report")
@@ -72,6 +73,7 @@ def report_again(root: Path, quiet: bool) -> None:
 def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporter: Reporter) -> None:
     if not folder.experiment.exists() or folder.experiment.read_text(encoding="utf-8") != text:
         write_atomic(folder.experiment, text)
+    experiment = fixed(experiment, folder)
     reporter.line(f"{experiment.title}: {folder.root}")
     for stage in needed(last):
         with timed(folder, stage):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from rllc.core.names import Cell, DataKey, Part
-from rllc.model.cost import bytes_per_variant, operations
+from rllc.model.cost import bytes_per_variant, bytes_shared, operations
 from rllc.model.shape import first_layer, size, slices, within_one_head
 from rllc.runs.experiment import Experiment
+from rllc.runs.memory import cores, found
 
 # A guess at what one core does, in operations a second, until finished units tell the truth.
 GUESSED_RATE = 4e10
@@ -93,7 +94,7 @@ def make_unit(experiment: Experiment, step: int, data: DataKey, parts: tuple[Par
     """The unit of parts that can share a pass, with its chunk and cost."""
     sampler, sampling, context = experiment.sampler, experiment.sampling, experiment.model.n_ctx
     variants = len(parts) * sampler.chains
-    each = operations(experiment.model, parts[0], experiment.batch_size(), context)
+    each = operations(experiment.model, parts[0], experiment.batch_size(), context, sampler.chains)
     cost = (sampler.steps + 1) * variants * each
     # at w*: one gradient, and one a little way off for the curvature
     cost += 2 * sampling.origin_batches * len(parts) * operations(experiment.model, parts[0], sampling.batch_size, context)
@@ -103,7 +104,7 @@ def make_unit(experiment: Experiment, step: int, data: DataKey, parts: tuple[Par
         cost += (sampler.steps + 1) * variants * operations(experiment.model, parts[0], sampling.fixed_contexts, context) / 3  # forward alone
     if experiment.checks.halving:
         cost += 2 * (sampler.steps + 1) * variants * each
-    return Unit(step, data, parts, _chunk(experiment, parts[0], variants), cost)
+    return Unit(step, data, parts, _chunk(experiment, parts[0], len(parts)), cost)
 
 
 def state_bytes(experiment: Experiment, part: Part) -> int:
@@ -122,11 +123,14 @@ def _group(experiment: Experiment, cell: Cell) -> tuple[int, str, str]:
     return cell.step, str(cell.data), f"layer {first_layer(shape, part):04d} {pieces}"
 
 
-def _chunk(experiment: Experiment, part: Part, variants: int) -> int:
+def _chunk(experiment: Experiment, part: Part, n_parts: int) -> int:
+    variants = n_parts * experiment.sampler.chains
     engine = experiment.engine
     if engine.chunk:
         return min(engine.chunk, variants)
     itemsize = 8 if engine.dtype == "float64" else 4
     widest = max(experiment.batch_size(), experiment.sampling.fixed_contexts)
     each = bytes_per_variant(experiment.model, part, widest, experiment.model.n_ctx, itemsize)
-    return max(1, min(variants, engine.memory * 1_000_000 // each))
+    shared = bytes_shared(experiment.model, part, n_parts, widest, experiment.model.n_ctx, itemsize)
+    budget = (engine.memory or found(engine.workers or cores())) * 1_000_000
+    return max(1, min(variants, (budget - shared) // each))

@@ -15,7 +15,8 @@ from rllc.corpus.build import build_corpus
 from rllc.corpus.tokens import Corpus, open_corpus
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import cores, set_threads
+from rllc.runs.local import set_threads
+from rllc.runs.memory import cores
 from rllc.runs.progress import Reporter, duration
 
 # A killed training goes on from the last multiple of this many steps, or from its last checkpoint.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice, repeat
 from pathlib import Path
@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from rllc.checkpoints.store import checkpoint_name, load
 from rllc.core import seeds
+from rllc.core.errors import RllcError
 from rllc.core.names import Cell, DataKey
 from rllc.corpus.batches import Mixture, batch_stream
 from rllc.corpus.tokens import Corpus, open_corpus
+from rllc.model.evaluation import PartObjective
 from rllc.model.objective import build_objective
 from rllc.posterior.protocol import Originated
 from rllc.posterior.sampling import Earlier, Minibatches, Sampled, Snapshot, sample
@@ -46,12 +48,20 @@ class Work:
 
     Args:
         segment: how many segments its cells have in the store already; above 0 their chains are prolonged.
+        planned_chunk: the chunk of the plan, where a lost worker made the unit's smaller; 0 where it is the unit's.
     """
 
     folder: Path
     experiment: Experiment
     unit: Unit
     segment: int = 0
+    planned_chunk: int = 0
+
+    def smaller(self) -> Work:
+        """The same with half as many variants in a pass. Raises RllcError where there is one already."""
+        if self.unit.chunk <= 1:
+            raise RllcError(f"{self.unit} does not fit the memory with one variant at a time.", "Give sampling.batch_size a smaller value.")
+        return replace(self, unit=replace(self.unit, chunk=self.unit.chunk // 2), planned_chunk=self.planned_chunk or self.unit.chunk)
 
 
 @dataclass(frozen=True)
@@ -118,12 +128,19 @@ class OpenedUnit:
         _, weights, self.checkpoint = load(folder.checkpoints / checkpoint_name(work.unit.step), work.experiment.model)
         dtype = getattr(torch, work.experiment.engine.dtype)
         self._params = {name: tensor.to(device=self.device, dtype=dtype) for name, tensor in weights.items()}
+        self._built: list[PartObjective[Any]] = []
         self.objective = self._build(range(len(work.unit.parts)))
 
-    def _build(self, places: Sequence[int]) -> Originated[Any]:
+    def _build(self, places: Sequence[int]) -> PartObjective[Any]:
         parts = tuple(self.unit.parts[p] for p in places)
         # The protocol is met by shape: the model's room and the sampler's do not know each other.
-        return build_objective(self.experiment.model, self._params, parts, self.unit.chunk)
+        self._built.append(build_objective(self.experiment.model, self._params, parts, self.chunk))
+        return self._built[-1]
+
+    @property
+    def chunk(self) -> int:
+        """Most variants of a pass, as it turned out: fewer than planned where memory ran short."""
+        return min([self.unit.chunk, *(objective.chunk for objective in self._built)])
 
     def narrow(self, places: Sequence[int]) -> Originated[Any]:
         """The loss of some of the unit's parts alone, by their places."""
@@ -206,7 +223,7 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
             cell,
             keys[p],
             {name: array[..., before:] for name, array in arrays_of(sampled.traces[p]).items()},
-            _meta(work, cell, sampled, p, seconds) | prolonged(records[p].meta if records else None, sampled.traces[p], earlier),
+            _meta(work, cell, sampled, p, seconds, unit.chunk) | prolonged(records[p].meta if records else None, sampled.traces[p], earlier),
             work.segment,
             sampled.snapshots[p] if experiment.sampling.keep_state else None,
         )
@@ -234,7 +251,7 @@ def _last_restart(record: Record) -> int:
     return max(i for i, step in enumerate(record.meta["history"]) if step["how"] != "continued")
 
 
-def _meta(work: Work, cell: Cell, sampled: Sampled, p: int, seconds: float) -> dict[str, Any]:
+def _meta(work: Work, cell: Cell, sampled: Sampled, p: int, seconds: float, chunk: int) -> dict[str, Any]:
     experiment, data = work.experiment, str(cell.data)
     origin = None if sampled.origin is None else sampled.origin.part(p)
     return meta_of(sampled.traces[p], sampled.results[p], origin) | {
@@ -250,5 +267,6 @@ def _meta(work: Work, cell: Cell, sampled: Sampled, p: int, seconds: float) -> d
         "seed": experiment.seed,
         "estimator": ESTIMATOR,
         "seconds": seconds,
-        "chunk": work.unit.chunk,
+        "chunk": chunk,
+        "chunk_planned": work.planned_chunk or work.unit.chunk,
     }

@@ -67,7 +67,7 @@ class EngineSettings:
         device: "auto" takes a CUDA device where there is one.
         dtype: of the model and of the sampler's state.
         chunk: most variants C of a pass; 0 lets the plan choose it from `memory`.
-        memory: budget of one pass in megabytes.
+        memory: budget of one pass in megabytes; 0 finds it when the run begins, from what is free, and keeps it in the run folder.
         training_threads: threads of the training loop; 0 takes one for every core.
     """
 
@@ -80,6 +80,6 @@ class EngineSettings:
     training_threads: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("threads", 1), ("chunk", 0), ("memory", 1), ("training_threads", 0)):
+        for name, least in (("workers", 0), ("threads", 1), ("chunk", 0), ("memory", 0), ("training_threads", 0)):
             if getattr(self, name) < least:
                 raise RllcError(f"engine.{name} is {getattr(self, name)}, but must be at least {least}.", "Mend the experiment file.")

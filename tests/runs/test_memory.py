@@ -1,0 +1,110 @@
+"""The memory budget: given or found, kept in the run; passes that shrink where memory runs short."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rllc.core.errors import RllcError
+from rllc.core.names import Part
+from rllc.model.cost import bytes_per_variant, bytes_shared
+from rllc.runs import memory
+from rllc.runs.experiment import Experiment, parse, preset
+from rllc.runs.layout import RunFolder
+from rllc.runs.local import run_units
+from rllc.runs.memory import available_bytes, fixed, found
+from rllc.runs.plan import make_plan
+from rllc.runs.sampling import Work
+
+DEMO = parse(preset("demo"))
+
+
+def with_memory(megabytes: int, experiment: Experiment = DEMO) -> Experiment:
+    return replace(experiment, engine=replace(experiment.engine, memory=megabytes))
+
+
+def test_a_given_budget_is_taken_and_nothing_is_written(tmp_path: Path) -> None:
+    assert fixed(DEMO, RunFolder(tmp_path)) is DEMO
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_found_budget_is_kept_for_the_run_whatever_is_free_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 6_000_000_000)
+    experiment = replace(DEMO, engine=replace(DEMO.engine, memory=0, workers=2))
+    first = fixed(experiment, RunFolder(tmp_path))
+    assert first.engine.memory == 900  # half of it, shared by two, less what a process takes
+    monkeypatch.setattr(memory, "available_bytes", lambda: 60_000_000_000)
+    assert fixed(experiment, RunFolder(tmp_path)) == first
+    assert found(2) == 4000
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1_000_000_000)
+    assert found(2) == 100
+    RunFolder(tmp_path).budget.write_text("{")
+    with pytest.raises(RllcError, match="damaged"):
+        fixed(experiment, RunFolder(tmp_path))
+
+
+def test_what_is_free_is_the_least_of_machine_and_control_group(tmp_path: Path) -> None:
+    group = tmp_path / "sys/fs/cgroup"
+    for folder in (group, tmp_path / "proc"):
+        folder.mkdir(parents=True)
+    assert available_bytes(tmp_path) > 0  # of the machine as a whole, where nothing tells
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    3000 kB\n")
+    assert available_bytes(tmp_path) == 3000 * 1024
+    (group / "memory.max").write_text("max\n")
+    assert available_bytes(tmp_path) == 3000 * 1024
+    for name, text in (("max", "2000000"), ("current", "1500000"), ("stat", "anon 3\ninactive_file 100000")):
+        (group / f"memory.{name}").write_text(text)
+    assert available_bytes(tmp_path) == 600_000
+    assert available_bytes() > 0
+
+
+@pytest.mark.parametrize("text", ["0:0", "1:0", "1:0.Q", "full"])
+def test_the_plan_keeps_its_budget(text: str) -> None:
+    part, parts = Part.parse(text), 8 if ":" in text else 1
+    wide = replace(DEMO, sample=(replace(DEMO.sample[0], parts=tuple(text.replace(":0", f":{h}") for h in range(parts)), checkpoints=(0,)),))
+    sizes = [fn(DEMO.model, part, *n, DEMO.batch_size(), DEMO.model.n_ctx) for fn, n in ((bytes_per_variant, ()), (bytes_shared, (parts,)))]
+    chunks = []
+    for megabytes in (1, 40, 100, 1000):
+        (unit,) = make_plan(with_memory(megabytes, wide)).units
+        chunks.append(unit.chunk)
+        assert unit.chunk == 1 or sizes[1] + unit.chunk * sizes[0] <= megabytes * 1_000_000
+    assert chunks == sorted(chunks)
+    assert chunks[0] == 1
+    assert chunks[-1] > 1
+
+
+def test_a_smaller_work_remembers_the_plan() -> None:
+    unit = make_plan(DEMO).units[0]
+    work = Work(Path("run"), DEMO, replace(unit, chunk=5))
+    half = work.smaller()
+    assert (half.unit.chunk, half.planned_chunk) == (2, 5)
+    quarter = half.smaller()
+    assert (quarter.unit.chunk, quarter.planned_chunk) == (1, 5)
+    with pytest.raises(RllcError, match="one variant at a time"):
+        quarter.smaller()
+
+
+def shy(size: int) -> int:
+    """A worker that the system kills if it takes too much."""
+    if size > 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return size
+
+
+def test_what_a_lost_worker_was_at_is_tried_again_smaller() -> None:
+    done = dict(run_units(shy, [1, 12, 2, 3], 2, 1, lambda size: size // 2))
+    assert set(done.values()) <= {0, 1, 2, 3}
+    assert len(done) >= 3  # the neighbour of the lost one may have been halved with it
+    assert 3 in done  # of 12, or of itself
+
+
+def test_a_lost_worker_is_told_where_nothing_is_smaller() -> None:
+    def stubborn(size: int) -> int:
+        raise RllcError(f"{size} is the least.", "")
+
+    with pytest.raises(RllcError, match="worker process was lost"):
+        list(run_units(shy, [1, 12], 2, 1, stubborn))
