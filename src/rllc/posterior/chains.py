@@ -24,7 +24,7 @@ from rllc.posterior.traces import Floats, Segment, Traces
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-_NAMES = ("losses", "baseline", "gradient_dot", "sq_distance", "sq_gradient", "force_dot", "stein", "log_acceptance")
+_NAMES = ("baseline", "losses", "gradient_dot", "sq_distance", "sq_gradient", "force_dot", "stein", "log_acceptance")
 _WITH_ACCEPTANCE = ("sgld", "mala")  # whose proposal is SGLD's
 
 
@@ -118,24 +118,25 @@ class Chains:
             ValueError: what the objective returned has the wrong shape.
         """
         discarded = max(0, self.settings.burn_in + 1 - self.evaluations)
-        rows: list[tuple[Tensor, ...]] = []
-        fixed: list[Tensor] = []
+        # Filled on the device and read at the end: reading at every step would wait for it, and small tensors kept from every step would
+        # keep the memory between them from being used again.
+        kept = self._center.new_empty(evaluations, len(_NAMES) + (self._fixed is not None), len(self._center), dtype=torch.float64)
         for t in range(evaluations):
             context = self._prepare(batches, t, evaluations)
             evaluation = self.objective.evaluate(self._layout.views(self._center + self._state.displacement), context)
             point = self._point(evaluation, context)
             if self._fixed is not None:
-                fixed.append(self._on_fixed(point))
+                kept[t, -1] = self._on_fixed(point)
             following = self._noise.draw()
             step: Step = self._sampler.step(self._state, point, following, self.settings)
-            # kept on the device until the end: reading them here would wait for it at every step
-            rows.append((evaluation.baseline.detach(), *self._recorded(step, point)))
+            for row, values in zip(kept[t], (evaluation.baseline.detach(), *self._recorded(step, point)), strict=False):
+                row.copy_(values)
             self._state, self._draw = step.state, following
             self._before = step.visited.pull if self.settings.sampler in _WITH_ACCEPTANCE else None
             self.evaluations += 1
             if on_step is not None:
                 on_step(t + 1, evaluations)
-        return self._traces(rows, fixed, Segment(evaluations, discarded))
+        return self._traces(kept, Segment(evaluations, discarded))
 
     def _prepare(self, batches: Iterator[Any], t: int, needed: int) -> Any:
         if self.settings.sampler == "mala":
@@ -165,18 +166,13 @@ class Chains:
         self._fixed_baseline = evaluation.baseline.detach()
         return evaluation.losses.detach()
 
-    def _traces(self, rows: Sequence[tuple[Tensor, ...]], fixed: Sequence[Tensor], segment: Segment) -> Traces:
-        chains, evaluations = self.settings.chains, len(rows)
-
-        def shaped(column: Sequence[Tensor]) -> Floats:
-            return _numpy(column).reshape(self.parts, chains, evaluations)
-
-        baseline, *columns = (shaped(column) for column in zip(*rows, strict=True))
-        recorded: dict[str, Floats] = dict(zip([name for name in _NAMES if name != "baseline"], columns, strict=True))
-        recorded["baseline"] = _one_baseline(baseline)
+    def _traces(self, kept: Float[Tensor, "S names C"], segment: Segment) -> Traces:
+        columns = kept.permute(1, 2, 0).cpu().numpy().reshape(kept.shape[1], self.parts, self.settings.chains, len(kept))
+        recorded: dict[str, Floats] = {name: column.copy() for name, column in zip(_NAMES, columns, strict=False)}
+        recorded["baseline"] = _one_baseline(recorded["baseline"])
         if self._fixed_baseline is not None:
-            recorded["fixed_losses"] = shaped(fixed)
-            recorded["fixed_baseline"] = _one_baseline(_numpy([self._fixed_baseline]).reshape(self.parts, chains, 1))[:, 0]
+            recorded["fixed_losses"] = columns[-1].copy()
+            recorded["fixed_baseline"] = _one_baseline(self._fixed_baseline.cpu().double().numpy().reshape(self.parts, self.settings.chains, 1))[:, 0]
         return Traces.of(self.settings, self._layout.dimension, recorded, [segment])
 
     def kept(self, objective: Originated[Any], parts: Sequence[int]) -> Chains:
@@ -235,11 +231,6 @@ def _gradient(layout: Layout, evaluation: Evaluated, variants: int) -> Tensor:
         if values.shape != (variants,) or values.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"The objective's {name} must be {variants} numbers in fp32 or fp64, not {tuple(values.shape)} in {values.dtype}.")
     return layout.flatten(evaluation.gradients)
-
-
-def _numpy(column: Sequence[Tensor]) -> Float[Floats, "C S"]:
-    """[C, S] of S tensors [C]."""
-    return torch.stack(list(column), dim=1).cpu().double().numpy()
 
 
 def _one_baseline(baseline: Float[Floats, "P chains S"]) -> Float[Floats, "P S"]:
