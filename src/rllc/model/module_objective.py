@@ -38,15 +38,14 @@ class ModuleContext:
 
     Args:
         batch: as it was given.
-        baseline: the loss at the checkpoint, [P = 1], in nats.
-        road: how the baseline was computed.
         random: where torch's generators stood if module or loss draw from them, so that w* and all variants draw the same numbers.
+        baseline: the loss at the checkpoint, [P = 1], in nats, by the loop. None under vmap: there w* is taken along as one more variant, which
+            is cheaper than a pass of its own and goes through the same kernels.
     """
 
     batch: Any
-    baseline: Float[Tensor, " 1"]
-    road: str
-    random: tuple[Tensor, ...]
+    random: tuple[Tensor, ...] = ()
+    baseline: Float[Tensor, " 1"] | None = None
 
 
 class ModuleObjective:
@@ -81,20 +80,25 @@ class ModuleObjective:
         self.chunk, self.road, self.why, self._asked = chunk, road, "", road
         self._device = part[0].whole.device
         self._call = ModuleCall(module, loss, part, train_mode)
+        self._tried = False
         self._slow: set[str] | None = None  # operations without a batching rule; None until they have been looked for
 
-    @torch.no_grad()
     def prepare(self, batch: Any) -> ModuleContext:
-        """The baseline of a minibatch. Nothing else of it is common to all variants of a module that one cannot look into.
+        """The baseline of a minibatch, or the promise of one. Nothing else of it is common to all variants of a module that one cannot look into.
 
         Raises:
             RllcError: the module has changed, or its loss is not one number.
         """
         self._call.check_unchanged()
+        if self._tried and self.road == "vmap":
+            return ModuleContext(batch)
         before = self._generators()
         baseline = self._taken(partial(self._baseline, batch))
+        self._tried = True
+        if self.road == "vmap":
+            return ModuleContext(batch)
         drawn = any(not torch.equal(a, b) for a, b in zip(before, self._generators(), strict=True))
-        return ModuleContext(batch, baseline, self.road, before if drawn else ())
+        return ModuleContext(batch, before if drawn else (), baseline)
 
     def evaluate(self, variants: Mapping[str, Float[Tensor, "C ..."]], context: ModuleContext, *, gradients: bool = True) -> Evaluation:
         """Losses and gradients of C variants, [C, ...] a name of `origin`; losses in fp32 at least.
@@ -103,36 +107,44 @@ class ModuleObjective:
             RllcError: vmap was insisted on and cannot go, or the loss has no gradient.
         """
         with self._same_draws(context):
-            losses, found = self._taken(partial(self._evaluate, variants, context, gradients))
-            baseline = context.baseline
-            if context.road != self.road:  # vmap gave up at the gradients only
-                with torch.no_grad():
-                    baseline = self._baseline(context.batch, "loop")
-        return Evaluation(losses, found, baseline.expand(len(losses)))
+            return self._taken(partial(self._evaluate, variants, context, gradients))
 
+    @torch.no_grad()
     def _baseline(self, batch: Any, road: str) -> Float[Tensor, " 1"]:
         at_origin = {name: t if road == "vmap" else t[0] for name, t in self.origin.items()}
         return self._call.losses(at_origin, batch, vmapped=road == "vmap").reshape(1)
 
-    def _evaluate(
-        self, variants: Mapping[str, Tensor], context: ModuleContext, gradients: bool, road: str
-    ) -> tuple[Float[Tensor, " C"], dict[str, Tensor] | None]:
-        """By vmap a chunk at a time, in the loop one variant."""
-        count = len(next(iter(variants.values())))
-        size = self.chunk or count
-        blocks = range(count) if road == "loop" else [slice(start, start + size) for start in range(0, count, size)]
+    def _evaluate(self, variants: Mapping[str, Tensor], context: ModuleContext, gradients: bool, road: str) -> Evaluation:
+        """By vmap a chunk at a time and w* the last of all, in the loop one variant after another."""
+        count, vmapped = len(next(iter(variants.values()))), road == "vmap"
+        rows = count + 1 if vmapped else count
+        size = (self.chunk or rows) if vmapped else 1
         losses: list[Tensor] = []
         found: list[Sequence[Tensor]] = []
-        for rows in blocks:
+        connected = False
+        for start in range(0, rows, size):
             self._restart(context.random)
-            values = {name: t[rows].detach().clone().requires_grad_(gradients) for name, t in variants.items()}
+            which = slice(start, min(start + size, rows)) if vmapped else start
+            values = {name: self._copy(name, t, which).requires_grad_(gradients) for name, t in variants.items()}
             with torch.set_grad_enabled(gradients):
-                block = self._call.losses(values, context.batch, vmapped=road == "vmap")
-            losses.append(block.detach())
+                block = self._call.losses(values, context.batch, vmapped=vmapped)
+            losses.append(block.detach().reshape(-1))
+            connected |= block.requires_grad
             if gradients:
-                found.append(_gradients(block, list(values.values()), context.baseline))
-        join = torch.stack if road == "loop" else _joined
-        return join(losses), dict(zip(variants, map(join, zip(*found, strict=True)), strict=True)) if gradients else None
+                each = _gradients(block, list(values.values()))
+                found.append(each if vmapped else [gradient[None] for gradient in each])
+        every = _joined(losses)
+        # without a baseline in the loop, vmap gave up after this minibatch was prepared
+        baseline = every[count:] if vmapped else self._baseline(context.batch, road) if context.baseline is None else context.baseline
+        if gradients and not connected and not torch.allclose(every, baseline, rtol=1e-5, atol=0.0, equal_nan=True):
+            raise RllcError("The loss changes with the part but has no gradient.", "Compute it without no_grad, detach and numpy.")
+        named = dict(zip(variants, (_joined(blocks)[:count] for blocks in zip(*found, strict=True)), strict=True)) if gradients else None
+        return Evaluation(every[:count], named, baseline.expand(count))
+
+    def _copy(self, name: str, variants: Tensor, which: slice | int) -> Tensor:
+        """Of one variant or of several, w* coming after the last."""
+        own = variants[which].detach()
+        return torch.cat([own, self.origin[name].to(own)]) if isinstance(which, slice) and which.stop > len(variants) else own.clone()
 
     def _taken(self, work: Callable[[str], Result]) -> Result:
         """By vmap while that goes, then by the loop, whose own error is then one of the loss."""
@@ -187,10 +199,8 @@ def _joined(blocks: Sequence[Tensor]) -> Tensor:
     return blocks[0] if len(blocks) == 1 else torch.cat(list(blocks))
 
 
-def _gradients(losses: Tensor, leaves: Sequence[Tensor], baseline: Tensor) -> Sequence[Tensor]:
+def _gradients(losses: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
     """Of each variant's own loss; zero where a loss does not depend on a tensor, an expert that no token went to for example."""
-    if losses.requires_grad:
-        return torch.autograd.grad(losses.sum(), leaves, allow_unused=True, materialize_grads=True)
-    if not torch.allclose(losses, baseline.to(losses), rtol=1e-5, atol=0.0):
-        raise RllcError("The loss changes with the part but has no gradient.", "Compute it without no_grad, detach and numpy.")
-    return [torch.zeros_like(leaf) for leaf in leaves]
+    if not losses.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return torch.autograd.grad(losses.sum(), leaves, allow_unused=True, materialize_grads=True)
