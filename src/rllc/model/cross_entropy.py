@@ -21,11 +21,18 @@ def block_rows(n_rows: int, d_vocab: int) -> int:
     return max(1, min(n_rows, _BLOCK_NUMBERS // d_vocab))
 
 
+def row_blocks(n_rows: int, d_vocab: int) -> list[slice]:
+    """The rows in such blocks."""
+    step = block_rows(n_rows, d_vocab)
+    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+
+
 class Block:
     """Room for one block of rows, used again for every block of every variant: logits, probabilities, and logits that variants share."""
 
-    def __init__(self, n_rows: int, d_vocab: int, like: Tensor) -> None:
-        self._room = like.new_empty(3, n_rows, d_vocab)  # what is not written to takes no memory
+    def __init__(self, rows: Float[Tensor, "*C N D"], weight: Float[Tensor, "*W D V"]) -> None:
+        d_vocab = weight.shape[-1]
+        self._room = rows.new_empty(3, block_rows(rows.shape[-2], d_vocab), d_vocab)  # what is not written to takes no memory
 
     def logits(self, rows: slice) -> Float[Tensor, "N V"]:
         """Room for the logits of these rows."""
@@ -41,16 +48,16 @@ class Block:
 
 
 def row_losses(
-    logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], block: Block, differentiated: bool = False
+    logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], room: Block, differentiated: bool = False
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
-    """The sum of the rows' cross-entropy in nats, in float64, and its gradient with respect to the logits, in the block's room, if asked for.
+    """The sum of the rows' cross-entropy in nats, in float64, and its gradient with respect to the logits, in that room, if asked for.
 
     The softmax kernel goes over a row once, in the cache; log Σ exp follows from the largest probability, which is at least 1/V. The
     target's logit is read against the largest: an offset common to all logits then costs no precision.
     """
     index = targets[:, None]
     below = logits.amax(1, keepdim=True) - logits.gather(1, index)
-    probabilities = torch.softmax(logits, 1, out=block.probabilities(slice(0, len(logits))))
+    probabilities = torch.softmax(logits, 1, out=room.probabilities(slice(0, len(logits))))
     losses = below - probabilities.amax(1, keepdim=True).log_()
     total = losses.sum(dtype=torch.float64)
     if not differentiated:
@@ -92,23 +99,21 @@ class _FusedCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias) if needs_bias else None
         differentiated = needs_x or needs_weight or needs_bias
         losses = torch.empty(n_variants, dtype=torch.float64, device=x.device)
-        rows = block_rows(n_rows, weight.shape[-1])
-        block = Block(rows, weight.shape[-1], x)
+        room = Block(x, weight)
         for c in range(n_variants):
             w = weight if weight.ndim == 2 else weight[c]
             b = bias if bias.ndim == 1 else bias[c]
             total = torch.zeros((), dtype=torch.float64, device=x.device)
-            for start in range(0, n_rows, rows):
-                taken = slice(start, min(start + rows, n_rows))
-                logits = torch.addmm(b, x[c, taken], w, out=block.logits(taken))
-                loss, residual = row_losses(logits, targets[taken], block, differentiated)
+            for rows in row_blocks(n_rows, weight.shape[-1]):
+                logits = torch.addmm(b, x[c, rows], w, out=room.logits(rows))
+                loss, residual = row_losses(logits, targets[rows], room, differentiated)
                 total += loss
                 if residual is None:
                     continue
                 if grad_x is not None:
-                    torch.mm(residual, w.T, out=grad_x[c, taken])
+                    torch.mm(residual, w.T, out=grad_x[c, rows])
                 if grad_weight is not None:
-                    (grad_weight if weight.ndim == 2 else grad_weight[c]).addmm_(x[c, taken].T, residual)
+                    (grad_weight if weight.ndim == 2 else grad_weight[c]).addmm_(x[c, rows].T, residual)
                 if grad_bias is not None:
                     (grad_bias if bias.ndim == 1 else grad_bias[c]).add_(residual.sum(0))
             losses[c] = total / n_rows

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from rllc.model import forward as fw
+from rllc.model.near import Base, near_losses
 from rllc.model.shape import ModelShape
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
+
+
+SHORT = (torch.bfloat16, torch.float16)  # types whose products are those of what has moved
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,13 @@ class DownstreamContext:
 
     Args:
         rest: [P, B, T, D] the residual stream after the attention layer, without the contribution of each part's head.
+        base: the logits at the checkpoint, where products are in a shorter type.
         baseline: the loss at the checkpoint, a float64 scalar in nats per token.
     """
 
     tokens: Int[Tensor, "B T"]
     rest: Float[Tensor, "P B T D"]
+    base: Base | None
     baseline: Float[Tensor, ""]
 
 
@@ -38,17 +44,25 @@ class Downstream:
         params: the model.
         layer: of the heads.
         w_o: [P, K, D] the output matrices of the heads at the checkpoint.
+        products: type of the unembedding's products.
     """
 
-    def __init__(self, shape: ModelShape, params: Mapping[str, Tensor], layer: int, w_o: Float[Tensor, "P K D"]) -> None:
+    def __init__(
+        self, shape: ModelShape, params: Mapping[str, Tensor], layer: int, w_o: Float[Tensor, "P K D"], products: torch.dtype = torch.float32
+    ) -> None:
         self.shape, self.params, self.layer, self._w_o = shape, params, layer, w_o
+        self._products = products if products in SHORT else None
 
     def prepare(
         self, tokens: Int[Tensor, "B T"], total: Float[Tensor, "B T D"], rest: Float[Tensor, "P B T D"], z: Float[Tensor, "P B T K"]
     ) -> DownstreamContext:
         """The stream after the layer's attention at the checkpoint, and without each head."""
         del z
-        return DownstreamContext(tokens, rest, self._run(total[None], tokens)[0])
+        x = self._run(total[None])
+        if self._products is None:
+            return DownstreamContext(tokens, rest, None, fw.read_out(self.shape, self.params, x, tokens)[0])
+        base = Base.of(self._rows(x)[0], fw.unembedding(self.shape, self.params))
+        return DownstreamContext(tokens, rest, base, base.loss(self.params["unembed.b_U"], tokens[:, 1:].flatten()))
 
     def losses(
         self, z: Float[Tensor, "C B T K"], w_o: Float[Tensor, "C K D"] | None, owner: Int[Tensor, " C"], context: DownstreamContext
@@ -56,8 +70,14 @@ class Downstream:
         """Mean loss [C] in nats per token (float64) of variants; `owner` says which part each belongs to, `w_o` is None unless it is sampled."""
         w_o = self._w_o[owner] if w_o is None else w_o
         written = torch.matmul(z.flatten(1, 2), w_o).view(*z.shape[:3], -1)
-        return self._run(context.rest[owner] + written, context.tokens)
+        x, tokens = self._run(context.rest[owner] + written), context.tokens
+        if context.base is None or self._products is None:
+            return fw.read_out(self.shape, self.params, x, tokens)
+        return near_losses(self._rows(x), context.base, self.params["unembed.b_U"], tokens[:, 1:].flatten(), self._products)
 
-    def _run(self, x: Float[Tensor, "C B T D"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, " C"]:
-        x = fw.mlp(self.shape, self.params, self.layer, x)
-        return fw.read_out(self.shape, self.params, fw.run_blocks(self.shape, self.params, x, self.layer + 1), tokens)
+    def _run(self, x: Float[Tensor, "C B T D"]) -> Float[Tensor, "C B T D"]:
+        """From the stream after the layer's attention to that after the last layer."""
+        return fw.run_blocks(self.shape, self.params, fw.mlp(self.shape, self.params, self.layer, x), self.layer + 1)
+
+    def _rows(self, x: Float[Tensor, "C B T D"]) -> Float[Tensor, "C N D"]:
+        return fw.norm(self.shape, self.params, "ln_final", x[:, :, :-1]).flatten(1, 2)

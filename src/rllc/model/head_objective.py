@@ -44,7 +44,9 @@ class HeadContext:
 class HeadObjective:
     """P heads of one layer, or equal pieces of them: a variant costs one head and what comes after its layer."""
 
-    def __init__(self, shape: ModelShape, params: Mapping[str, Tensor], parts: tuple[Part, ...], chunk: int) -> None:
+    def __init__(
+        self, shape: ModelShape, params: Mapping[str, Tensor], parts: tuple[Part, ...], chunk: int, products: torch.dtype = torch.float32
+    ) -> None:
         self.shape, self.params, self.parts, self._passes = shape, params, parts, Passes(chunk)
         first = slices(shape, parts[0])
         self.layer = first_layer(shape, parts[0])
@@ -56,7 +58,9 @@ class HeadObjective:
         self._own = {name: torch.stack([params[prefix + name][h] for h in self.heads]) for piece in HEAD_TENSORS.values() for name in piece}
         w_o = self._own["W_O"]
         self._behind: HeadReadOut | Downstream = (
-            HeadReadOut(shape, params, w_o, "W_O" in self._names) if last_layer_head(shape, parts[0]) else Downstream(shape, params, self.layer, w_o)
+            HeadReadOut(shape, params, w_o, "W_O" in self._names)
+            if last_layer_head(shape, parts[0])
+            else Downstream(shape, params, self.layer, w_o, products)
         )
 
     @property

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rllc.model import forward as fw
-from rllc.model.cost import KEPT_LOGITS
-from rllc.model.cross_entropy import Block, block_rows, row_losses
+from rllc.model.cross_entropy import Block, row_losses
+from rllc.model.near import Base
 from rllc.model.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class ReadOutContext:
     """What one minibatch of N predictions shares among all variants of P heads of the last layer.
 
     Args:
-        stream: [N, D] the normed stream at the checkpoint before the norm's weight, `s* X̄*`.
-        logits: [N, V] its product with W̃, where that is kept.
+        base: the logits at the checkpoint, `s* X̄* W̃`.
         scale: [N] s*.
         rest: [P, N, D] the centred stream without each part's head, and
         sq_rest: [P, N] its squared norm.
@@ -42,8 +41,7 @@ class ReadOutContext:
         baseline: the loss at the checkpoint, a float64 scalar in nats per token.
     """
 
-    stream: Float[Tensor, "N D"]
-    logits: Float[Tensor, "N V"] | None
+    base: Base
     scale: Float[Tensor, " N"]
     rest: Float[Tensor, "P N D"]
     sq_rest: Float[Tensor, "P N"]
@@ -77,19 +75,9 @@ class HeadReadOut:
         """The stream after the last layer at the checkpoint, without each head, and what each head attends together."""
         x, others = (self._centred(y[..., :-1, :].flatten(-3, -2)) for y in (total, rest))
         scale = self._scale(_squared(x))
-        stream, targets = x * scale[:, None], tokens[:, 1:].flatten()
-        base = _Base(stream, None, self._weight)
-        if len(stream) * self._weight.shape[1] <= KEPT_LOGITS:
-            base = base._replace(logits=torch.cat([base.block(rows).clone() for rows in base.blocks()]))
-        one = torch.ones(1, device=x.device, dtype=x.dtype)
-        baseline = torch.zeros((), dtype=torch.float64, device=x.device)
-        block = Block(block_rows(len(targets), len(self._bias)), len(self._bias), x)
-        for rows in base.blocks():
-            logits = torch.addcmul(self._bias, base.block(rows), one, out=block.logits(rows))
-            baseline += row_losses(logits, targets[rows], block)[0]
-        return ReadOutContext(
-            stream, base.logits, scale, others, _squared(others), z[..., :-1, :].flatten(-3, -2) * scale[:, None], targets, baseline / len(targets)
-        )
+        base, targets = Base.of(x * scale[:, None], self._weight), tokens[:, 1:].flatten()
+        own_z = z[..., :-1, :].flatten(-3, -2) * scale[:, None]
+        return ReadOutContext(base, scale, others, _squared(others), own_z, targets, base.loss(self._bias, targets))
 
     def losses(
         self, z: Float[Tensor, "C B T K"], w_o: Float[Tensor, "C K D"] | None, owner: Int[Tensor, " C"], context: ReadOutContext
@@ -102,7 +90,7 @@ class HeadReadOut:
         square = context.sq_rest[owner] + ((2 * cross + z @ (centred @ centred.mT)) * z).sum(-1)
         scale = self._scale(square.clamp_min(0))
         written = None if w_o is None else (w_o.flatten(0, 1) @ self._weight).view(len(w_o), -1, self._weight.shape[1])
-        near = _Near(_Base(context.stream, context.logits, self._weight), self._bias, context.z, self._written, owner.tolist(), context.targets)
+        near = _Near(context.base, self._bias, context.z, self._written, owner.tolist(), context.targets)
         return _HeadLosses.apply(z * scale[..., None], written, scale / context.scale, near)  # pyright: ignore[reportReturnType]
 
     def _centred(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
@@ -116,25 +104,10 @@ def _squared(x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N"]:
     return (x * x).sum(-1)
 
 
-class _Base(NamedTuple):
-    """The checkpoint's logits without bias, by blocks of rows."""
-
-    stream: Tensor  # [N, D]
-    logits: Tensor | None  # [N, V]
-    weight: Tensor  # [D, V]
-
-    def blocks(self) -> list[slice]:
-        n, step = len(self.stream), block_rows(len(self.stream), self.weight.shape[1])
-        return [slice(start, min(start + step, n)) for start in range(0, n, step)]
-
-    def block(self, rows: slice) -> Tensor:
-        return self.stream[rows] @ self.weight if self.logits is None else self.logits[rows]
-
-
 class _Near(NamedTuple):
     """Everything that does not change between variants."""
 
-    base: _Base
+    base: Base
     bias: Tensor  # [V]
     z: Tensor  # [P, N, K], times s*
     written: Tensor  # [P, K, V], W_O* W̃
@@ -153,9 +126,9 @@ class _HeadLosses(torch.autograd.Function):
         losses = torch.zeros(count, dtype=torch.float64, device=ratio.device)
         d_coefficients, d_ratio = (torch.empty_like(t) if differentiated else None for t in (coefficients, ratio))
         d_written = torch.zeros_like(written) if differentiated and written is not None else None
-        block = Block(block_rows(n, len(bias)), len(bias), ratio)
+        room = Block(base.rows, base.weight)
         for rows in base.blocks():
-            whole = base.block(rows)
+            whole = base.logits(rows)
             without, part = whole, -1
             for c, p in enumerate(owner):
                 r, x = ratio[c, rows, None], coefficients[c, rows]
@@ -165,9 +138,9 @@ class _HeadLosses(torch.autograd.Function):
                 else:
                     m = written[c]
                     if p != part:
-                        without, part = torch.addmm(whole, own_z[p, rows], own_written[p], alpha=-1, out=block.base(rows)), p
-                logits = torch.addcmul(bias, without, r, out=block.logits(rows)).addmm_(x, m)
-                loss, residual = row_losses(logits, targets[rows], block, differentiated)
+                        without, part = torch.addmm(whole, own_z[p, rows], own_written[p], alpha=-1, out=room.base(rows)), p
+                logits = torch.addcmul(bias, without, r, out=room.logits(rows)).addmm_(x, m)
+                loss, residual = row_losses(logits, targets[rows], room, differentiated)
                 losses[c] += loss
                 if residual is None or d_coefficients is None or d_ratio is None:
                     continue

@@ -38,17 +38,20 @@ class StreamContext:
     baseline: Float[Tensor, ""]
 
 
-def build_objective(shape: ModelShape, params: Mapping[str, Tensor], parts: tuple[Part, ...], chunk: int) -> PartObjective[Any]:
+def build_objective(
+    shape: ModelShape, params: Mapping[str, Tensor], parts: tuple[Part, ...], chunk: int, products: torch.dtype = torch.float32
+) -> PartObjective[Any]:
     """The objective of P parts of equal shape with a common earliest changed layer.
 
     Heads, and equal pieces of heads, of one layer are computed together; any other part alone. At most `chunk` variants are computed at
-    once, or all of them where it is 0.
+    once, or all of them where it is 0. Heads with layers behind them can have the unembedding's products in bf16 (`near_losses`); a last-layer
+    head has no product of that size.
 
     Raises RllcError where the model has no such part, ValueError where the parts cannot share a pass (a plan puts none such together).
     """
     kinds = {(_head_pieces(shape, part), first_layer(shape, part)) for part in parts}
     if len(kinds) == 1 and next(iter(kinds))[0] is not None:
-        return HeadObjective(shape, params, parts, chunk)
+        return HeadObjective(shape, params, parts, chunk, products)
     if len(parts) != 1:
         raise ValueError(f"{', '.join(map(str, parts))} cannot share one pass; plan them as separate units")
     return GeneralObjective(shape, params, parts[0], chunk)

@@ -39,7 +39,7 @@ from rllc.runs.recording import arrays_of, meta_of, prolonged, traces_of
 KIND = "sample"
 STATE = "state"  # where the chains of a record stand
 # The revision of the estimator: raise it with every change that moves a number, so that old records are not mistaken for new ones.
-ESTIMATOR = "paired-2"
+ESTIMATOR = "paired-3"
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ def record_key(experiment: Experiment, cell: Cell, weights_digest: str, corpus_d
         "dtype": experiment.engine.dtype,
         "seed": experiment.seed,
     }
+    if experiment.engine.products != "float32":
+        key["products"] = experiment.engine.products
     checks = plain(experiment.checks)
     return key | ({"checks": checks} if any(checks.values()) else {})
 
@@ -128,13 +130,14 @@ class OpenedUnit:
         _, weights, self.checkpoint = load(folder.checkpoints / checkpoint_name(work.unit.step), work.experiment.model)
         dtype = getattr(torch, work.experiment.engine.dtype)
         self._params = {name: tensor.to(device=self.device, dtype=dtype) for name, tensor in weights.items()}
+        self._products = getattr(torch, work.experiment.engine.products)
         self._built: list[PartObjective[Any]] = []
         self.objective = self._build(range(len(work.unit.parts)))
 
     def _build(self, places: Sequence[int]) -> PartObjective[Any]:
         parts = tuple(self.unit.parts[p] for p in places)
         # The protocol is met by shape: the model's room and the sampler's do not know each other.
-        self._built.append(build_objective(self.experiment.model, self._params, parts, self.chunk))
+        self._built.append(build_objective(self.experiment.model, self._params, parts, self.chunk, self._products))
         return self._built[-1]
 
     @property

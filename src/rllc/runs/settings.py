@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
+
+
+Products = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class EngineSettings:
         threads: threads of each worker. More threads change the order of sums, so equal numbers need equal threads.
         device: "auto" takes a CUDA device where there is one.
         dtype: of the model and of the sampler's state.
+        products: type of the unembedding's products of heads with layers behind them; "bfloat16" is faster where the hardware multiplies
+            it faster (`benchmarks/roofline.py` measures it) and moves λ̂ by a small part of its standard error.
         chunk: most variants C of a pass; 0 lets the plan choose it from `memory`.
         memory: budget of one pass in megabytes; 0 finds it when the run begins, from what is free, and keeps it in the run folder.
         training_threads: threads of the training loop; 0 takes one for every core.
@@ -75,11 +80,14 @@ class EngineSettings:
     threads: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "float64"] = "float32"
+    products: Products = "float32"
     chunk: int = 0
     memory: int = 1000
     training_threads: int = 0
 
     def __post_init__(self) -> None:
+        if self.products not in get_args(Products):
+            raise RllcError(f"engine.products is {self.products!r}.", f"Choose one of: {', '.join(get_args(Products))}.")
         for name, least in (("workers", 0), ("threads", 1), ("chunk", 0), ("memory", 0), ("training_threads", 0)):
             if getattr(self, name) < least:
                 raise RllcError(f"engine.{name} is {getattr(self, name)}, but must be at least {least}.", "Mend the experiment file.")
