@@ -11,19 +11,21 @@ from torch.autograd.function import once_differentiable
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-# Rows of logits are computed in blocks of about this many numbers: large enough for the matrix product, small enough for the cache.
-# The blocks depend on the batch and the vocabulary alone, so that a variant's loss does not depend on how many others are computed beside it.
+# Rows of logits are computed in blocks of about this many numbers: large enough for the matrix product, small enough for the cache; on a device
+# large enough that starting the work is not the work. The blocks depend on the batch and the vocabulary alone, so that a variant's loss does
+# not depend on how many others are computed beside it.
 _BLOCK_NUMBERS = 1 << 19
+_BLOCK_NUMBERS_ON_DEVICE = 1 << 26
 
 
-def block_rows(n_rows: int, d_vocab: int) -> int:
-    """How many rows of logits are computed at once."""
-    return max(1, min(n_rows, _BLOCK_NUMBERS // d_vocab))
+def block_rows(n_rows: int, d_vocab: int, device: str = "cpu") -> int:
+    """How many rows of logits are computed at once on a type of device."""
+    return max(1, min(n_rows, (_BLOCK_NUMBERS if device == "cpu" else _BLOCK_NUMBERS_ON_DEVICE) // d_vocab))
 
 
-def row_blocks(n_rows: int, d_vocab: int) -> list[slice]:
+def row_blocks(n_rows: int, d_vocab: int, device: str = "cpu") -> list[slice]:
     """The rows in such blocks."""
-    step = block_rows(n_rows, d_vocab)
+    step = block_rows(n_rows, d_vocab, device)
     return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
 
@@ -32,7 +34,7 @@ class Block:
 
     def __init__(self, rows: Float[Tensor, "*C N D"], weight: Float[Tensor, "*W D V"]) -> None:
         d_vocab = weight.shape[-1]
-        self._room = rows.new_empty(3, block_rows(rows.shape[-2], d_vocab), d_vocab)  # what is not written to takes no memory
+        self._room = rows.new_empty(3, block_rows(rows.shape[-2], d_vocab, rows.device.type), d_vocab)  # what is not written to takes no memory
 
     def logits(self, rows: slice) -> Float[Tensor, "N V"]:
         """Room for the logits of these rows."""
@@ -104,7 +106,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
             w = weight if weight.ndim == 2 else weight[c]
             b = bias if bias.ndim == 1 else bias[c]
             total = torch.zeros((), dtype=torch.float64, device=x.device)
-            for rows in row_blocks(n_rows, weight.shape[-1]):
+            for rows in row_blocks(n_rows, weight.shape[-1], x.device.type):
                 logits = torch.addmm(b, x[c, rows], w, out=room.logits(rows))
                 loss, residual = row_losses(logits, targets[rows], room, differentiated)
                 total += loss

@@ -43,7 +43,7 @@ class Base:
 
     def blocks(self) -> list[slice]:
         """The blocks of rows, in order."""
-        return row_blocks(len(self.rows), self.weight.shape[1])
+        return row_blocks(len(self.rows), self.weight.shape[1], self.rows.device.type)
 
     def logits(self, block: slice) -> Float[Tensor, "N V"]:
         """Of one block."""

@@ -8,7 +8,6 @@ from typing import Literal, get_args
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 
-
 Products = Literal["float32", "bfloat16"]
 
 
