@@ -28,10 +28,12 @@ check: $(VENV)/.installed-dev ## format, lint, types, import contracts, doctests
 	$(BIN)/lint-imports --no-logo
 	$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules src
 
-bench: $(VENV)/.installed-dev ## speed of the engine on this machine
-	@if ls benchmarks/*.py >/dev/null 2>&1; then \
-		$(BIN)/python -m pytest benchmarks --benchmark-only -o python_files='bench_*.py test_*.py'; \
-	else echo "There is nothing in benchmarks/ yet."; fi
+bench: $(VENV)/.installed-dev ## speed of the engine on this machine, beside the peers that are installed; half an hour on an idle machine
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/roofline.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/general_road.py
+	$(BIN)/python benchmarks/accuracy.py $(if $(wildcard $(OUT)/checkpoints),--run $(OUT))
 
 soak: $(VENV)/.installed-dev ## the long suites: kills, faults, fuzzing
 	@$(ONE_THREAD) $(BIN)/python -m pytest tests -m soak; status=$$?; \

@@ -21,6 +21,7 @@ import json
 import math
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -39,7 +40,8 @@ from rllc.posterior.origin import mean_gradient
 from rllc.posterior.samplers.base import Draw
 from rllc.posterior.settings import SamplerSettings
 from rllc.posterior.traces import Traces
-from rllc.runs.experiment import Experiment, load
+from rllc.runs.experiment import Experiment, load, preset
+from rllc.runs.pipeline import run_experiment
 from rllc.runs.plan import make_unit
 from rllc.runs.sampling import OpenedUnit, Work
 
@@ -200,7 +202,7 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="folder of a trained run, such as runs/demo")
+    parser.add_argument("--run", type=Path, default=None, help="folder of a trained run, such as runs/demo; otherwise the quick preset is trained")
     parser.add_argument("--step", type=int, default=None, help="checkpoint; the last one otherwise")
     parser.add_argument("--heads", nargs="+", default=["0:1", "0:5", "1:2", "1:6"])
     parser.add_argument("--ways", nargs="*", default=[], help="names of the ways to try; all otherwise")
@@ -215,7 +217,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--format", choices=["table", "json"], default="table")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        if given.run is None:
+            given.run = Path(scratch) / "run"
+            run_experiment(preset("quick"), given.run, "train", None, None, quiet=True)
+        torch.set_num_threads(given.threads)
+        tell(given)
+
+
+def tell(given: argparse.Namespace) -> None:
+    """Measure and print what was asked for."""
     if given.format == "table":
         print(f"{platform.machine()}, {given.threads} thread(s), torch {torch.__version__}, {given.chains} chains, {given.seeds} seeds")
         print(f"{'layer':5} {'by':30} {'λ':>6} {'bias':>14} {'ms/chain-step':>13} {'error':>7}  " + "  ".join(f"s to {t:.0%}" for t in TARGETS))
