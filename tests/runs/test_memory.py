@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,3 +110,35 @@ def test_a_lost_worker_is_told_where_nothing_is_smaller() -> None:
 
     with pytest.raises(RllcError, match="worker process was lost"):
         list(run_units(shy, [1, 12], 2, 1, stubborn))
+
+
+PEAK = """
+import resource, sys
+import torch
+from rllc.core.names import DataKey, Part
+from rllc.model.forward import init_params
+from rllc.model.objective import build_objective
+from rllc.posterior.chains import run_chains
+from rllc.runs.experiment import parse, preset
+from rllc.runs.local import set_threads
+from rllc.runs.plan import make_unit
+from dataclasses import replace
+
+set_threads(1)
+demo = parse(preset("demo"))
+settings = replace(demo.sampler, draws=20, burn_in=0)
+for layer in (1, 0):
+    parts = tuple(Part.of_head(layer, h) for h in range(demo.model.n_heads))
+    unit = make_unit(demo, 0, DataKey("mixture"), parts)
+    objective = build_objective(demo.model, init_params(demo.model, 0), parts, unit.chunk)
+    data = (torch.randint(0, demo.model.d_vocab, (demo.sampling.batch_size, demo.model.n_ctx)) for _ in range(21))
+    run_chains(objective, objective.origin, data, settings, [list(range(settings.chains))] * len(parts))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(peak * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_the_demo_samples_in_less_than_1_5_gigabytes() -> None:
+    """Two workers as large as this one, with the demo's chunks, and the process that hands out their work: torch and a third of a gigabyte."""
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert 2 * int(done.stdout) + 350_000_000 < 1_500_000_000
