@@ -10,7 +10,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from rllc.core.names import Part
+from rllc.model import forward as fw
 from rllc.model.module_objective import ModuleObjective
+from rllc.model.objective import build_objective
+from rllc.model.shape import ModelShape, slices
 from rllc.posterior.chains import run_chains
 from rllc.posterior.protocol import Evaluated, Originated
 from rllc.posterior.settings import SamplerSettings
@@ -101,3 +105,43 @@ def test_a_chain_that_is_lost_leaves_the_others_as_they_are(road):
     others = [0, 1, 3]
     np.testing.assert_array_equal(found.losses[0, others], expected.losses[0, others])
     np.testing.assert_array_equal(found.sq_distance[0, others], expected.sq_distance[0, others])
+
+
+class Transformer(nn.Module):
+    """The model of the engine as anybody would write it: one forward pass, whole logits, autograd."""
+
+    def __init__(self, shape, params):
+        super().__init__()
+        self.shape = shape
+        for name, tensor in params.items():
+            self.register_parameter(name.replace(".", "_"), nn.Parameter(tensor.clone()))
+
+    def forward(self, tokens):
+        params = {name: getattr(self, name.replace(".", "_")) for name in self.shape.tensors()}
+        return fw.token_losses(self.shape, params, tokens).mean()
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_every_road_of_a_transformer_gives_the_same_trace(layer):
+    """The engine in one pass and in chunks, vmap over the whole module, and the loop over its chains, from the same noise on the same minibatches."""
+    shape = ModelShape(n_layers=2, d_model=12, n_heads=3, d_head=4, d_vocab=19, n_ctx=8)
+    g = torch.Generator().manual_seed(3)
+    params = {n: t + 0.2 * torch.randn(t.shape, generator=g, dtype=t.dtype) for n, t in fw.init_params(shape, 0, torch.float64).items()}
+    part = Part.of_head(layer, 1)
+    names = [f"{s.tensor.replace('.', '_')}[{s.head}]" for s in slices(shape, part)]
+    tokens = [torch.randint(0, 19, (3, 8), generator=g) for _ in range(SETTINGS.steps + 1)]
+
+    def module_loss(module, batch):
+        return module(batch)
+
+    roads = {
+        "one pass": build_objective(shape, params, (part,), 0),
+        "chunks": build_objective(shape, params, (part,), 3),
+        "vmap": ModuleObjective(Transformer(shape, params), module_loss, names, road="vmap"),
+        "loop": ModuleObjective(Transformer(shape, params), module_loss, names, road="loop"),
+    }
+    traces = {name: run_chains(one, one.origin, tokens, SETTINGS, SEEDS) for name, one in roads.items()}
+    for name in ("chunks", "vmap", "loop"):
+        same(traces[name], traces["one pass"], torch.float64)
+        np.testing.assert_allclose(traces[name].gradient_dot, traces["one pass"].gradient_dot, rtol=0, atol=1e-9, err_msg=name)
+    assert np.ptp(traces["one pass"].losses[..., -1]) > 1e-6
