@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import os
 import random
 import sys
@@ -12,13 +11,13 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # before numpy or torch is loaded: thread counts change the order of sums
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from .shape_checks import check_shapes
+
 ROOT = Path(__file__).resolve().parent.parent
-SHAPE_NAMES = ("Bool", "Complex", "Float", "Inexact", "Int", "Integer", "Num", "Shaped", "UInt")
 
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
@@ -28,17 +27,6 @@ def annotated_modules(source: Path) -> list[str]:
     """Modules below `source` whose borders carry jaxtyping shapes."""
     files = sorted(path for path in source.rglob("*.py") if "jaxtyping" in path.read_text(encoding="utf-8"))
     return [".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__") for path in files]
-
-
-def check_shapes(modules: list[str]) -> None:
-    """Check the shapes and types of every call in `modules`, which must not be imported yet.
-
-    The package imports jaxtyping under TYPE_CHECKING only, so that users need not have it; here the names of its types are found among the builtins.
-    """
-    for name in SHAPE_NAMES:
-        setattr(builtins, name, getattr(jaxtyping, name))
-    if modules:
-        jaxtyping.install_import_hook(modules, "beartype.beartype")
 
 
 check_shapes(annotated_modules(ROOT / "src"))

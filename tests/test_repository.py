@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -180,24 +182,75 @@ def test_source_files_are_short_enough_to_read_at_one_sitting() -> None:
     assert {name: length for name, length in lengths.items() if length > 350} == {}
 
 
-def test_shapes_are_checked_in_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A border annotated the way the package does it refuses an array of the wrong shape."""
-    (tmp_path / "shaped_example.py").write_text(
-        "from __future__ import annotations\n"
-        "from typing import TYPE_CHECKING\n"
-        "import numpy as np\n"
-        "if TYPE_CHECKING:\n"
-        "    from jaxtyping import Float\n"
-        "def total(x: Float[np.ndarray, 'C S']) -> Float[np.ndarray, 'C']:\n"
-        "    return x.sum(1)\n",
-        encoding="utf-8",
-    )
+SHAPED = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+import numpy as np
+if TYPE_CHECKING:
+    from jaxtyping import Float
+def total(x: Float[np.ndarray, 'C S'], spoilt: bool = False) -> Float[np.ndarray, 'C']:
+    return x if spoilt else x.sum(1)
+def filled(length: int, given: int) -> Float[np.ndarray, '{length}']:
+    return np.zeros(given)
+def doubled(x: Float[np.ndarray, 'S']):
+    def inner(y: Float[np.ndarray, 'S'], name: Literal['a', 'b']) -> Float[np.ndarray, 'S']:
+        return y + x
+    return inner
+def largest(table: dict[str, Float[np.ndarray, 'S']], *, like: Float[np.ndarray, 'S']) -> Float[np.ndarray, 'S']:
+    return max(table.values(), key=np.sum)
+@dataclass
+class Pair:
+    first: Float[np.ndarray, 'S']
+    second: Float[np.ndarray, 'S']
+"""
+
+
+@pytest.fixture(scope="module")
+def shaped(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A module that is annotated the way the package does it."""
+    folder = tmp_path_factory.mktemp("shaped")
+    (folder / "shaped_example.py").write_text(SHAPED, encoding="utf-8")
     conftest = request.config.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
     assert conftest is not None
-    assert conftest.annotated_modules(tmp_path) == ["shaped_example"]
-    monkeypatch.syspath_prepend(str(tmp_path))
+    assert conftest.annotated_modules(folder) == ["shaped_example"]
     conftest.check_shapes(["shaped_example"])
-    module = importlib.import_module("shaped_example")
-    assert module.total(np.zeros((2, 3))).shape == (2,)
-    with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'x'"):
-        module.total(np.zeros(2))
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("shaped_example")
+    sys.path.remove(str(folder))
+
+
+def test_shapes_are_checked_in_tests(shaped: Any) -> None:
+    """A border refuses an array of the wrong shape, also after calls that were right, whose check is remembered."""
+    for _ in range(3):
+        assert shaped.total(np.zeros((2, 3))).shape == shaped.total(np.zeros((2, 2)), False).shape == (2,)
+        with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'x'"):
+            shaped.total(np.zeros(2))
+        with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'x'"):
+            shaped.total(np.zeros((2, 3), dtype=int))
+        with pytest.raises(jaxtyping.TypeCheckError, match=r"return value of shaped_example\.total"):
+            shaped.total(np.zeros((2, 2)), True)
+        with pytest.raises(TypeError, match="required"):
+            shaped.total()
+
+
+def test_what_is_remembered_of_shapes_is_all_that_counts(shaped: Any) -> None:
+    """Sizes given by value, functions within functions, strings of a Literal, members of a dict, keywords, fields of a dataclass."""
+    right, wrong = np.zeros(2), np.zeros(3)
+    for _ in range(2):
+        assert len(shaped.filled(2, 2)) == 2
+        with pytest.raises(jaxtyping.TypeCheckError):
+            shaped.filled(3, 2)
+        assert len(shaped.doubled(right)(right, "a")) == 2
+        assert len(shaped.doubled(wrong)(wrong, "b")) == 3
+        with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'y'"):
+            shaped.doubled(right)(np.zeros((1, 2)), "a")
+        with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'name'"):
+            shaped.doubled(right)(right, "c")
+        assert len(shaped.largest({"a": right}, like=right)) == 2
+        for arguments, keywords in [(({"a": right},), {"like": wrong}), (({"a": right[None]},), {"like": right}), (({1: right},), {"like": right})]:
+            with pytest.raises(jaxtyping.TypeCheckError):
+                shaped.largest(*arguments, **keywords)
+        assert shaped.Pair(right, right).first is right
+        with pytest.raises(jaxtyping.TypeCheckError):
+            shaped.Pair(right, wrong)
