@@ -47,6 +47,8 @@ def measured(work: Work, only: Sequence[str] = NAMES, memory: Callable[[str, int
         times: dict[str, list[Timed]] = {name: [] for name in calls}
         failed: dict[str, str] = {}
         for turn in range(work.rounds):
+            if sys.stderr.isatty():
+                print(f"layer {layer}, round {turn + 1} of {work.rounds}", file=sys.stderr)
             for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
                 try:
                     times[name].append(calls[name](turn))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import math
 import tempfile
 import time
 import warnings
@@ -54,6 +55,7 @@ class Answer:
     llc_std: float  # over chains, as reported
     per_chain: tuple[float, ...]
     from_draws: float  # not by compute_llc: nβ (mean loss of the draws after burn-in - init_loss)
+    paired: float  # the same with the loss at w* on the draws' own minibatches, which devinterp does not keep: by our forward pass, off the clock
     init_loss: float  # on the first `num_init_loss_batches` minibatches, whatever the chains saw
     seconds: float  # of sample and compute_llc
     losses: NDArray[np.float64]  # [chain, step], nats per token on the step's own minibatch: before the first step at w*, then burn-in, then draws
@@ -200,11 +202,20 @@ def theirs(
         found = compute_llc(tree)
         per_chain = tuple(map(float, found.llc_per_chain.values))
         seconds = time.perf_counter() - started
-        kept = np.asarray(tree.dataset.sampling_loss.values, np.float64)
         losses = np.asarray(found.loss_trace.values, np.float64)
     init_loss = float(found.init_loss)
-    from_draws = float(nbeta * (kept.mean() - init_loss))
-    return Answer(float(found.llc_mean), float(found.llc_std), per_chain, from_draws, init_loss, seconds, losses, tuple(told))
+    of_draws = losses[:, burn_in:].mean()
+    at_origin = math.nan if shuffle else origin_losses(shape, params, contexts, batch_size, burn_in + draws)[burn_in:].mean()
+    from_draws, paired = (float(nbeta * (of_draws - baseline)) for baseline in (init_loss, at_origin))
+    return Answer(float(found.llc_mean), float(found.llc_std), per_chain, from_draws, paired, init_loss, seconds, losses, tuple(told))
+
+
+@torch.no_grad()
+def origin_losses(shape: ModelShape, params: Mapping[str, Tensor], contexts: Tensor, batch_size: int, steps: int) -> NDArray[np.float64]:
+    """The loss at w* on the minibatch of every step [step], which cycles through the whole batches of the contexts."""
+    batches = contexts[: len(contexts) // batch_size * batch_size].split(batch_size)
+    found = np.array([fw.token_losses(shape, params, batch).mean().item() for batch in batches[:steps]])
+    return np.resize(found, steps)
 
 
 def timed(model: torch.nn.Module, data: Any, masks: Masks, *, chains: int, steps: int, batch_size: int, settings: Mapping[str, float]) -> Timed:

@@ -127,6 +127,8 @@ def test_devinterp_samples_a_head_on_given_contexts(language: ModuleType, params
     settings = {"chains": 2, "draws": 4, "burn_in": 2, "batch_size": 2, "seed": 1, "localization": 200.0, "nbeta": 30.0}
     still = language.theirs(params, SHAPE, "0:1", contexts, step_size=1e-12, num_init_loss_batches=6, **settings)
     assert still.per_chain == pytest.approx((0, 0), abs=1e-3)  # on the chains' own minibatches, and hardly moved
+    assert still.paired == pytest.approx(0, abs=1e-3)
+    assert abs(still.from_draws) > 0.01  # its baseline takes in the minibatches of burn-in
     assert still.init_loss == pytest.approx(fw.token_losses(SHAPE, params, contexts).mean().item(), abs=1e-5)
     moved = language.theirs(params, SHAPE, "0:1", contexts, step_size=1e-3, num_init_loss_batches=6, **settings)
     assert moved.llc != pytest.approx(0, abs=1e-3)
