@@ -2,8 +2,9 @@
 
 Both numbers are worked out from its stored draws, so that its `llc`, which averages the burn-in in, does not stand in its way. Its default takes the
 baseline from 32 minibatches, whatever the number of draws; then the error of the baseline has to shrink with that of the draws, which is what the
-extrapolation assumes. Where `num_init_loss_batches` is the number of steps and nothing is shuffled, its baseline happens to be on the minibatches of
-the chains: that is a paired estimate, which its documentation does not speak of.
+extrapolation assumes. Where `num_init_loss_batches` is the number of steps, without burn-in or shuffling, its baseline happens to be on
+the minibatches of the draws: that is a paired estimate, which its documentation does not speak of. The way from w* is then in the average, and its
+share falls as 1/n.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def rows(given: argparse.Namespace, experiment: Experiment, step: int, parts: tu
         sampled = Sampled(given.run, experiment, step, (part,), way)
         reference = float(sampled.reference(given.reference_draws, given.reference_chains)[0][0])
         steps = way.burn_in + given.their_draws
-        for name, baseline in (("devinterp", 32), ("devinterp, paired by chance", steps)):
+        for name, burn_in, baseline in (("devinterp", way.burn_in, 32), ("devinterp, paired by chance", 0, steps)):
             errors, seconds = [], []
             for seed in range(given.seeds):
                 answer = theirs(
@@ -47,8 +48,8 @@ def rows(given: argparse.Namespace, experiment: Experiment, step: int, parts: tu
                     str(part),
                     contexts(given.run, experiment, step, part, batch, seed, max(steps, baseline)),
                     chains=given.chains,
-                    draws=given.their_draws,
-                    burn_in=way.burn_in,
+                    draws=steps - burn_in,
+                    burn_in=burn_in,
                     batch_size=batch,
                     seed=seed,
                     step_size=sgld.step_size,
@@ -68,7 +69,7 @@ def rows(given: argparse.Namespace, experiment: Experiment, step: int, parts: tu
                 bias_error=float(small[1][0] / small[0][0]),
                 ms_per_chain_step=1e3 * each,
                 error=error,
-                seconds=tuple(each * given.chains * (way.burn_in + given.their_draws * (error / target) ** 2) for target in TARGETS),
+                seconds=tuple(each * given.chains * (burn_in + (steps - burn_in) * (error / target) ** 2) for target in TARGETS),
                 extrapolated=tuple(error > target for target in TARGETS),
             )
 

@@ -113,7 +113,7 @@ def test_a_lost_worker_is_told_where_nothing_is_smaller() -> None:
 
 
 PEAK = """
-import resource, sys
+import pathlib, resource
 import torch
 from rllc.core.names import DataKey, Part
 from rllc.model.forward import init_params
@@ -133,8 +133,10 @@ for layer in (1, 0):
     objective = build_objective(demo.model, init_params(demo.model, 0), parts, unit.chunk)
     data = (torch.randint(0, demo.model.d_vocab, (demo.sampling.batch_size, demo.model.n_ctx)) for _ in range(21))
     run_chains(objective, objective.origin, data, settings, [list(range(settings.chains))] * len(parts))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak * (1 if sys.platform == "darwin" else 1024))
+# On Linux a child's ru_maxrss begins at its parent's size; the high-water mark of its own memory does not.
+status = pathlib.Path("/proc/self/status")
+marks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")] if status.exists() else []
+print(1024 * int(marks[0]) if marks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
