@@ -37,6 +37,7 @@ autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+suppress_warnings = ["ref.python"]  # rooms may use one word for a thing each has of its own: Evaluation, Point, Trial
 default_role = "literal"  # the docstrings' `names` and `formulas`
 nitpicky = False
 
