@@ -242,9 +242,13 @@ def test_a_size_below_one_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(("wrong", "sentence"), [
     ({"d_mlp": -1}, r"model\.d_mlp is -1, but must not be negative"),
-    ({"positions": "sinusoidal"}, r"model\.positions 'sinusoidal' .* is unknown\. Positions are shortformer, learned or rotary"),
-    ({"norm": "batchnorm"}, r"model\.norm 'batchnorm' is unknown"),
-    ({"positions": "rotary", "d_head": 5}, r"Rotary positions need an even head dimension, and model\.d_head is 5"),
+    ({"positions": "sinusoidal"}, r"model\.positions is 'sinusoidal', which is unknown\. Choose one of: shortformer, learned, rotary"),
+    ({"norm": "batchnorm"}, r"model\.norm is 'batchnorm', which is unknown"),
+    ({"activation": "swish"}, r"model\.activation is 'swish', which is unknown"),
+    ({"positions": "rotary", "d_head": 5}, r"an even number of a head's 5 numbers, and here they would turn 5"),
+    ({"positions": "rotary", "rotary_dim": 34}, r"of a head's 32 numbers, and here they would turn 34"),
+    ({"n_kv_heads": 3}, r"model\.n_kv_heads is 3, which does not divide the 8 heads"),
+    ({"rotary_scaling": (8.0, 1.0)}, r"model\.rotary_scaling is \[8\.0, 1\.0\], but has four numbers"),
 ])  # fmt: skip
 def test_a_shape_that_does_not_fit_together_is_refused(wrong: dict[str, object], sentence: str) -> None:
     with pytest.raises(RllcError, match=sentence):

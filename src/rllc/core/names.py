@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rllc.core.errors import RllcError
 
 _HEAD = re.compile(r"^(?:(\d+):(\d+)|[Ll](\d+)[Hh](\d+))$")
+_GROUP = re.compile(r"^(\d+):g(\d+)$")
 _HEAD_PIECE = re.compile(r"^(.+)\.([QKVO])$")
 _LAYER = re.compile(r"^(\d+)\.(attn|mlp)$")
 _WHOLE = ("embed", "unembed", "full")
@@ -39,9 +40,10 @@ class Head:
 
 @dataclass(frozen=True, order=True)
 class Atom:
-    """One indivisible part. `kind` is head, attn, mlp, embed, unembed, full or tensor.
+    """One indivisible part. `kind` is head, group, attn, mlp, embed, unembed, full or tensor.
 
-    `piece` is one of Q, K, V, O for a slice of a head and empty otherwise; `tensor` names a tensor for kind "tensor".
+    `head` counts the groups for kind "group"; `piece` is one of Q, K, V, O for a slice of a head or group and empty otherwise; `tensor` names a
+    tensor for kind "tensor".
     """
 
     kind: str
@@ -51,8 +53,8 @@ class Atom:
     tensor: str = ""
 
     def __str__(self) -> str:
-        if self.kind == "head":
-            return f"{self.layer}:{self.head}" + (f".{self.piece}" if self.piece else "")
+        if self.kind in ("head", "group"):
+            return f"{self.layer}:{'g' * (self.kind == 'group')}{self.head}" + (f".{self.piece}" if self.piece else "")
         if self.kind in ("attn", "mlp"):
             return f"{self.layer}.{self.kind}"
         return f"={self.tensor}" if self.kind == "tensor" else self.kind
@@ -62,8 +64,8 @@ class Atom:
 class Part:
     """A part of the weights: one atom or a union of them, kept in canonical order without repetition.
 
-    Grammar: `1:6` a head, `1:6.Q` a head's query (also K, V, O), `1.attn`, `1.mlp`, `embed`, `unembed`, `full`,
-    `=blocks.0.attn.W_Q` any tensor by name, and `a+b` the union.
+    Grammar: `1:6` a head, `1:6.Q` a head's query (also K, V, O), `1:g2` the heads that share keys and values 2 with them (also `1:g2.K`), `1.attn`,
+    `1.mlp`, `embed`, `unembed`, `full`, `=blocks.0.attn.W_Q` any tensor by name, and `a+b` the union.
 
     >>> str(Part.parse("1:6 + L0H1"))
     '0:1+1:6'
@@ -111,9 +113,11 @@ def _parse_atom(text: str, whole: str) -> Atom:
     if _HEAD.match(text):
         head = Head.parse(text)
         return Atom("head", head.layer, head.index, piece)
+    if match := _GROUP.match(text):
+        return Atom("group", int(match[1]), int(match[2]), piece)
     raise RllcError(
         f"{whole!r} is not a part of a model.",
-        "Write a head 1:6, a piece of it 1:6.Q, 1.attn, 1.mlp, embed, unembed, full, =tensor.name, or a union a+b.",
+        "Write a head 1:6, a piece of it 1:6.Q, a group 1:g2, 1.attn, 1.mlp, embed, unembed, full, =tensor.name, or a union a+b.",
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args, get_type_hints
 
 from rllc.core.errors import RllcError
 from rllc.core.names import Atom, Head, Part
@@ -12,19 +12,32 @@ from rllc.core.names import Atom, Head, Part
 # The pieces of a head and their tensors (METHOD 1): the output bias and the norms are shared and belong to no head.
 HEAD_TENSORS = {"Q": ("W_Q", "b_Q"), "K": ("W_K", "b_K"), "V": ("W_V", "b_V"), "O": ("W_O",)}
 
+_PAPERS_FIELDS = 11  # the first fields of a shape, up to `tied`
+
 
 @dataclass(frozen=True)
 class ModelShape:
     """A member of the transformer family of METHOD 4.
 
-    The defaults are the language model of Wang et al.: attention-only, shortformer positions, LayerNorm, untied.
+    The defaults are the language model of Wang et al.: attention-only, shortformer positions, LayerNorm, untied. GPT-2, GPT-NeoX, Llama, Mistral,
+    Qwen2 and Qwen3 are other members.
 
     Args:
         d_head: head dimension K; n_heads * d_head need not equal d_model.
         d_mlp: hidden width of the MLPs; 0 for an attention-only model.
         positions: "shortformer" adds learned positions to the inputs of Q and K of every layer, after the norm; "learned" adds
-            them to the residual stream once; "rotary" turns queries and keys (halves convention, base 10,000).
+            them to the residual stream once; "rotary" turns queries and keys (halves convention).
+        norm: "layernorm" or "rmsnorm"; with "_pre" behind it they have no weights.
         tied: the unembedding is the embedding's transpose.
+        n_kv_heads: heads G of keys and values, each shared by n_heads / G query heads; 0 for one each.
+        activation: of the MLPs: "gelu" (exact), "gelu_tanh", "relu" or "silu".
+        gated_mlp: the activation of one product multiplies another (SwiGLU).
+        parallel: attention and MLP of a layer read the same residual stream (GPT-NeoX).
+        qk_norm: every query and key passes an RMSNorm over K, whose weights all heads share (Qwen3).
+        qkv_bias, output_bias, mlp_bias, norm_bias, unembed_bias: whether these biases exist.
+        rotary_dim: how many of the first numbers of a head are turned; 0 for all.
+        rotary_base: base of the rotary frequencies.
+        rotary_scaling: (factor, low, high, original context) that stretches the frequencies as Llama 3.1 does; empty for none.
 
     Raises RllcError where a size is not positive or the sizes do not fit each other.
     """
@@ -37,23 +50,62 @@ class ModelShape:
     n_ctx: int = 1024
     d_mlp: int = 0
     positions: Literal["shortformer", "learned", "rotary"] = "shortformer"
-    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    norm: Literal["layernorm", "rmsnorm", "layernorm_pre", "rmsnorm_pre"] = "layernorm"
     norm_eps: float = 1e-5
     tied: bool = False
+    n_kv_heads: int = 0
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
+    gated_mlp: bool = False
+    parallel: bool = False
+    qk_norm: bool = False
+    qkv_bias: bool = True
+    output_bias: bool = True
+    mlp_bias: bool = True
+    norm_bias: bool = True
+    unembed_bias: bool = True
+    rotary_dim: int = 0
+    rotary_base: float = 10_000.0
+    rotary_scaling: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rotary_scaling", tuple(self.rotary_scaling))  # a list, where it was read from a file
         for name in ("n_layers", "d_model", "n_heads", "d_head", "d_vocab", "n_ctx"):
             if getattr(self, name) < 1:
                 raise RllcError(f"model.{name} is {getattr(self, name)}, but must be at least 1.", "Give a positive number.")
         if self.d_mlp < 0:
             raise RllcError(f"model.d_mlp is {self.d_mlp}, but must not be negative.", "Give 0 for an attention-only model.")
-        if self.positions not in ("shortformer", "learned", "rotary") or self.norm not in ("layernorm", "rmsnorm"):
+        for name in ("positions", "norm", "activation"):
+            allowed = get_args(get_type_hints(ModelShape)[name])
+            if getattr(self, name) not in allowed:
+                raise RllcError(f"model.{name} is {getattr(self, name)!r}, which is unknown.", f"Choose one of: {', '.join(allowed)}.")
+        if self.positions == "rotary" and (self.turned % 2 or not 0 < self.turned <= self.d_head):
             raise RllcError(
-                f"model.positions {self.positions!r} with model.norm {self.norm!r} is unknown.",
-                "Positions are shortformer, learned or rotary; norms are layernorm or rmsnorm.",
+                f"Rotary positions turn an even number of a head's {self.d_head} numbers, and here they would turn {self.turned}.",
+                "Give an even d_head, or an even rotary_dim of at most d_head.",
             )
-        if self.positions == "rotary" and self.d_head % 2:
-            raise RllcError(f"Rotary positions need an even head dimension, and model.d_head is {self.d_head}.", "Give an even d_head.")
+        if self.n_kv_heads < 0 or self.n_heads % self.groups:
+            raise RllcError(
+                f"model.n_kv_heads is {self.n_kv_heads}, which does not divide the {self.n_heads} heads.", "Give a divisor of n_heads, or 0."
+            )
+        if self.rotary_scaling and len(self.rotary_scaling) != 4:
+            raise RllcError(
+                f"model.rotary_scaling is {list(self.rotary_scaling)}, but has four numbers.", "Give factor, low, high and original context, or none."
+            )
+
+    @property
+    def groups(self) -> int:
+        """G, heads of keys and values."""
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def turned(self) -> int:
+        """How many numbers of a query or key the rotary positions turn."""
+        return self.rotary_dim or self.d_head
+
+    @property
+    def shares_keys(self) -> bool:
+        """Whether several heads share keys and values (grouped-query attention)."""
+        return self.groups < self.n_heads
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor, in the order in which they act.
@@ -62,22 +114,32 @@ class ModelShape:
         3355016
         """
         d, h, k = self.d_model, self.n_heads, self.d_head
+        heads = {"Q": h, "K": self.groups, "V": self.groups}
+        mlp = {"W_in": (d, self.d_mlp), "b_in": (self.d_mlp,), "W_out": (self.d_mlp, d), "b_out": (d,)}
         shapes: dict[str, tuple[int, ...]] = {"embed.W_E": (self.d_vocab, d)}
         if self.positions != "rotary":
             shapes["pos.W_pos"] = (self.n_ctx, d)
         for layer in range(self.n_layers):
             block = f"blocks.{layer}."
             shapes |= self._norm(block + "ln1")
-            shapes |= {f"{block}attn.W_{x}": (h, d, k) for x in "QKV"} | {f"{block}attn.b_{x}": (h, k) for x in "QKV"}
-            shapes |= {block + "attn.W_O": (h, k, d), block + "attn.b_O": (d,)}
-            if self.d_mlp:
-                m = self.d_mlp
+            shapes |= {f"{block}attn.W_{x}": (n, d, k) for x, n in heads.items()}
+            if self.qkv_bias:
+                shapes |= {f"{block}attn.b_{x}": (n, k) for x, n in heads.items()}
+            if self.qk_norm:
+                shapes |= {f"{block}attn.q_norm.w": (k,), f"{block}attn.k_norm.w": (k,)}
+            shapes[block + "attn.W_O"] = (h, k, d)
+            if self.output_bias:
+                shapes[block + "attn.b_O"] = (d,)
+            if m := self.d_mlp:
                 shapes |= self._norm(block + "ln2")
-                shapes |= {block + "mlp.W_in": (d, m), block + "mlp.b_in": (m,), block + "mlp.W_out": (m, d), block + "mlp.b_out": (d,)}
+                if self.gated_mlp:
+                    shapes[block + "mlp.W_gate"] = (d, m)
+                shapes |= {f"{block}mlp.{name}": size for name, size in mlp.items() if self.mlp_bias or name.startswith("W")}
         shapes |= self._norm("ln_final")
         if not self.tied:
             shapes["unembed.W_U"] = (d, self.d_vocab)
-        shapes["unembed.b_U"] = (self.d_vocab,)
+        if self.unembed_bias:
+            shapes["unembed.b_U"] = (self.d_vocab,)
         return shapes
 
     def heads(self) -> tuple[Head, ...]:
@@ -85,17 +147,21 @@ class ModelShape:
         return tuple(Head(layer, index) for layer in range(self.n_layers) for index in range(self.n_heads))
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape as JSON-able values."""
-        return asdict(self)
+        """The shape as JSON-able values. What is beyond the paper's model is there only where it differs, so that older shapes keep their keys."""
+        plain = asdict(self) | {"rotary_scaling": list(self.rotary_scaling)}
+        beyond = {f.name: f.default for f in fields(self)[_PAPERS_FIELDS:]}
+        return {name: value for name, value in plain.items() if name not in beyond or getattr(self, name) != beyond[name]}
 
     def _norm(self, name: str) -> dict[str, tuple[int, ...]]:
+        if self.norm.endswith("_pre"):
+            return {}
         weight = {name + ".w": (self.d_model,)}
-        return weight | {name + ".b": (self.d_model,)} if self.norm == "layernorm" else weight
+        return weight | {name + ".b": (self.d_model,)} if self.norm == "layernorm" and self.norm_bias else weight
 
 
 @dataclass(frozen=True, order=True)
 class Slice:
-    """Where a part lies: a whole named tensor, or one head's slice of it (axis 0 of the tensors of attention)."""
+    """Where a part lies: a whole named tensor, or one head's slice of it (axis 0 of the tensors of attention); of K and V that heads share, a group's."""
 
     tensor: str
     head: int | None = None
@@ -135,14 +201,16 @@ def first_layer(shape: ModelShape, part: Part) -> int:
 
 
 def within_one_head(shape: ModelShape, part: Part) -> bool:
-    """True where the part is a head or pieces of one, so that it can share a pass with others of its layer."""
+    """True where the part is a head or pieces of one, so that it can share a pass with others of its layer; keys that heads share are no head's."""
+    if shape.shares_keys and any(atom.kind == "group" for atom in part.atoms):
+        return False
     found = slices(shape, part)
     return all(s.head is not None for s in found) and len({(s.tensor.split(".")[1], s.head) for s in found}) == 1
 
 
 def last_layer_head(shape: ModelShape, part: Part) -> bool:
     """True where the part lies within one head with nothing but the final norm and the unembedding behind it."""
-    return within_one_head(shape, part) and first_layer(shape, part) == shape.n_layers - 1 and not shape.d_mlp
+    return within_one_head(shape, part) and first_layer(shape, part) == shape.n_layers - 1 and (shape.parallel or not shape.d_mlp)
 
 
 def _tensor_layer(shape: ModelShape, tensor: str) -> int:
@@ -154,9 +222,8 @@ def _tensor_layer(shape: ModelShape, tensor: str) -> int:
 def _atom_slices(shape: ModelShape, atom: Atom, part: Part) -> set[Slice]:
     tensors = shape.tensors()
     prefix = f"blocks.{atom.layer}."
-    if atom.kind == "head" and atom.layer < shape.n_layers and atom.head < shape.n_heads:
-        names = HEAD_TENSORS[atom.piece] if atom.piece else [n for piece in HEAD_TENSORS.values() for n in piece]
-        return {Slice(f"{prefix}attn.{name}", atom.head) for name in names}
+    if atom.kind in ("head", "group") and atom.layer < shape.n_layers and atom.head < (shape.n_heads if atom.kind == "head" else shape.groups):
+        return _head_slices(shape, atom, part)
     if atom.kind == "full":
         return {Slice(name) for name in tensors}
     if atom.kind in ("attn", "mlp"):
@@ -168,11 +235,32 @@ def _atom_slices(shape: ModelShape, atom: Atom, part: Part) -> set[Slice]:
         found = {Slice(name) for name in tensors if name.startswith("unembed.")}
         return found | {Slice("embed.W_E")} if shape.tied else found
     found = {Slice(name) for name in tensors if (name == atom.tensor if atom.kind == "tensor" else name.startswith(prefix))}
-    if atom.kind == "head" or not found:
+    if atom.kind in ("head", "group") or not found:
         raise RllcError(
             f"The part {str(atom)!r} of {str(part)!r} does not exist in this model.",
             f"It has layers 0 to {shape.n_layers - 1}, heads 0 to {shape.n_heads - 1} in each"
+            + (f", groups g0 to g{shape.groups - 1}" if shape.shares_keys else "")
             + ("" if shape.d_mlp else ", no MLP")
             + f", and the tensors {', '.join(list(tensors)[:4])}, …",
         )
+    return found
+
+
+def _head_slices(shape: ModelShape, atom: Atom, part: Part) -> set[Slice]:
+    """Of a head, which owns its Q and O alone where K and V are shared, or of a group: K, V, and Q and O of all its heads."""
+    tensors, share = shape.tensors(), shape.n_heads // shape.groups
+    pieces = [atom.piece] if atom.piece else list(HEAD_TENSORS)
+    if atom.kind == "head" and shape.shares_keys:
+        if atom.piece in ("K", "V"):
+            group = atom.head // share
+            raise RllcError(
+                f"The part {str(atom)!r} of {str(part)!r} is shared by heads {group * share} to {group * share + share - 1} of its layer.",
+                f"Name it by the group: {atom.layer}:g{group}.{atom.piece}.",
+            )
+        pieces = [piece for piece in pieces if piece in ("Q", "O")]
+    found: set[Slice] = set()
+    for piece in pieces:
+        heads = [atom.head] if atom.kind == "head" or piece in ("K", "V") else range(atom.head * share, (atom.head + 1) * share)
+        names = (f"blocks.{atom.layer}.attn.{name}" for name in HEAD_TENSORS[piece])
+        found |= {Slice(name, head) for name in names if name in tensors for head in heads}
     return found

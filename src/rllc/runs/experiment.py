@@ -121,7 +121,7 @@ class Experiment:
 
     def training_key(self) -> str:
         """Digest of everything that decides the trained weights, apart from the text itself."""
-        return digest.of_json({"mixture": plain(self.mixture), "model": plain(self.model), "training": plain(self.training), "seed": self.seed})
+        return digest.of_json({"mixture": plain(self.mixture), "model": self.model.as_dict(), "training": plain(self.training), "seed": self.seed})
 
 
 def load(path: Path) -> Experiment:
