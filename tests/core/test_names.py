@@ -64,6 +64,8 @@ def test_examples_of_every_kind_of_part() -> None:
         "L1H6": Atom("head", 1, 6),
         "l1h6.Q": Atom("head", 1, 6, "Q"),
         "12:34.O": Atom("head", 12, 34, "O"),
+        "1:g2": Atom("group", 1, 2),
+        "1:g2.K": Atom("group", 1, 2, "K"),
         "0.attn": Atom("attn", 0),
         "10.mlp": Atom("mlp", 10),
         "embed": Atom("embed"),
@@ -90,7 +92,8 @@ def test_what_is_no_head_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "+", "1:6+", "1:6.X", "1:6.q", "1:6.Q.K", "attn", "1.attention", "1.attn.Q", "Embed", "=", "=1a", "=a b", "=a+=", "all"]
+    "text",
+    ["", "+", "1:6+", "1:6.X", "1:6.q", "1:6.Q.K", "1:g", "1:g2.G", "attn", "1.attention", "1.attn.Q", "Embed", "=", "=1a", "=a b", "=a+=", "all"],
 )
 def test_what_is_no_part_is_refused(text: str) -> None:
     with pytest.raises(RllcError, match=r"is not a part of a model\. Write a head 1:6, a piece of it") as caught:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +26,20 @@ FAMILY = {
     for tied in (False, True)
     for d_mlp in (0, 11)
 }
+# What models in use are like, each at no default of what it differs in.
+LLAMA = {"positions": "rotary", "norm": "rmsnorm", "d_mlp": 11, "gated_mlp": True, "activation": "silu", "n_heads": 4, "n_kv_heads": 2}
+LLAMA |= dict.fromkeys(("qkv_bias", "output_bias", "mlp_bias", "norm_bias", "unembed_bias"), False)
+RELATIVES: dict[str, dict[str, Any]] = {
+    "gpt2": {"positions": "learned", "d_mlp": 11, "activation": "gelu_tanh", "tied": True, "unembed_bias": False},
+    "nanogpt": {"positions": "learned", "d_mlp": 11, **{name: False for name in LLAMA if name.endswith("_bias")}},
+    "neox": {"positions": "rotary", "rotary_dim": 2, "d_mlp": 11, "parallel": True, "unembed_bias": False},
+    "llama": LLAMA | {"rotary_base": 50.0, "rotary_scaling": (8.0, 1.0, 4.0, 100.0)},
+    "qwen2": LLAMA | {"qkv_bias": True, "tied": True, "rotary_base": 50.0, "rotary_scaling": (2.0, 1.0, 4.0, 20.0)},
+    "qwen3": LLAMA | {"qk_norm": True},
+    "folded": {"norm": "layernorm_pre", "d_mlp": 11, "activation": "relu"},
+    "folded-rms": {"norm": "rmsnorm_pre", "output_bias": False},
+}
+FAMILY |= {name: replace(SMALL, **change) for name, change in RELATIVES.items()}
 
 
 def random_params(shape: ModelShape, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -37,20 +53,58 @@ def random_tokens(shape: ModelShape, n: int = 3, length: int = 7, seed: int = 1)
 
 
 def plain_norm(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-    if shape.norm == "rmsnorm":
-        return x / (x.pow(2).mean(1, keepdim=True) + shape.norm_eps).sqrt() * params[name + ".w"]
-    centred = x - x.mean(1, keepdim=True)
-    return centred / (centred.pow(2).mean(1, keepdim=True) + shape.norm_eps).sqrt() * params[name + ".w"] + params[name + ".b"]
+    if shape.norm.startswith("layernorm"):
+        x = x - x.mean(1, keepdim=True)
+    return x / (x.pow(2).mean(1, keepdim=True) + shape.norm_eps).sqrt() * params.get(name + ".w", 1.0) + params.get(name + ".b", 0.0)
 
 
 def plain_turn(shape: ModelShape, vectors: Tensor) -> Tensor:
-    """Queries or keys [T, K] as K/2 complex numbers each, the i-th of position t turned by t / 10000^(2i/K)."""
+    """The first R numbers of queries or keys [T, K] as R/2 complex numbers each, the i-th of position t turned by t / base^(2i/R)."""
     if shape.positions != "rotary":
         return vectors
-    half = shape.d_head // 2
-    angles = [[t / 10_000 ** (2 * i / shape.d_head) for i in range(half)] for t in range(len(vectors))]
-    turned = torch.complex(vectors[:, :half], vectors[:, half:]) * torch.exp(1j * torch.tensor(angles, dtype=torch.float64))
-    return torch.cat([turned.real, turned.imag], 1)
+    size = shape.rotary_dim or shape.d_head
+    speeds = [shape.rotary_base ** (-2 * i / size) for i in range(size // 2)]
+    if shape.rotary_scaling:
+        speeds = [stretched(speed, *shape.rotary_scaling) for speed in speeds]
+    angles = [[t * speed for speed in speeds] for t in range(len(vectors))]
+    half = size // 2
+    turned = torch.complex(vectors[:, :half], vectors[:, half:size]) * torch.exp(1j * torch.tensor(angles, dtype=torch.float64))
+    return torch.cat([turned.real, turned.imag, vectors[:, size:]], 1)
+
+
+def stretched(speed: float, factor: float, low: float, high: float, original: float) -> float:
+    """By wave lengths: short ones stay, long ones grow by the factor, between them the speeds are mixed."""
+    length = 2 * math.pi / speed
+    if length < original / high:
+        return speed
+    if length > original / low:
+        return speed / factor
+    share = (original / length - low) / (high - low)
+    return (1 - share) * speed / factor + share * speed
+
+
+def plain_activation(shape: ModelShape, x: Tensor) -> Tensor:
+    if shape.activation == "gelu":
+        return x * 0.5 * (1 + torch.erf(x / 2**0.5))
+    if shape.activation == "gelu_tanh":
+        return x * 0.5 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x**3)))
+    return x.clamp_min(0) if shape.activation == "relu" else x / (1 + torch.exp(-x))
+
+
+def plain_mlp(shape: ModelShape, params: Mapping[str, Tensor], layer: int, weights: Mapping[str, Tensor], stream: Tensor) -> Tensor:
+    read = plain_norm(shape, params, f"blocks.{layer}.ln2", stream)
+    hidden = read @ weights["W_in"] + weights.get("b_in", 0.0)
+    hidden = plain_activation(shape, read @ weights["W_gate"]) * hidden if shape.gated_mlp else plain_activation(shape, hidden)
+    return hidden @ weights["W_out"] + weights.get("b_out", 0.0)
+
+
+def plain_query_or_key(shape: ModelShape, weights: Mapping[str, Tensor], piece: str, index: int, read: Tensor) -> Tensor:
+    vectors = read @ weights[f"W_{piece}"][index]
+    if shape.qkv_bias:
+        vectors = vectors + weights[f"b_{piece}"][index]
+    if shape.qk_norm:
+        vectors = vectors / (vectors.pow(2).mean(1, keepdim=True) + shape.norm_eps).sqrt() * weights[f"{piece.lower()}_norm.w"]
+    return plain_turn(shape, vectors)
 
 
 def plain_sequence(shape: ModelShape, params: Mapping[str, Tensor], sequence: Tensor) -> tuple[Tensor, dict[tuple[int, int], Tensor]]:
@@ -61,23 +115,23 @@ def plain_sequence(shape: ModelShape, params: Mapping[str, Tensor], sequence: Te
         stream = stream + params["pos.W_pos"][:length]
     patterns: dict[tuple[int, int], Tensor] = {}
     for layer in range(shape.n_layers):
-        weights = {name.rsplit(".", 1)[1]: tensor for name, tensor in params.items() if name.startswith(f"blocks.{layer}.")}
+        weights = {name.split(".", 3)[3]: tensor for name, tensor in params.items() if name.startswith(f"blocks.{layer}.") and "ln" not in name}
+        before = stream
         read = plain_norm(shape, params, f"blocks.{layer}.ln1", stream)
         asked = read + params["pos.W_pos"][:length] if shape.positions == "shortformer" else read
         for h in range(shape.n_heads):
-            query = plain_turn(shape, asked @ weights["W_Q"][h] + weights["b_Q"][h])
-            key = plain_turn(shape, asked @ weights["W_K"][h] + weights["b_K"][h])
-            value = read @ weights["W_V"][h] + weights["b_V"][h]
+            group = h if not shape.n_kv_heads else h // (shape.n_heads // shape.n_kv_heads)
+            query = plain_query_or_key(shape, weights, "Q", h, asked)
+            key = plain_query_or_key(shape, weights, "K", group, asked)
+            value = read @ weights["W_V"][group] + (weights["b_V"][group] if shape.qkv_bias else 0.0)
             powers = torch.exp(query @ key.T / shape.d_head**0.5).tril()
             patterns[layer, h] = powers / powers.sum(1, keepdim=True)
             stream = stream + patterns[layer, h] @ value @ weights["W_O"][h]
-        stream = stream + weights["b_O"]
+        stream = stream + weights.get("b_O", 0.0)
         if shape.d_mlp:
-            hidden = plain_norm(shape, params, f"blocks.{layer}.ln2", stream) @ weights["W_in"] + weights["b_in"]
-            hidden = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
-            stream = stream + hidden @ weights["W_out"] + weights["b_out"]
+            stream = stream + plain_mlp(shape, params, layer, weights, before if shape.parallel else stream)
     unembed = params["embed.W_E"].T if shape.tied else params["unembed.W_U"]
-    return plain_norm(shape, params, "ln_final", stream) @ unembed + params["unembed.b_U"], patterns
+    return plain_norm(shape, params, "ln_final", stream) @ unembed + params.get("unembed.b_U", 0.0), patterns
 
 
 def plain_logits(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
@@ -92,7 +146,14 @@ def plain_loss(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) 
 @pytest.fixture(scope="session")
 def plain() -> SimpleNamespace:
     return SimpleNamespace(
-        SMALL=SMALL, FAMILY=FAMILY, params=random_params, tokens=random_tokens, sequence=plain_sequence, logits=plain_logits, loss=plain_loss
+        SMALL=SMALL,
+        FAMILY=FAMILY,
+        RELATIVES=RELATIVES,
+        params=random_params,
+        tokens=random_tokens,
+        sequence=plain_sequence,
+        logits=plain_logits,
+        loss=plain_loss,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -15,8 +17,14 @@ from rllc.model.shape import ModelShape
 
 ATTENTION = ModelShape(d_model=64, n_heads=4, d_head=16, d_vocab=256, n_ctx=32)
 WITH_MLP = ModelShape(n_layers=3, d_model=64, n_heads=4, d_head=16, d_vocab=256, n_ctx=32, d_mlp=256)
+LLAMA = replace(
+    WITH_MLP, positions="rotary", norm="rmsnorm", activation="silu", gated_mlp=True, n_kv_heads=2, qk_norm=True, qkv_bias=False, output_bias=False,
+    mlp_bias=False, norm_bias=False, unembed_bias=False,
+)  # fmt: skip
+NEOX = replace(WITH_MLP, positions="rotary", rotary_dim=4, parallel=True)
 CASES = [(ATTENTION, text) for text in ("0:0", "1:0", "1:0.Q", "0.attn", "1.attn", "embed", "unembed", "full")]
 CASES += [(WITH_MLP, text) for text in ("0:0", "2:0", "2.attn", "2.mlp", "0.mlp", "full")]
+CASES += [(LLAMA, text) for text in ("0:0", "2:0", "1:g1", "full")] + [(NEOX, text) for text in ("0:0", "2:0", "2.mlp")]
 
 
 def in_place(_: object, a: tuple[int, int], b: tuple[int, int], **rest: object) -> int:

@@ -225,6 +225,43 @@ def test_a_part_that_the_model_does_not_have_is_refused_in_a_sentence(text: str,
     assert "layers 0 to 1, heads 0 to 2 in each, no MLP" in caught.value.remedy
 
 
+GROUPED = replace(SHAPES[0], n_heads=4, n_kv_heads=2)
+
+
+@pytest.mark.parametrize(("text", "held"), [
+    ("1:3", "W_Q[3] b_Q[3] W_O[3]"),
+    ("1:3.O", "W_O[3]"),
+    ("1:g1", "W_Q[2] W_Q[3] W_K[1] W_V[1] b_Q[2] b_Q[3] b_K[1] b_V[1] W_O[2] W_O[3]"),
+    ("1:g1.K", "W_K[1] b_K[1]"),
+    ("1:g0.Q", "W_Q[0] W_Q[1] b_Q[0] b_Q[1]"),
+])  # fmt: skip
+def test_a_head_with_shared_keys_owns_its_queries_and_output_and_a_group_the_rest(text: str, held: str) -> None:
+    assert [str(s) for s in slices(GROUPED, Part.parse(text))] == [f"blocks.1.attn.{name}" for name in held.split()]
+    assert within_one_head(GROUPED, Part.parse(text)) is (":g" not in text)
+
+
+def test_in_a_model_without_shared_keys_a_group_is_a_head() -> None:
+    assert slices(SHAPES[0], Part.parse("1:g2")) == slices(SHAPES[0], Part.parse("1:2"))
+
+
+def test_shared_keys_cannot_be_named_as_a_head_s() -> None:
+    with pytest.raises(RllcError, match=r"'0:3\.V' of '0:3\.V' is shared by heads 2 to 3 of its layer\. Name it by the group: 0:g1\.V\."):
+        slices(GROUPED, Part.parse("0:3.V"))
+    with pytest.raises(RllcError, match=r"heads 0 to 3 in each, groups g0 to g1"):
+        slices(GROUPED, Part.parse("0:g2"))
+
+
+def test_biases_that_a_model_lacks_are_in_no_part() -> None:
+    shape = replace(SHAPES[0], qkv_bias=False)
+    assert [str(s) for s in slices(shape, Part.parse("1:0"))] == [f"blocks.1.attn.W_{piece}[0]" for piece in "QKVO"]
+
+
+def test_a_shape_tells_what_is_beyond_the_paper_s_only_where_it_differs() -> None:
+    assert list(ModelShape().as_dict())[-1] == "tied"
+    assert ModelShape(rotary_scaling=(8.0, 1.0, 4.0, 64.0), tied=True).as_dict()["rotary_scaling"] == [8.0, 1.0, 4.0, 64.0]
+    assert ModelShape(qkv_bias=False).as_dict()["qkv_bias"] is False
+
+
 def test_parts_of_equal_shape_are_stacked_under_the_names_of_the_first() -> None:
     shape, params = SHAPES[0], numbered(SHAPES[0])
     stacked = stack(shape, params, tuple(map(Part.parse, ("0:2.Q", "0:0.Q", "0:1.Q"))))
@@ -262,5 +299,6 @@ def test_a_shape_survives_json_and_lists_its_tensors(plain: SimpleNamespace) -> 
         assert ("unembed.W_U" in names) is not shape.tied
         assert ("pos.W_pos" in names) is (shape.positions != "rotary")
         assert ("blocks.1.mlp.W_in" in names) is bool(shape.d_mlp)
-        assert ("ln_final.b" in names) is (shape.norm == "layernorm")
+        assert ("ln_final.b" in names) is (shape.norm == "layernorm" and shape.norm_bias)
+        assert ("ln_final.w" in names) is (not shape.norm.endswith("_pre"))
     assert [str(head) for head in plain.SMALL.heads()] == ["0:0", "0:1", "0:2", "1:0", "1:1", "1:2"]

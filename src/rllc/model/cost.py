@@ -18,19 +18,18 @@ def operations(shape: ModelShape, part: Part, batch: int, context: int, chains: 
     tokens = batch * context
     d, k, v, h = shape.d_model, shape.d_head, shape.d_vocab, shape.n_heads
     if last_layer_head(shape, part):
-        # Q, K, V forward and the gradients of those that are sampled; the scores; what is written against the rest; then the logits.
+        # Those of Q, K, V that are sampled, forward and their gradients; the scores; what is written against the rest; then the logits.
         output = _samples_output(shape, part)
-        matrices = 3 + sum(s.tensor.rsplit(".", 1)[1] in ("W_Q", "W_K", "W_V") for s in slices(shape, part)) + (2 if output else 1)
-        own = 2 * tokens * (matrices * d * k + 3 * context * k)
+        own = 2 * tokens * ((2 * _sampled_inputs(shape, part) + (2 if output else 1)) * d * k + 3 * context * k)
         return own + (2 * tokens * k * v * (3 + 1 / chains) + 4 * k * d * v if output else 4 * tokens * k * v)
-    head = 2 * tokens * (4 * d * k + context * k)
-    mlp = 2 * tokens * 2 * d * shape.d_mlp
-    layer = h * head + mlp
+    mlp = 2 * tokens * (3 if shape.gated_mlp else 2) * d * shape.d_mlp
+    layer = 2 * tokens * (2 * (h + shape.groups) * d * k + h * context * k) + mlp
     start = first_layer(shape, part)
     read_out = 2 * tokens * d * v
     if within_one_head(shape, part):
         # Forward, the gradient of the activations, and that of the head's own weights.
-        return 3 * head + 2 * (mlp + layer * (shape.n_layers - start - 1) + read_out)
+        head = 2 * tokens * ((_sampled_inputs(shape, part) + 1) * d * k + context * k)
+        return 3 * head + 2 * ((0 if shape.parallel else mlp) + layer * (shape.n_layers - start - 1) + read_out)
     weights = 2 * tokens * size(shape, part)
     return 2 * (layer * (shape.n_layers - start) + read_out) + weights
 
@@ -43,8 +42,8 @@ def bytes_per_variant(shape: ModelShape, part: Part, batch: int, context: int, i
         written = 3 * k * shape.d_vocab if _samples_output(shape, part) else 0
         return itemsize * (tokens * (20 * k + 8) + written + 5 * k * d + 4 * size(shape, part))
     wide = h * k
-    mlp = 4 * shape.d_mlp + 3 * d if shape.d_mlp else 0
-    layer = 6 * d + 6 * wide + mlp
+    mlp = (6 if shape.gated_mlp else 4) * shape.d_mlp + 3 * d if shape.d_mlp else 0
+    layer = 6 * d + (10 if shape.qk_norm else 6) * wide + mlp
     start = first_layer(shape, part)
     if within_one_head(shape, part):
         numbers = tokens * (8 * k + 5 * d + mlp + layer * (shape.n_layers - start - 1))
@@ -57,13 +56,17 @@ def bytes_shared(shape: ModelShape, part: Part, n_parts: int, batch: int, contex
     """Memory that all variants of `n_parts` such parts share while a minibatch is worked on, in bytes."""
     tokens = batch * context
     d, k, h, v = shape.d_model, shape.d_head, shape.n_heads, shape.d_vocab
-    stream = tokens * (4 * d + 4 * h * k + 2 * shape.d_mlp)  # a forward pass without gradients
+    stream = tokens * (4 * d + 4 * h * k + (3 if shape.gated_mlp else 2) * shape.d_mlp)  # a forward pass without gradients
     if not within_one_head(shape, part):
         return itemsize * stream
     numbers = stream + tokens * d * (h + n_parts) + tokens * 2 * d
     if last_layer_head(shape, part):
         numbers += d * v + n_parts * k * v + (tokens * v if tokens * v <= KEPT_LOGITS else 0) + n_parts * tokens * (d + k)
     return itemsize * numbers
+
+
+def _sampled_inputs(shape: ModelShape, part: Part) -> int:
+    return sum(s.tensor.rsplit(".", 1)[1] in ("W_Q", "W_K", "W_V") for s in slices(shape, part))
 
 
 def _samples_output(shape: ModelShape, part: Part) -> bool:

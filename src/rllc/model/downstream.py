@@ -62,7 +62,7 @@ class Downstream:
         if self._products is None:
             return DownstreamContext(tokens, rest, None, fw.read_out(self.shape, self.params, x, tokens)[0])
         base = Base.of(self._rows(x)[0], fw.unembedding(self.shape, self.params))
-        return DownstreamContext(tokens, rest, base, base.loss(self.params["unembed.b_U"], tokens[:, 1:].flatten()))
+        return DownstreamContext(tokens, rest, base, base.loss(fw.unembedding_bias(self.shape, self.params), tokens[:, 1:].flatten()))
 
     def losses(
         self, z: Float[Tensor, "C B T K"], w_o: Float[Tensor, "C K D"] | None, owner: Int[Tensor, " C"], context: DownstreamContext
@@ -73,11 +73,11 @@ class Downstream:
         x, tokens = self._run(context.rest[owner] + written), context.tokens
         if context.base is None or self._products is None:
             return fw.read_out(self.shape, self.params, x, tokens)
-        return near_losses(self._rows(x), context.base, self.params["unembed.b_U"], tokens[:, 1:].flatten(), self._products)
+        return near_losses(self._rows(x), context.base, fw.unembedding_bias(self.shape, self.params), tokens[:, 1:].flatten(), self._products)
 
     def _run(self, x: Float[Tensor, "C B T D"]) -> Float[Tensor, "C B T D"]:
         """From the stream after the layer's attention to that after the last layer."""
-        return fw.run_blocks(self.shape, self.params, fw.mlp(self.shape, self.params, self.layer, x), self.layer + 1)
+        return fw.run_blocks(self.shape, self.params, fw.after_attention(self.shape, self.params, self.layer, x), self.layer + 1)
 
     def _rows(self, x: Float[Tensor, "C B T D"]) -> Float[Tensor, "C N D"]:
         return fw.norm(self.shape, self.params, "ln_final", x[:, :, :-1]).flatten(1, 2)

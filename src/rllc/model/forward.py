@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from rllc.model.cross_entropy import variant_losses
 from rllc.model.linear import shared_product
+from rllc.model.rotary import rotate
 from rllc.model.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 Params = dict[str, Tensor]
 _CACHE_LINE = 16  # numbers of fp32 in 64 bytes
+_ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu, "silu": F.silu}
 
 
 @dataclass
@@ -44,6 +47,10 @@ def _per_variant(vector: Tensor, ndim: int) -> Tensor:
     return vector[:, None, None] if _batched(vector, ndim) else vector
 
 
+def _plus(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x + _per_variant(bias, 1)
+
+
 def linear(x: Float[Tensor, "#C B T D"], weight: Float[Tensor, "D N"] | Float[Tensor, "C D N"]) -> Float[Tensor, "C B T N"]:
     """[C, B, T, D] times [D, N] or [C, D, N] gives [C, B, T, N]."""
     c, b, t, d = x.shape
@@ -53,15 +60,14 @@ def linear(x: Float[Tensor, "#C B T D"], weight: Float[Tensor, "D N"] | Float[Te
 
 
 def norm(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Float[Tensor, "#C B T D"]) -> Float[Tensor, "C B T D"]:
-    """LayerNorm or RMSNorm of [C, B, T, D]."""
-    weight, bias = params[name + ".w"], params.get(name + ".b")
+    """LayerNorm or RMSNorm of [C, B, T, D], with the weights that there are."""
+    weight, bias = params.get(name + ".w"), params.get(name + ".b")
     d = (shape.d_model,)
-    if shape.norm == "rmsnorm":
-        return F.rms_norm(x, d, eps=shape.norm_eps) * _per_variant(weight, 1)
-    assert bias is not None
-    if not (_batched(weight, 1) or _batched(bias, 1)):
+    layer_norm = shape.norm.startswith("layernorm")
+    if layer_norm and not any(w is not None and _batched(w, 1) for w in (weight, bias)):
         return F.layer_norm(x, d, weight, bias, shape.norm_eps)
-    return F.layer_norm(x, d, eps=shape.norm_eps) * _per_variant(weight, 1) + _per_variant(bias, 1)
+    x = F.layer_norm(x, d, eps=shape.norm_eps) if layer_norm else F.rms_norm(x, d, eps=shape.norm_eps)
+    return _plus(x if weight is None else x * _per_variant(weight, 1), bias)
 
 
 def embed(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "C B T D"]:
@@ -85,18 +91,6 @@ def query_key_input(shape: ModelShape, params: Mapping[str, Tensor], x: Float[Te
     return x + position_rows(params["pos.W_pos"], x.shape[2]) if shape.positions == "shortformer" else x
 
 
-def rotate(shape: ModelShape, x: Float[Tensor, "*N T K"]) -> Float[Tensor, "*N T K"]:
-    """Rotary positions on queries or keys [..., T, K], halves convention; the identity for other kinds of positions."""
-    if shape.positions != "rotary":
-        return x
-    half = shape.d_head // 2
-    steps = torch.arange(half, dtype=torch.float64, device=x.device)
-    angles = torch.arange(x.shape[-2], dtype=torch.float64, device=x.device)[:, None] * 10_000.0 ** (-steps / half)
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
-
-
 def attend(q: Float[Tensor, "N H T K"], k: Float[Tensor, "N H T K"], v: Float[Tensor, "N H T K"]) -> Float[Tensor, "N H T K"]:
     """Causal attention over [N, H, T, K].
 
@@ -117,25 +111,47 @@ def attention_weights(q: Float[Tensor, "*N T K"], k: Float[Tensor, "*N T K"]) ->
 
 
 def project_heads(
-    x: Float[Tensor, "#C B T D"], weight: Float[Tensor, "H D K"] | Float[Tensor, "C H D K"], bias: Float[Tensor, "H K"] | Float[Tensor, "C H K"]
+    x: Float[Tensor, "#C B T D"],
+    weight: Float[Tensor, "H D K"] | Float[Tensor, "C H D K"],
+    bias: Float[Tensor, "H K"] | Float[Tensor, "C H K"] | None,
 ) -> Float[Tensor, "C B H T K"]:
     """[C, B, T, D] through W [H, D, K] and b [H, K] (each perhaps with the axis C) to [C, B, H, T, K]."""
     h, d, k = weight.shape[-3:]
     flat = weight.transpose(-3, -2).reshape(*weight.shape[:-3], d, h * k)
-    out = linear(x, flat) + _per_variant(bias.flatten(-2), 1)
+    out = _plus(linear(x, flat), None if bias is None else bias.flatten(-2))
     return out.view(*out.shape[:3], h, k).transpose(2, 3)
 
 
-def head_outputs(
-    shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "#C B T D"], capture: Capture | None = None
-) -> Float[Tensor, "C B H T K"]:
-    """What each head attends together, before W_O: [C, B, H, T, K], given the normed residual stream."""
+def placed(shape: ModelShape, weight: Tensor | None, x: Float[Tensor, "*N T K"]) -> Float[Tensor, "*N T K"]:
+    """Queries or keys as they meet: past their norm, where there is one with its weight [K] or [C, K], and turned by their positions."""
+    if weight is not None:
+        weight = weight[:, None, None, None] if _batched(weight, 1) else weight
+        x = F.rms_norm(x, (shape.d_head,), eps=shape.norm_eps) * weight
+    return rotate(shape, x)
+
+
+class Attended(NamedTuple):
+    """Queries [C, B, H, T, K], keys and values [C, B, G, T, K] of a layer, each perhaps with C = 1, past norm and positions."""
+
+    q: Float[Tensor, "#C B H T K"]
+    k: Float[Tensor, "#C B G T K"]
+    v: Float[Tensor, "#C B G T K"]
+
+
+def queries_keys_values(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "#C B T D"]) -> Attended:
+    """Of all heads of a layer, given the normed residual stream."""
     prefix = f"blocks.{layer}.attn."
     qk = query_key_input(shape, params, x)
-    q = rotate(shape, project_heads(qk, params[prefix + "W_Q"], params[prefix + "b_Q"]))
-    k = rotate(shape, project_heads(qk, params[prefix + "W_K"], params[prefix + "b_K"]))
-    v = project_heads(x, params[prefix + "W_V"], params[prefix + "b_V"])
-    c = max(q.shape[0], k.shape[0], v.shape[0])
+    q, k, v = (project_heads(qk if z in "QK" else x, params[f"{prefix}W_{z}"], params.get(f"{prefix}b_{z}")) for z in "QKV")
+    return Attended(placed(shape, params.get(prefix + "q_norm.w"), q), placed(shape, params.get(prefix + "k_norm.w"), k), v)
+
+
+def head_outputs(shape: ModelShape, attended: Attended, capture: Capture | None = None) -> Float[Tensor, "C B H T K"]:
+    """What each head attends together, before W_O: [C, B, H, T, K]."""
+    q, k, v = attended
+    c, share = max(q.shape[0], k.shape[0], v.shape[0]), shape.n_heads // shape.groups
+    if share > 1:
+        k, v = (z.repeat_interleave(share, 2) for z in (k, v))
     q, k, v = (z.expand(c, *z.shape[1:]).reshape(-1, *z.shape[2:]) for z in (q, k, v))
     if capture is not None:
         pattern = attention_weights(q, k)
@@ -148,18 +164,24 @@ def attention(
 ) -> Float[Tensor, "C B T D"]:
     """The attention layer's contribution to the residual stream, [C, B, T, D]."""
     prefix = f"blocks.{layer}.attn."
-    z = head_outputs(shape, params, layer, norm(shape, params, f"blocks.{layer}.ln1", x), capture)
+    z = head_outputs(shape, queries_keys_values(shape, params, layer, norm(shape, params, f"blocks.{layer}.ln1", x)), capture)
     weight = params[prefix + "W_O"].flatten(-3, -2)
-    return linear(z.transpose(2, 3).flatten(-2), weight) + _per_variant(params[prefix + "b_O"], 1)
+    return _plus(linear(z.transpose(2, 3).flatten(-2), weight), params.get(prefix + "b_O"))
 
 
 def mlp(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "#C B T D"]) -> Float[Tensor, "C B T D"]:
-    """The residual stream after the layer's MLP; unchanged in an attention-only model."""
-    if not shape.d_mlp:
-        return x
+    """The contribution of the layer's MLP to the residual stream, [C, B, T, D], given the stream that it reads."""
     prefix = f"blocks.{layer}.mlp."
-    hidden = linear(norm(shape, params, f"blocks.{layer}.ln2", x), params[prefix + "W_in"]) + _per_variant(params[prefix + "b_in"], 1)
-    return x + linear(F.gelu(hidden), params[prefix + "W_out"]) + _per_variant(params[prefix + "b_out"], 1)
+    x = norm(shape, params, f"blocks.{layer}.ln2", x)
+    hidden = _plus(linear(x, params[prefix + "W_in"]), params.get(prefix + "b_in"))
+    act = _ACTIVATIONS[shape.activation]
+    hidden = act(linear(x, params[prefix + "W_gate"])) * hidden if shape.gated_mlp else act(hidden)
+    return _plus(linear(hidden, params[prefix + "W_out"]), params.get(prefix + "b_out"))
+
+
+def after_attention(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "#C B T D"]) -> Float[Tensor, "C B T D"]:
+    """The stream after a layer, from that after its attention: past the MLP where that reads what attention wrote."""
+    return x + mlp(shape, params, layer, x) if shape.d_mlp and not shape.parallel else x
 
 
 def run_blocks(
@@ -172,7 +194,9 @@ def run_blocks(
 ) -> Float[Tensor, "C B T D"]:
     """The residual stream [C, B, T, D] before layer `stop` (after the last one unless given), from that before layer `start`."""
     for layer in range(start, shape.n_layers if stop is None else stop):
-        x = mlp(shape, params, layer, x + attention(shape, params, layer, x, capture))
+        attended = x + attention(shape, params, layer, x, capture)
+        beside = shape.parallel and shape.d_mlp
+        x = attended + mlp(shape, params, layer, x) if beside else after_attention(shape, params, layer, attended)
     return x
 
 
@@ -181,10 +205,16 @@ def unembedding(shape: ModelShape, params: Mapping[str, Tensor]) -> Float[Tensor
     return params["embed.W_E"].mT if shape.tied else params["unembed.W_U"]
 
 
+def unembedding_bias(shape: ModelShape, params: Mapping[str, Tensor]) -> Float[Tensor, " V"] | Float[Tensor, "C V"]:
+    """b_U [V] or [C, V]; zeros where the model has none."""
+    bias = params.get("unembed.b_U")
+    return params["embed.W_E"].new_zeros(shape.d_vocab) if bias is None else bias
+
+
 def logits(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tensor, "B T"], capture: Capture | None = None) -> Float[Tensor, "B T V"]:
     """Logits [B, T, V] of tokens [B, T] under one model (no axis C in `params`)."""
     x = norm(shape, params, "ln_final", run_blocks(shape, params, embed(shape, params, tokens), capture=capture))
-    return (linear(x, unembedding(shape, params)) + params["unembed.b_U"])[0]
+    return _plus(linear(x, unembedding(shape, params)), params.get("unembed.b_U"))[0]
 
 
 def token_losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T-1"]:
@@ -195,7 +225,7 @@ def token_losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Te
 def read_out(shape: ModelShape, params: Mapping[str, Tensor], x: Float[Tensor, "#C B T D"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, " C"]:
     """Mean loss of each variant [C] in nats per token (float64), from the residual stream [C, B, T, D] after the last layer."""
     rows = norm(shape, params, "ln_final", x[:, :, :-1]).flatten(1, 2)
-    weight, bias = unembedding(shape, params), params["unembed.b_U"]
+    weight, bias = unembedding(shape, params), unembedding_bias(shape, params)
     c = max(rows.shape[0], weight.shape[0] if weight.ndim == 3 else 1, bias.shape[0] if bias.ndim == 2 else 1)
     return variant_losses(rows.expand(c, -1, -1), weight, bias, tokens[:, 1:].flatten())
 

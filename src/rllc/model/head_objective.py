@@ -32,12 +32,14 @@ class HeadContext:
         normed: [B*T, D] what a head's V reads, and
         normed_qk: [B*T, D] what its Q and K read.
         batch: B.
+        frozen: [B, P, T, K] a piece of Q, K, V that is not sampled, as it meets the others.
         behind: what is shared behind the heads.
     """
 
     normed: Float[Tensor, "N D"]
     normed_qk: Float[Tensor, "N D"]
     batch: int
+    frozen: Mapping[str, Float[Tensor, "B P T K"]]
     behind: Any
 
 
@@ -54,9 +56,11 @@ class HeadObjective:
         self.origin = stack(shape, params, parts)
         self._names = dict(zip((s.tensor.rsplit(".", 1)[1] for s in first), self.origin, strict=True))
         prefix = f"blocks.{self.layer}.attn."
-        # The whole heads at the checkpoint, [P, ...] a tensor: pieces that are not sampled stay there.
-        self._own = {name: torch.stack([params[prefix + name][h] for h in self.heads]) for piece in HEAD_TENSORS.values() for name in piece}
-        w_o = self._own["W_O"]
+        self._frozen = [piece for piece in "QKV" if not self._names.keys() & set(HEAD_TENSORS[piece])]
+        # Biases that are not sampled where their matrix is stay at the checkpoint, and so the other way round.
+        own = (name for piece in HEAD_TENSORS.values() for name in piece if prefix + name in params and name not in self._names)
+        self._own = {name: params[prefix + name][self.heads] for name in own if name[-1] not in self._frozen}
+        w_o = params[prefix + "W_O"][self.heads]
         self._behind: HeadReadOut | Downstream = (
             HeadReadOut(shape, params, w_o, "W_O" in self._names)
             if last_layer_head(shape, parts[0])
@@ -74,15 +78,21 @@ class HeadObjective:
         shape, params, layer = self.shape, self.params, self.layer
         x = fw.run_blocks(shape, params, fw.embed(shape, params, batch), stop=layer)
         normed = fw.norm(shape, params, f"blocks.{layer}.ln1", x)
-        z = fw.head_outputs(shape, params, layer, normed)[0]
+        attended = fw.queries_keys_values(shape, params, layer, normed)
+        z = fw.head_outputs(shape, attended)[0]
         # Baseline and rest are summed in one order, so that a head whose W_O is zero leaves no rounding between them: its λ̂ is exactly 0.
-        all_but = x[0] + params[f"blocks.{layer}.attn.b_O"]
+        all_but = x[0] if (b := params.get(f"blocks.{layer}.attn.b_O")) is None else x[0] + b
+        if shape.parallel and shape.d_mlp:
+            all_but = all_but + fw.mlp(shape, params, layer, x)[0]
         outputs = torch.einsum("bhtk,hkd->hbtd", z, params[f"blocks.{layer}.attn.W_O"])
         total = outputs.sum(0)
         rest = torch.stack([all_but + (total - outputs[h]) for h in self.heads])
         behind = self._behind.prepare(batch, all_but + total, rest, z[:, self.heads].transpose(0, 1))
         normed_qk = fw.query_key_input(shape, params, normed)
-        return HeadContext(normed.flatten(0, -2), normed_qk.flatten(0, -2), len(batch), behind)
+        share = shape.n_heads // shape.groups
+        owners = {"Q": self.heads, "K": [h // share for h in self.heads], "V": [h // share for h in self.heads]}
+        frozen = {piece: y[0][:, owners[piece]] for piece, y in zip("QKV", attended, strict=True) if piece in self._frozen}
+        return HeadContext(normed.flatten(0, -2), normed_qk.flatten(0, -2), len(batch), frozen, behind)
 
     def evaluate(self, variants: Mapping[str, Tensor], context: HeadContext, *, gradients: bool = True) -> Evaluation:
         """Losses and gradients of C = P * chains variants, [C, ...] a name of `origin`, part-major."""
@@ -95,18 +105,24 @@ class HeadObjective:
 
     def _losses(self, values: Mapping[str, Tensor], owner: Tensor, context: HeadContext) -> Tensor:
         sampled = {name: values[key] for name, key in self._names.items()}
-        head = {name: sampled[name] if name in sampled else own[owner] for name, own in self._own.items() if name != "W_O"}
-        z = self._attend(head, context)
+        z = self._attend(sampled, owner, context)
         return self._behind.losses(z, sampled.get("W_O"), owner, context.behind)
 
-    def _attend(self, head: Mapping[str, Tensor], context: HeadContext) -> Float[Tensor, "C B T K"]:
+    def _attend(self, sampled: Mapping[str, Tensor], owner: Tensor, context: HeadContext) -> Float[Tensor, "C B T K"]:
         """What each variant attends together. Variants take the place of heads: one product for all, and attention reads it where it lies."""
-        shape = self.shape
+        shape, prefix = self.shape, f"blocks.{self.layer}.attn."
 
-        def project(x: Tensor, piece: str) -> Tensor:
-            weight, bias = head[f"W_{piece}"], head[f"b_{piece}"]
-            out = torch.addmm(bias.flatten(), x, weight.transpose(0, 1).flatten(1))
-            return out.view(context.batch, -1, len(weight), shape.d_head).transpose(1, 2)
+        def tensor(name: str) -> Tensor | None:
+            return sampled[name] if name in sampled else own[owner] if (own := self._own.get(name)) is not None else None
 
-        q, k = (fw.rotate(shape, project(context.normed_qk, piece)) for piece in "QK")
-        return fw.attend(q, k, project(context.normed, "V")).transpose(0, 1)
+        def project(piece: str) -> Tensor:
+            if piece in context.frozen:
+                return context.frozen[piece][:, owner]
+            weight, bias = tensor(f"W_{piece}"), tensor(f"b_{piece}")
+            assert weight is not None
+            x, flat = context.normed if piece == "V" else context.normed_qk, weight.transpose(0, 1).flatten(1)
+            out = x @ flat if bias is None else torch.addmm(bias.flatten(), x, flat)
+            out = out.view(context.batch, -1, len(weight), shape.d_head).transpose(1, 2)
+            return out if piece == "V" else fw.placed(shape, self.params.get(f"{prefix}{piece.lower()}_norm.w"), out)
+
+        return fw.attend(*(project(piece) for piece in "QKV")).transpose(0, 1)

@@ -51,7 +51,7 @@ class ReadOutContext:
 
 
 class HeadReadOut:
-    """From what P heads of the last layer of an attention-only model write to the loss.
+    """From what P heads of the last layer write to the loss, where no MLP reads it.
 
     Args:
         shape: of the model.
@@ -62,9 +62,11 @@ class HeadReadOut:
 
     def __init__(self, shape: ModelShape, params: Mapping[str, Tensor], w_o: Float[Tensor, "P K D"], samples_output: bool) -> None:
         self.shape, self.samples_output = shape, samples_output
-        weight = params["ln_final.w"][:, None] * fw.unembedding(shape, params)
+        weight = fw.unembedding(shape, params)
+        if (w := params.get("ln_final.w")) is not None:
+            weight = w[:, None] * weight
         self._weight = self._centred(weight.T).T.contiguous()
-        bias = params["unembed.b_U"]
+        bias = fw.unembedding_bias(shape, params)
         self._bias = bias if (b := params.get("ln_final.b")) is None else torch.addmv(bias, fw.unembedding(shape, params).mT, b)
         self._w_o = w_o
         self._written = w_o @ self._weight  # [P, K, V]
@@ -94,7 +96,7 @@ class HeadReadOut:
         return _HeadLosses.apply(z * scale[..., None], written, scale / context.scale, near)  # pyright: ignore[reportReturnType]
 
     def _centred(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        return x - x.mean(-1, keepdim=True) if self.shape.norm == "layernorm" else x
+        return x - x.mean(-1, keepdim=True) if self.shape.norm.startswith("layernorm") else x
 
     def _scale(self, square: Tensor) -> Tensor:
         return (square / self.shape.d_model + self.shape.norm_eps).rsqrt()

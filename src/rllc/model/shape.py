@@ -161,7 +161,7 @@ class ModelShape:
 
 @dataclass(frozen=True, order=True)
 class Slice:
-    """Where a part lies: a whole named tensor, or one head's slice of it (axis 0 of the tensors of attention); of K and V that heads share, a group's."""
+    """Where a part lies: a whole named tensor, or one head's slice of it (axis 0 of attention's tensors); a group's, of K and V that are shared."""
 
     tensor: str
     head: int | None = None
