@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # before numpy or torch is loaded: thread counts change the order of sums
@@ -40,6 +42,25 @@ def _seeds() -> None:
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
         torch.set_num_threads(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Several processes: a file's tests stay together, and all that read the finished run of tests/runs, so that what they share is made once."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    readers = {
+        f"tests/runs/{path.name}" for path in (ROOT / "tests" / "runs").glob("test_*.py") if re.search(r"\bfinished\b", path.read_text("utf-8"))
+    }
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "finished" if file in readers else file
+
+    return Together(config, log)
 
 
 _browser_passed: list[str] = []

@@ -223,7 +223,7 @@ def test_acceptance_falls_with_the_dimension() -> None:
 
 def test_acceptance_of_mala_is_the_share_that_moved() -> None:
     assert np.isnan(diagnose(sample(replace(PAPER, sampler="leimkuhler-matthews"), flat(10))[0])[0].acceptance)
-    traces, _ = sample(replace(PAPER, sampler="mala", step_size=8e-3, draws=2000), flat(5))
+    traces, _ = sample(replace(PAPER, sampler="mala", step_size=8e-3, chains=50, draws=200), flat(5))
     moved = np.diff(traces.sq_distance[..., 60:], axis=-1) != 0
     assert diagnose(traces)[0].acceptance == pytest.approx(moved.mean(), abs=0.02)
 
@@ -252,7 +252,7 @@ def test_growth_of_the_distance() -> None:
 def test_stein_of_every_sampler() -> None:
     """Each meets its own expectation at stationarity, under curvature; between walls nothing is said."""
     for sampler in get_args(SamplerName):
-        change = {"rmsprop-sgld": {"step_size": 2e-4, "rmsprop_stabilizer": 1.0}, "mala": {"step_size": 1e-5, "draws": 3000, "burn_in": 1500}}
+        change = {"rmsprop-sgld": {"step_size": 2e-4, "rmsprop_stabilizer": 1.0}, "mala": {"step_size": 2e-4, "draws": 600, "burn_in": 150}}
         settings = replace(PAPER, sampler=sampler, burn_in=150) if sampler not in change else replace(PAPER, sampler=sampler, **change[sampler])
         size = 20 if sampler == "mala" else 4000
         health = diagnose(sample(replace(settings, chains=4), np.tile([0.0, 5.0, 20.0, 30.0], size // 4), gradient=0.1)[0])[0]

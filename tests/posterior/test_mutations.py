@@ -14,8 +14,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from mutations import SGLD, TABLE, Edit
 
 ROOM = "rllc.posterior"
-SOURCE = Path(rllc.__file__).parent / "posterior"
+HELPERS = ("harness", "chain_toys")
+HERE, SOURCE = Path(__file__).parent, Path(rllc.__file__).parent / "posterior"
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,13 @@ class Afresh(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
         del path, target
         if fullname == ROOM:
-            return importlib.util.spec_from_file_location(fullname, SOURCE / "__init__.py", submodule_search_locations=[str(SOURCE)])
+            return _plain(fullname, SOURCE)
+        if fullname in HELPERS:
+            return _plain(fullname, HERE / fullname)
         if not fullname.startswith(f"{ROOM}."):
             return None
         module = fullname.removeprefix(f"{ROOM}.")
-        return importlib.util.spec_from_loader(fullname, self) if module in self.sources else _plain(fullname, module)
+        return importlib.util.spec_from_loader(fullname, self) if module in self.sources else _plain(fullname, SOURCE.joinpath(*module.split(".")))
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__.removeprefix(f"{ROOM}.")
@@ -72,15 +76,29 @@ class Afresh(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.sources[name], f"<mutated {name}>", "exec"), module.__dict__)
 
 
-def _plain(fullname: str, module: str) -> importlib.machinery.ModuleSpec | None:
-    path = SOURCE.joinpath(*module.split("."))
-    if path.is_dir():
-        return importlib.util.spec_from_file_location(fullname, path / "__init__.py", submodule_search_locations=[str(path)])
-    return importlib.util.spec_from_file_location(fullname, path.with_suffix(".py"))
+@cache
+def _compiled(path: str) -> CodeType:
+    return compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
+
+
+class Plain(importlib.machinery.SourceFileLoader):
+    """Compiles a file once, for all mutations."""
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        return _compiled(self.path)
+
+
+def _plain(fullname: str, path: Path) -> importlib.machinery.ModuleSpec:
+    """The module or package at a path without its ending."""
+    inside = [str(path)] if path.is_dir() else None
+    file = str(path / "__init__.py" if inside else path.with_suffix(".py"))
+    spec = importlib.util.spec_from_file_location(fullname, file, loader=Plain(fullname, file), submodule_search_locations=inside)
+    assert spec
+    return spec
 
 
 def _bound_to_the_room(name: str) -> bool:
-    return name in (ROOM, "harness", "chain_toys") or name.startswith(f"{ROOM}.")
+    return name in (ROOM, *HELPERS) or name.startswith(f"{ROOM}.")
 
 
 @contextmanager
@@ -106,8 +124,7 @@ def afresh(mutation: Mutation | None) -> Iterator[None]:
 def run_named(test: str) -> None:
     """Import the test's file anew, against the room as it now is, and run it with fixed seeds."""
     file, function = test.split("::")
-    spec = importlib.util.spec_from_file_location(f"afresh_{file}", Path(__file__).with_name(f"{file}.py"))
-    assert spec
+    spec = _plain(f"afresh_{file}", HERE / file)
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up

@@ -25,7 +25,7 @@ SPECTRUM = (0.0, 2.0, 10.0, 30.0, 60.0)
 
 @pytest.mark.parametrize("sampler", NAMES)
 def test_full_quadratic(sampler: SamplerName) -> None:
-    check_llc(sampler, SPECTRUM, 600)
+    check_llc(sampler, SPECTRUM, 300 if sampler == "mala" else 600)
 
 
 def test_sgld_reads_the_discretised_llc() -> None:
@@ -62,10 +62,11 @@ def test_sgld_at_small_steps() -> None:
 def test_restricted(sampler: SamplerName) -> None:
     """METHOD 3.1: the sum runs over restricted coordinates only, here two tensors of three, of several axes."""
     settings = paper(sampler)
-    a, b = (harness.copies(sampler, h, n) for h, n in (((5.0, 30.0), 500), ((1.0, 60.0), 500)))
+    number = 250 if sampler == "mala" else 500
+    a, b = (harness.copies(sampler, h, number) for h in ((5.0, 30.0), (1.0, 60.0)))
     curvature = {"a": a.view(len(a), 2, -1), "held": torch.full((len(a), 100), 40.0), "b": b.view(len(b), 1, 2, -1)}
     toy = Quadratic({name: torch.randn_like(h) for name, h in curvature.items()}, curvature)
-    truth = exact.llc((5.0, 30.0, 1.0, 60.0), settings).sum() * 500
+    truth = exact.llc((5.0, 30.0, 1.0, 60.0), settings).sum() * number
     found = harness.sampled_llc(toy, {name: toy.origin[name] for name in ("a", "b")}, settings)
     assert found == pytest.approx(truth, rel=TOLERANCE)
 
@@ -126,9 +127,10 @@ def test_badly_conditioned(sampler: SamplerName) -> None:
     has momentum, RMSProp-SGLD its gradients, and MALA starts from the law and must keep it.
     """
     h, g = np.array([0.01, 0.1, 1.0, 10.0, 100.0]) * (1 - 1e-5), np.array([0.0, 1e-3, 1e-2, 0.1, 1.0])
-    change: dict[str, float] = {"localization": 3e-4, "step_size": 1e-3, "burn_in": 2000, "draws": 1500} | {
+    change: dict[str, float] = {"localization": 3e-4, "step_size": 1e-3, "burn_in": 800, "draws": 700} | {
         "rmsprop-sgld": {"step_size": 3e-4, "rmsprop_stabilizer": 1e-4, "burn_in": 100, "draws": 300},
-        "mala": {"step_size": 3e-4, "burn_in": 1500, "draws": 1500},
+        "sgnht": {"burn_in": 2000, "draws": 1500},
+        "mala": {"step_size": 3e-4, "burn_in": 600, "draws": 600},
     }.get(sampler, {})
     settings = paper(sampler, **change)
     if sampler in ("sgld", "leimkuhler-matthews"):
@@ -190,7 +192,7 @@ def test_sgnht_moments_of_every_coordinate() -> None:
 
 
 def test_mala_moments_of_every_coordinate() -> None:
-    check_moments("mala", step_size=2e-4, draws=600, burn_in=300)
+    check_moments("mala", step_size=4e-4, draws=300, burn_in=150)
 
 
 def test_sgnht_in_the_limit_of_small_steps() -> None:
@@ -242,7 +244,7 @@ def test_nbeta_zero_samples_the_prior_and_reads_nothing(sampler: SamplerName) ->
 def check_box(sampler: SamplerName) -> None:
     """Without a loss the law between walls is uniform, of variance b²/3 and nothing beyond b; clamping would pile up mass on the walls."""
     step = 1e-3 if sampler == "rmsprop-sgld" else 0.01
-    settings = SamplerSettings(sampler, step, 0.0, 0.0, 4, 600, 300, bounding_box=0.3, rmsprop_stabilizer=0.1)
+    settings = SamplerSettings(sampler, step, 0.0, 0.0, 4, 300, 80, bounding_box=0.3, rmsprop_stabilizer=0.1)
     _, variance = harness.moments(settings, (0.0,), (0.0,), 4000)
     np.testing.assert_allclose(variance, 0.3**2 / 3, rtol=TOLERANCE)
 
@@ -260,7 +262,7 @@ def test_leimkuhler_matthews_turns_its_noise_at_a_wall() -> None:
 def test_a_box_holds_what_a_slope_pushes_out(sampler: SamplerName) -> None:
     """`p ∝ exp(-nβ g v)` on [-b, b]: E v = -b (coth s - 1/s) with s = nβ g b, in the limit of small steps."""
     step = {"rmsprop-sgld": 3e-5}.get(sampler, 2e-5)
-    settings = SamplerSettings(sampler, step, 0.0, 30.0, 4, 1500, 1500, bounding_box=0.1, rmsprop_stabilizer=0.5, rmsprop_decay=1.0)
+    settings = SamplerSettings(sampler, step, 0.0, 30.0, 4, 900, 1000, bounding_box=0.1, rmsprop_stabilizer=0.5, rmsprop_decay=1.0)
     mean, _ = harness.moments(settings, (0.0,), (1.0,), 4000)
     s = 3.0
     assert mean[0] == pytest.approx(-0.1 * (1 / np.tanh(s) - 1 / s), rel=0.03)  # a wall leaves an error of order √ε

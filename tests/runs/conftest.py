@@ -111,3 +111,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     run_experiment(experiment_text(folder), folder / "run", "report", None, None, quiet=True)
     return folder / "run"
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page without its figures as files, which take longer than all the rest; `finished` has them."""
+    monkeypatch.setattr("rllc.figures.static.write_static", lambda *_: None)

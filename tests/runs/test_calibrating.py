@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import tomllib
 from pathlib import Path
@@ -40,21 +42,26 @@ def asked(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return folder / "e.toml", folder / "run"
 
 
+def call(asked: tuple[Path, Path], *more: str) -> list[str]:
+    return ["calibrate", str(asked[0]), "--out", str(asked[1]), "--quiet", *more]
+
+
+PARTS = ("0:1", "1:0", "1:1")  # the fewest that have an order worth comparing
+BOTH = ("--parts", *PARTS, "--checkpoints", "3", "12")
+
+
 @pytest.fixture(scope="module")
 def printed(asked: tuple[Path, Path]) -> str:
     """What the first call prints."""
-    import contextlib
-    import io
-
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        assert main(["calibrate", str(asked[0]), "--out", str(asked[1]), "--checkpoints", "3", "12", "--quiet"]) == 0
+        assert main(call(asked, *BOTH)) == 0
     return out.getvalue()
 
 
 def test_it_prints_health_advice_and_a_fragment(printed: str):
     for words in (
-        "Median λ̂ of 4 parts at step 12, mixture",
+        "Median λ̂ of 3 parts at step 12, mixture",
         "× refused, b biased",
         "Recommended: ε ",
         "The experiment's own settings: ε 0.001, γ 200, nβ 30, burn_in 4",
@@ -82,7 +89,7 @@ def test_the_fragment_takes_the_place_of_the_experiments_own(asked: tuple[Path, 
 
 def test_every_number_is_in_the_json(asked: tuple[Path, Path], printed: str):
     found = json.loads((asked[1] / "calibration" / "calibration.json").read_text())
-    assert found["parts"] == ["0:0", "0:1", "1:0", "1:1"]
+    assert found["parts"] == list(PARTS)
     assert found["steps"] == [3, 12]
     assert len(found["grid"]) == 4
     row = next(r for r in found["grid"] if (r["loss_product"], r["prior_product"]) == (0.015, 0.1))
@@ -98,7 +105,7 @@ def test_a_second_call_computes_nothing_and_says_the_same(asked: tuple[Path, Pat
         raise AssertionError("nothing is left to compute")
 
     monkeypatch.setattr(calibrating, "run_units", never)
-    assert main(["calibrate", str(asked[0]), "--out", str(asked[1]), "--checkpoints", "3", "12", "--quiet"]) == 0
+    assert main(call(asked, *BOTH)) == 0
     again = capsys.readouterr().out
     assert again.rsplit("This took", 1)[0] == printed.rsplit("This took", 1)[0]
 
@@ -108,7 +115,7 @@ def test_a_lost_record_is_computed_again_with_the_same_numbers(asked: tuple[Path
     name = next(d for d in store.digests(KIND) if store.get(KIND, d).key["what"] == "trial")
     before = store.get(KIND, name).arrays["rises"]
     (store.root / KIND / f"{name}-0.npz").unlink()
-    calibrating.calibrate(asked[0].read_text(), asked[1], Ask(checkpoints=(3, 12)), quiet=True)
+    calibrating.calibrate(asked[0].read_text(), asked[1], Ask(checkpoints=(3, 12), parts=PARTS), quiet=True)
     np.testing.assert_array_equal(store.get(KIND, name).arrays["rises"], before)
 
 
@@ -125,9 +132,8 @@ def test_settings_have_noise_and_minibatches_of_their_own(asked: tuple[Path, Pat
 
 
 def test_other_parts_data_and_sampler(asked: tuple[Path, Path], capsys):
-    call = ["calibrate", str(asked[0]), "--out", str(asked[1]), "--quiet", "--quick", "--checkpoints", "12"]
-    call += ["--parts", "1:0", "1:1", "0:0", "--data", "prose/heldout", "--sampler", "leimkuhler-matthews"]
-    assert main(call) == 0
+    others = ("--parts", "1:0", "1:1", "0:0", "--data", "prose/heldout", "--sampler", "leimkuhler-matthews")
+    assert main(call(asked, "--quick", "--checkpoints", "12", *others)) == 0
     text = capsys.readouterr().out
     assert "3 parts at step 12, prose/heldout" in text
     assert 'sampler = "leimkuhler-matthews"' in text
@@ -145,7 +151,7 @@ def test_nothing_healthy_is_told_with_the_table_and_exit_code_2(asked: tuple[Pat
     stale = asked[1] / "calibration" / "calibration.toml"
     stale.parent.mkdir(exist_ok=True)
     stale.write_text("[sampler]\n")
-    assert main(["calibrate", str(experiment), "--out", str(asked[1]), "--checkpoints", "12", "--quiet"]) == 2
+    assert main(call((experiment, asked[1]), "--checkpoints", "12")) == 2
     told = capsys.readouterr()
     assert "Nothing can be recommended" in told.out
     assert "No setting of the grid is healthy" in told.err
@@ -162,19 +168,19 @@ def test_nothing_healthy_is_told_with_the_table_and_exit_code_2(asked: tuple[Pat
     ],
 )
 def test_what_is_not_there(asked: tuple[Path, Path], change, match, capsys):
-    assert main(["calibrate", str(asked[0]), "--out", str(asked[1]), "--quiet", *change]) == 2
+    assert main(call(asked, *change)) == 2
     assert match in capsys.readouterr().err
 
 
 def test_before_training(asked: tuple[Path, Path], tmp_path: Path, capsys):
-    assert main(["calibrate", str(asked[0]), "--out", str(tmp_path / "none"), "--quiet"]) == 2
+    assert main(call((asked[0], tmp_path / "none"))) == 2
     assert "Run `rllc train` first" in capsys.readouterr().err
 
 
 def test_a_sampler_without_a_grid(asked: tuple[Path, Path], tmp_path: Path, capsys):
     experiment = tmp_path / "e.toml"
     experiment.write_text(asked[0].read_text().replace('sampler = "sgld"', 'sampler = "sgnht"'))
-    assert main(["calibrate", str(experiment), "--out", str(asked[1]), "--quiet"]) == 2
+    assert main(call((experiment, asked[1]))) == 2
     assert "--sampler sgld" in capsys.readouterr().err
 
 
@@ -187,7 +193,7 @@ def test_default_checkpoints_leave_the_untrained_model_out():
 def test_settings_off_the_grid_are_tried_too(asked: tuple[Path, Path], tmp_path: Path, capsys):
     experiment = tmp_path / "e.toml"
     experiment.write_text(asked[0].read_text().replace("localization = 200", "localization = 250"))
-    assert main(["calibrate", str(experiment), "--out", str(asked[1]), "--checkpoints", "12", "--quiet"]) == 0
+    assert main(call((experiment, asked[1]), "--parts", *PARTS, "--checkpoints", "12")) == 0
     text = capsys.readouterr().out
     assert "the experiment's own ε 0.001, γ 250, nβ 30: " in text
     assert Setting(0.015, 0.125, 30.0).localization == pytest.approx(250)

@@ -130,22 +130,29 @@ def test_a_target_is_met_or_the_cap_is_and_the_saving_is_told(tiny: str, trained
 @pytest.mark.parametrize("sampler", ["sgld", "leimkuhler-matthews", "rmsprop-sgld", "sgnht", "mala"])
 def test_every_sampler_runs_and_its_state_is_as_large_as_planned(tiny: str, trained: Path, sampler: str) -> None:
     step = {"rmsprop-sgld": "1e-4", "mala": "1e-5"}.get(sampler, "1e-3")
-    text = changed(tiny, KEEP, ('sampler = "sgld"', f'sampler = "{sampler}"'), ("step_size = 1e-3", f"step_size = {step}"))
-    if sampler == "sgld":
-        text = text.replace("[engine]", "[checks]\nhalving = true\ntwin_dimension = 300\n[engine]")
+    keep = KEEP if sampler != "mala" else (KEEP[0], f"{KEEP[1]}full_batch = 8\n")
+    text = changed(tiny, keep, ('sampler = "sgld"', f'sampler = "{sampler}"'), ("step_size = 1e-3", f"step_size = {step}"))
     records = run(text, trained)
     experiment = parse(text)
     store = Store(trained / "records")
     for record in records.values():
         assert record.meta["outcome"] in ("ok", "drifting", "tilted")
         assert record.meta["sampler"] == sampler
-        assert (record.meta["halving"] is not None) == (record.meta["twin"] is not None) == (sampler == "sgld")
+        assert record.meta["halving"] is record.meta["twin"] is None
         key = {"of": record.digest, "segment": 0}
         size = sum(array.nbytes for array in store.get(STATE, key).arrays.values())
         planned = state_bytes(experiment, Part.parse(record.meta["part"]))
         assert planned == pytest.approx(size, rel=0.01)
     assert make_plan(experiment).state_bytes == 4 * planned
     assert "of kept chains" in describe_plan(experiment)
+
+
+def test_checks_that_cost_something_are_recorded(tiny: str, trained: Path) -> None:
+    """ε-halving of every part; the curvature twin of those that are small enough, which a head's queries are, and a head is not."""
+    text = changed(tiny, ('parts = ["heads"]', 'parts = ["1:0.Q", "1:1"]'), ("draws = 16", "draws = 8"))
+    records = run(text.replace("[engine]", "[checks]\nhalving = true\ntwin_dimension = 100\n[engine]"), trained)
+    assert {part: record.meta["twin"] is not None for part, record in records.items()} == {"1:0.Q": True, "1:1": False}
+    assert all(record.meta["halving"] is not None for record in records.values())
 
 
 def test_a_fixed_evaluation_set_and_a_control_variate(tiny: str, trained: Path) -> None:
