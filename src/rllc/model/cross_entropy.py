@@ -50,20 +50,25 @@ class Block:
 
 
 def row_losses(
-    logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], room: Block, differentiated: bool = False
+    logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"] | Float[Tensor, "N V"], room: Block, differentiated: bool = False
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
     """The sum of the rows' cross-entropy in nats, in float64, and its gradient with respect to the logits, in that room, if asked for.
 
-    The softmax kernel goes over a row once, in the cache; log Σ exp follows from the largest probability, which is at least 1/V. The
-    target's logit is read against the largest: an offset common to all logits then costs no precision.
+    Against token ids, or against probabilities, which differs by their entropy from the Kullback-Leibler divergence. The softmax kernel goes
+    over a row once, in the cache; log Σ exp follows from the largest probability, which is at least 1/V. The target's logit is read against the
+    largest: an offset common to all logits then costs no precision.
     """
-    index = targets[:, None]
-    below = logits.amax(1, keepdim=True) - logits.gather(1, index)
+    labels = targets.ndim == 1
+    index = targets[:, None] if labels else targets
+    mean = logits.gather(1, index) if labels else (logits * index).sum(1, keepdim=True)
+    below = logits.amax(1, keepdim=True) - mean
     probabilities = torch.softmax(logits, 1, out=room.probabilities(slice(0, len(logits))))
     losses = below - probabilities.amax(1, keepdim=True).log_()
     total = losses.sum(dtype=torch.float64)
     if not differentiated:
         return total, None
+    if not labels:
+        return total, probabilities.sub_(index)
     return total, probabilities.scatter_add_(1, index, probabilities.new_full((1, 1), -1.0).expand(index.shape))
 
 
@@ -71,7 +76,7 @@ def variant_losses(
     x: Float[Tensor, "C N D"],
     weight: Float[Tensor, "D V"] | Float[Tensor, "C D V"],
     bias: Float[Tensor, " V"] | Float[Tensor, "C V"],
-    targets: Int[Tensor, " N"],
+    targets: Int[Tensor, " N"] | Float[Tensor, "N V"],
 ) -> Float[Tensor, " C"]:
     """Mean next-token cross-entropy of each variant, in nats per token.
 
@@ -79,7 +84,7 @@ def variant_losses(
         x: [C, N, D] final residual stream after the norm, one row a prediction.
         weight: [D, V], or [C, D, V] where it differs between variants.
         bias: [V] or [C, V].
-        targets: [N] token ids.
+        targets: [N] token ids, or [N, V] probabilities.
 
     Returns [C] in float64 (the sum over tokens is taken there), differentiable once with respect to x, weight and bias.
 

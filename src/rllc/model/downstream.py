@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rllc.model import forward as fw
+from rllc.model.batch import TokenBatch
 from rllc.model.near import Base, near_losses
 from rllc.model.shape import ModelShape
 
@@ -22,7 +23,7 @@ SHORT = (torch.bfloat16, torch.float16)  # types whose products are those of wha
 
 @dataclass(frozen=True)
 class DownstreamContext:
-    """What one minibatch of tokens [B, T] shares behind P heads.
+    """What one minibatch shares behind P heads.
 
     Args:
         rest: [P, B, T, D] the residual stream after the attention layer, without the contribution of each part's head.
@@ -30,7 +31,7 @@ class DownstreamContext:
         baseline: the loss at the checkpoint, a float64 scalar in nats per token.
     """
 
-    tokens: Int[Tensor, "B T"]
+    batch: TokenBatch
     rest: Float[Tensor, "P B T D"]
     base: Base | None
     baseline: Float[Tensor, ""]
@@ -54,15 +55,15 @@ class Downstream:
         self._products = products if products in SHORT else None
 
     def prepare(
-        self, tokens: Int[Tensor, "B T"], total: Float[Tensor, "B T D"], rest: Float[Tensor, "P B T D"], z: Float[Tensor, "P B T K"]
+        self, batch: TokenBatch, total: Float[Tensor, "B T D"], rest: Float[Tensor, "P B T D"], z: Float[Tensor, "P B T K"]
     ) -> DownstreamContext:
         """The stream after the layer's attention at the checkpoint, and without each head."""
         del z
         x = self._run(total[None])
         if self._products is None:
-            return DownstreamContext(tokens, rest, None, fw.read_out(self.shape, self.params, x, tokens)[0])
-        base = Base.of(self._rows(x)[0], fw.unembedding(self.shape, self.params))
-        return DownstreamContext(tokens, rest, base, base.loss(fw.unembedding_bias(self.shape, self.params), tokens[:, 1:].flatten()))
+            return DownstreamContext(batch, rest, None, fw.read_out(self.shape, self.params, x, batch)[0])
+        base = Base.of(self._rows(x, batch)[0], fw.unembedding(self.shape, self.params))
+        return DownstreamContext(batch, rest, base, base.loss(fw.unembedding_bias(self.shape, self.params), batch.targets))
 
     def losses(
         self, z: Float[Tensor, "C B T K"], w_o: Float[Tensor, "C K D"] | None, owner: Int[Tensor, " C"], context: DownstreamContext
@@ -70,14 +71,14 @@ class Downstream:
         """Mean loss [C] in nats per token (float64) of variants; `owner` says which part each belongs to, `w_o` is None unless it is sampled."""
         w_o = self._w_o[owner] if w_o is None else w_o
         written = torch.matmul(z.flatten(1, 2), w_o).view(*z.shape[:3], -1)
-        x, tokens = self._run(context.rest[owner] + written), context.tokens
+        x, batch = self._run(context.rest[owner] + written), context.batch
         if context.base is None or self._products is None:
-            return fw.read_out(self.shape, self.params, x, tokens)
-        return near_losses(self._rows(x), context.base, fw.unembedding_bias(self.shape, self.params), tokens[:, 1:].flatten(), self._products)
+            return fw.read_out(self.shape, self.params, x, batch)
+        return near_losses(self._rows(x, batch), context.base, fw.unembedding_bias(self.shape, self.params), batch.targets, self._products)
 
     def _run(self, x: Float[Tensor, "C B T D"]) -> Float[Tensor, "C B T D"]:
         """From the stream after the layer's attention to that after the last layer."""
         return fw.run_blocks(self.shape, self.params, fw.after_attention(self.shape, self.params, self.layer, x), self.layer + 1)
 
-    def _rows(self, x: Float[Tensor, "C B T D"]) -> Float[Tensor, "C N D"]:
-        return fw.norm(self.shape, self.params, "ln_final", x[:, :, :-1]).flatten(1, 2)
+    def _rows(self, x: Float[Tensor, "C B T D"], batch: TokenBatch) -> Float[Tensor, "C n D"]:
+        return fw.norm(self.shape, self.params, "ln_final", batch.predicting(x)[:, None])[:, 0]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkab
 import torch
 from torch import Tensor
 
+from rllc.model.batch import TokenBatch
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
@@ -39,8 +41,8 @@ class PartObjective(Protocol[Context]):
         """Most variants of a pass; 0 for all. Smaller than asked for where memory ran short."""
         ...
 
-    def prepare(self, batch: Int[Tensor, "B T"]) -> Context:
-        """Compute what tokens [B, T] share among all variants."""
+    def prepare(self, batch: Int[Tensor, "B T"] | TokenBatch) -> Context:
+        """Compute what a minibatch shares among all variants."""
         ...
 
     def evaluate(self, variants: Mapping[str, Tensor], context: Context, *, gradients: bool = True) -> Evaluation:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from rllc.model.batch import TokenBatch, token_batch
 from rllc.model.cross_entropy import variant_losses
 from rllc.model.linear import shared_product
 from rllc.model.rotary import rotate
@@ -222,17 +223,18 @@ def token_losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Te
     return F.cross_entropy(logits(shape, params, tokens)[:, :-1].mT, tokens[:, 1:], reduction="none")
 
 
-def read_out(shape: ModelShape, params: Mapping[str, Tensor], x: Float[Tensor, "#C B T D"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, " C"]:
+def read_out(shape: ModelShape, params: Mapping[str, Tensor], x: Float[Tensor, "#C B T D"], batch: TokenBatch) -> Float[Tensor, " C"]:
     """Mean loss of each variant [C] in nats per token (float64), from the residual stream [C, B, T, D] after the last layer."""
-    rows = norm(shape, params, "ln_final", x[:, :, :-1]).flatten(1, 2)
+    rows = norm(shape, params, "ln_final", batch.predicting(x)[:, None])[:, 0]
     weight, bias = unembedding(shape, params), unembedding_bias(shape, params)
     c = max(rows.shape[0], weight.shape[0] if weight.ndim == 3 else 1, bias.shape[0] if bias.ndim == 2 else 1)
-    return variant_losses(rows.expand(c, -1, -1), weight, bias, tokens[:, 1:].flatten())
+    return variant_losses(rows.expand(c, -1, -1), weight, bias, batch.targets)
 
 
-def losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tensor, "B T"]) -> Float[Tensor, " C"]:
-    """Mean loss of each variant [C] on tokens [B, T], in nats per token (METHOD 1); C = 1 for one model."""
-    return read_out(shape, params, run_blocks(shape, params, embed(shape, params, tokens)), tokens)
+def losses(shape: ModelShape, params: Mapping[str, Tensor], batch: Int[Tensor, "B T"] | TokenBatch) -> Float[Tensor, " C"]:
+    """Mean loss of each variant [C] on a batch, in nats per token (METHOD 1); C = 1 for one model."""
+    batch = token_batch(batch)
+    return read_out(shape, params, run_blocks(shape, params, embed(shape, params, batch.tokens)), batch)
 
 
 def init_params(shape: ModelShape, seed: int, dtype: torch.dtype = torch.float32) -> Params:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rllc.core.names import Part
 from rllc.model import forward as fw
+from rllc.model.batch import TokenBatch, token_batch
 from rllc.model.downstream import Downstream
 from rllc.model.evaluation import Evaluation, Passes
 from rllc.model.head_read_out import HeadReadOut
@@ -73,10 +74,10 @@ class HeadObjective:
         return self._passes.chunk
 
     @torch.no_grad()
-    def prepare(self, batch: Int[Tensor, "B T"]) -> HeadContext:
-        """Run the frozen network on tokens [B, T]: what the heads read, the rest of the residual stream for each, the baseline."""
-        shape, params, layer = self.shape, self.params, self.layer
-        x = fw.run_blocks(shape, params, fw.embed(shape, params, batch), stop=layer)
+    def prepare(self, batch: Int[Tensor, "B T"] | TokenBatch) -> HeadContext:
+        """Run the frozen network on a batch: what the heads read, the rest of the residual stream for each, the baseline."""
+        shape, params, layer, batch = self.shape, self.params, self.layer, token_batch(batch)
+        x = fw.run_blocks(shape, params, fw.embed(shape, params, batch.tokens), stop=layer)
         normed = fw.norm(shape, params, f"blocks.{layer}.ln1", x)
         attended = fw.queries_keys_values(shape, params, layer, normed)
         z = fw.head_outputs(shape, attended)[0]
@@ -92,7 +93,7 @@ class HeadObjective:
         share = shape.n_heads // shape.groups
         owners = {"Q": self.heads, "K": [h // share for h in self.heads], "V": [h // share for h in self.heads]}
         frozen = {piece: y[0][:, owners[piece]] for piece, y in zip("QKV", attended, strict=True) if piece in self._frozen}
-        return HeadContext(normed.flatten(0, -2), normed_qk.flatten(0, -2), len(batch), frozen, behind)
+        return HeadContext(normed.flatten(0, -2), normed_qk.flatten(0, -2), len(batch.tokens), frozen, behind)
 
     def evaluate(self, variants: Mapping[str, Tensor], context: HeadContext, *, gradients: bool = True) -> Evaluation:
         """Losses and gradients of C = P * chains variants, [C, ...] a name of `origin`, part-major."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rllc.model import forward as fw
+from rllc.model.batch import TokenBatch
 from rllc.model.cross_entropy import Block, row_losses
 from rllc.model.near import Base
 from rllc.model.shape import ModelShape
@@ -37,7 +38,7 @@ class ReadOutContext:
         rest: [P, N, D] the centred stream without each part's head, and
         sq_rest: [P, N] its squared norm.
         z: [P, N, K] what each part's head attends together at the checkpoint, times s*.
-        targets: [N] token ids.
+        batch: its N predictions are those that count.
         baseline: the loss at the checkpoint, a float64 scalar in nats per token.
     """
 
@@ -46,7 +47,7 @@ class ReadOutContext:
     rest: Float[Tensor, "P N D"]
     sq_rest: Float[Tensor, "P N"]
     z: Float[Tensor, "P N K"]
-    targets: Int[Tensor, " N"]
+    batch: TokenBatch
     baseline: Float[Tensor, ""]
 
 
@@ -72,27 +73,27 @@ class HeadReadOut:
         self._written = w_o @ self._weight  # [P, K, V]
 
     def prepare(
-        self, tokens: Int[Tensor, "B T"], total: Float[Tensor, "B T D"], rest: Float[Tensor, "P B T D"], z: Float[Tensor, "P B T K"]
+        self, batch: TokenBatch, total: Float[Tensor, "B T D"], rest: Float[Tensor, "P B T D"], z: Float[Tensor, "P B T K"]
     ) -> ReadOutContext:
         """The stream after the last layer at the checkpoint, without each head, and what each head attends together."""
-        x, others = (self._centred(y[..., :-1, :].flatten(-3, -2)) for y in (total, rest))
+        x, others = (self._centred(batch.predicting(y)) for y in (total, rest))
         scale = self._scale(_squared(x))
-        base, targets = Base.of(x * scale[:, None], self._weight), tokens[:, 1:].flatten()
-        own_z = z[..., :-1, :].flatten(-3, -2) * scale[:, None]
-        return ReadOutContext(base, scale, others, _squared(others), own_z, targets, base.loss(self._bias, targets))
+        base = Base.of(x * scale[:, None], self._weight)
+        own_z = batch.predicting(z) * scale[:, None]
+        return ReadOutContext(base, scale, others, _squared(others), own_z, batch, base.loss(self._bias, batch.targets))
 
     def losses(
         self, z: Float[Tensor, "C B T K"], w_o: Float[Tensor, "C K D"] | None, owner: Int[Tensor, " C"], context: ReadOutContext
     ) -> Float[Tensor, " C"]:
         """Mean loss [C] in nats per token (float64) of variants; `owner` says which part each belongs to, `w_o` is None unless it is sampled."""
-        z = z[:, :, :-1].flatten(1, 2)
+        z = context.batch.predicting(z)
         own = self._w_o[owner] if w_o is None else w_o
         centred = self._centred(own)
         cross = torch.cat([context.rest[p] @ centred[owner == p].mT for p in owner.unique_consecutive().tolist()])
         square = context.sq_rest[owner] + ((2 * cross + z @ (centred @ centred.mT)) * z).sum(-1)
         scale = self._scale(square.clamp_min(0))
         written = None if w_o is None else (w_o.flatten(0, 1) @ self._weight).view(len(w_o), -1, self._weight.shape[1])
-        near = _Near(context.base, self._bias, context.z, self._written, owner.tolist(), context.targets)
+        near = _Near(context.base, self._bias, context.z, self._written, owner.tolist(), context.batch.targets)
         return _HeadLosses.apply(z * scale[..., None], written, scale / context.scale, near)  # pyright: ignore[reportReturnType]
 
     def _centred(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
@@ -114,7 +115,7 @@ class _Near(NamedTuple):
     z: Tensor  # [P, N, K], times s*
     written: Tensor  # [P, K, V], W_O* W̃
     owner: list[int]
-    targets: Tensor  # [N]
+    targets: Tensor  # [N] or [N, V]
 
 
 class _HeadLosses(torch.autograd.Function):

@@ -49,7 +49,7 @@ class Base:
         """Of one block."""
         return self.rows[block] @ self.weight if self.kept is None else self.kept[block]
 
-    def loss(self, bias: Float[Tensor, " V"], targets: Int[Tensor, " N"]) -> Float[Tensor, ""]:
+    def loss(self, bias: Float[Tensor, " V"], targets: Int[Tensor, " N"] | Float[Tensor, "N V"]) -> Float[Tensor, ""]:
         """Mean cross-entropy at the checkpoint in nats per token, in float64; to the bit what a variant gets that has not moved."""
         room, total = Block(self.rows, self.weight), torch.zeros((), dtype=torch.float64, device=self.rows.device)
         for block in self.blocks():
@@ -58,7 +58,7 @@ class Base:
 
 
 def near_losses(
-    x: Float[Tensor, "C N D"], base: Base, bias: Float[Tensor, " V"], targets: Int[Tensor, " N"], products: torch.dtype
+    x: Float[Tensor, "C N D"], base: Base, bias: Float[Tensor, " V"], targets: Int[Tensor, " N"] | Float[Tensor, "N V"], products: torch.dtype
 ) -> Float[Tensor, " C"]:
     """Mean next-token cross-entropy of each variant, in nats per token, with the unembedding's products in a shorter type.
 
@@ -69,7 +69,7 @@ def near_losses(
         x: [C, N, D] final residual stream after the norm.
         base: the same at the checkpoint.
         bias: [V].
-        targets: [N] token ids.
+        targets: [N] token ids, or [N, V] probabilities.
         products: type of the factors; sums are taken in fp32 by the hardware.
 
     Returns [C] in float64, differentiable once with respect to x.

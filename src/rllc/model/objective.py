@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rllc.core.names import Part
 from rllc.model import forward as fw
+from rllc.model.batch import TokenBatch, token_batch
 from rllc.model.evaluation import Evaluation, PartObjective, Passes
 from rllc.model.head_objective import HeadObjective
 from rllc.model.parts import insert, stack
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StreamContext:
-    """What one minibatch of tokens [B, T] shares among all variants of any other part.
+    """What one minibatch shares among all variants of any other part.
 
     Args:
         stream: [1, B, T, D] the residual stream before the first layer that the part changes.
         baseline: the loss at the checkpoint, a float64 scalar in nats per token.
     """
 
-    tokens: Int[Tensor, "B T"]
+    batch: TokenBatch
     stream: Float[Tensor, "1 B T D"]
     baseline: Float[Tensor, ""]
 
@@ -78,10 +79,10 @@ class GeneralObjective:
         return self._passes.chunk
 
     @torch.no_grad()
-    def prepare(self, batch: Int[Tensor, "B T"]) -> StreamContext:
-        """Run the frozen network on tokens [B, T] up to the first layer that the part changes, and to the end for the baseline."""
-        shape, params = self.shape, self.params
-        x = fw.run_blocks(shape, params, fw.embed(shape, params, batch), stop=self._start)
+    def prepare(self, batch: Int[Tensor, "B T"] | TokenBatch) -> StreamContext:
+        """Run the frozen network on a batch up to the first layer that the part changes, and to the end for the baseline."""
+        shape, params, batch = self.shape, self.params, token_batch(batch)
+        x = fw.run_blocks(shape, params, fw.embed(shape, params, batch.tokens), stop=self._start)
         baseline = fw.read_out(shape, params, fw.run_blocks(shape, params, x, self._start), batch)[0]
         return StreamContext(batch, x, baseline)
 
@@ -90,7 +91,7 @@ class GeneralObjective:
 
         def losses(values: Mapping[str, Tensor], rows: slice) -> Tensor:  # noqa: ARG001
             params = insert(self.shape, self.params, self.part, values)
-            x = fw.embed(self.shape, params, context.tokens) if self._embeds else context.stream
-            return fw.read_out(self.shape, params, fw.run_blocks(self.shape, params, x, self._start), context.tokens)
+            x = fw.embed(self.shape, params, context.batch.tokens) if self._embeds else context.stream
+            return fw.read_out(self.shape, params, fw.run_blocks(self.shape, params, x, self._start), context.batch)
 
         return self._passes.evaluate(variants, context.baseline, gradients, losses)
