@@ -155,3 +155,38 @@ class CorpusSettings:
             raise RllcError(f"heldout is a share of documents, but {self.heldout:g} was given.", "Use a number from 0 to below 1, such as 0.1.")
         if self.max_bytes < 1:
             raise RllcError(f"max_bytes is {self.max_bytes}, which leaves no text.", "Use a positive number of bytes a domain.")
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """A data distribution q' of its own (METHOD 1): some contexts of other data, some predictions alone, or other targets.
+
+    A prediction counts where every condition that is given holds; the loss is the mean over those of a minibatch. Without one, all count.
+
+    Args:
+        data: domain, or "mixture".
+        containing: contexts that hold a token with one of these texts in it; empty for all contexts.
+        after: predictions made from a token that ends with one of these texts.
+        of: predictions of a token that begins with one of these texts, spaces before it aside.
+        induction: predictions of a token that followed the same token earlier in its context.
+        reference: step of the checkpoint whose distribution of the next token takes the place of the labels; -1 for labels.
+    """
+
+    data: str = "mixture"
+    containing: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    of: tuple[str, ...] = ()
+    induction: bool = False
+    reference: int = -1
+
+    def __post_init__(self) -> None:
+        for name in ("containing", "after", "of"):
+            if "" in getattr(self, name):
+                raise RllcError(f"{name} of a refinement holds an empty text, which every token has.", "Leave it out.")
+        if not (self.containing or self.chooses or self.reference >= 0):
+            raise RllcError(f"The refinement of {self.data!r} refines nothing.", "Give containing, after, of, induction or reference.")
+
+    @property
+    def chooses(self) -> bool:
+        """Whether only some predictions of a context count."""
+        return bool(self.after or self.of or self.induction)

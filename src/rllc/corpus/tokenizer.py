@@ -120,6 +120,15 @@ def printable_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
     return tuple(pieces)
 
 
+def shown(text: str) -> str:
+    """A text as `printable_tokens` writes it.
+
+    >>> shown("a b")
+    'a␣b'
+    """
+    return _printable(text.encode())
+
+
 _SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 

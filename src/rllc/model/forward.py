@@ -237,6 +237,13 @@ def losses(shape: ModelShape, params: Mapping[str, Tensor], batch: Int[Tensor, "
     return read_out(shape, params, run_blocks(shape, params, embed(shape, params, batch.tokens)), batch)
 
 
+def against(shape: ModelShape, params: Mapping[str, Tensor], batch: TokenBatch) -> TokenBatch:
+    """The same predictions, held against this model's distribution of the next token in place of the labels."""
+    x = norm(shape, params, "ln_final", run_blocks(shape, params, embed(shape, params, batch.tokens)))
+    scores = _plus(linear(batch.predicting(x)[:, None], unembedding(shape, params)), params.get("unembed.b_U"))[0, 0]
+    return TokenBatch(batch.tokens, batch.rows, scores.softmax(-1))
+
+
 def init_params(shape: ModelShape, seed: int, dtype: torch.dtype = torch.float32) -> Params:
     """A fresh model as the paper's library makes one: every matrix normal with deviation 0.8/√d_model, zero biases, unit norms."""
     generator = torch.Generator().manual_seed(seed)

@@ -104,7 +104,7 @@ class Place:
             "weights": self.weights[unit.step],
             "step": unit.step,
             "parts": [str(part) for part in unit.parts],
-            "data": data_key(experiment, unit.data, self.corpus),
+            "data": data_key(experiment, unit.data, self.weights, self.corpus),
             "sampling": plain(experiment.sampling),
             "dtype": experiment.engine.dtype,
             "seed": experiment.seed,

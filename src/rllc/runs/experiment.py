@@ -14,7 +14,7 @@ from rllc.behaviour.settings import BehaviourSettings
 from rllc.core import digest
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
-from rllc.corpus.settings import CorpusSettings
+from rllc.corpus.settings import CorpusSettings, RefinementSettings
 from rllc.model.shape import ModelShape, slices
 from rllc.posterior.calibration.settings import CalibrationSettings
 from rllc.posterior.settings import ExtraChecks, SamplerSettings, Stopping
@@ -34,6 +34,7 @@ class Experiment:
         seed: root of every random stream.
         mixture: share of each domain in the training text, the data called "mixture".
         sample: blocks of the grid of cells; a cell named twice is sampled once.
+        refinements: data of their own, by name.
     """
 
     corpus: CorpusSettings
@@ -49,6 +50,7 @@ class Experiment:
     engine: EngineSettings = field(default_factory=EngineSettings)
     behaviour: BehaviourSettings = field(default_factory=BehaviourSettings)
     analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
+    refinements: Mapping[str, RefinementSettings] = field(default_factory=dict)
     title: str = "How attention heads came to differ"
     seed: int = 0
 
@@ -69,13 +71,17 @@ class Experiment:
                 raise RllcError(f"mixture.{name} is {weight}, but a share must be above 0.", "Leave the domain out or give it a share.")
             if domains is not None and name not in domains:
                 raise RllcError(f"The mixture names {name!r}, but the corpus has {', '.join(domains)}.", "Name a domain of the corpus.")
+        for name, refinement in self.refinements.items():
+            self._check_refinement(name, refinement, domains)
         for block in self.sample:
             for part in self.parts_of(block):
                 slices(self.model, part)
             for text in block.data:
                 name = DataKey.parse(text).name
-                if name != MIXTURE and domains is not None and name not in domains:
-                    raise RllcError(f"sample.data names {name!r}, but the corpus has {', '.join(domains)}.", 'Name a domain or "mixture".')
+                if name != MIXTURE and domains is not None and name not in (*domains, *self.refinements):
+                    raise RllcError(
+                        f"sample.data names {name!r}, but the corpus has {', '.join([*domains, *self.refinements])}.", 'Name a domain or "mixture".'
+                    )
             if missing := sorted(set(block.checkpoints) - steps):
                 raise RllcError(
                     f"sample.checkpoints names step {missing[0]}, at which training keeps no checkpoint.",
@@ -111,13 +117,30 @@ class Experiment:
         """Contexts of the minibatches that the chains see."""
         return self.sampling.full_batch if self.sampler.sampler == "mala" else self.sampling.batch_size
 
+    def refinement_of(self, data: DataKey) -> RefinementSettings | None:
+        """The refinement of that name, where it is one."""
+        return self.refinements.get(data.name)
+
     def weights_of(self, data: DataKey) -> Mapping[str, float]:
         """The domains behind a data name, with their shares."""
-        return self.mixture if data.name == MIXTURE else {data.name: 1.0}
+        name = refinement.data if (refinement := self.refinement_of(data)) else data.name
+        return self.mixture if name == MIXTURE else {name: 1.0}
 
     def as_dict(self) -> dict[str, Any]:
         """The experiment as JSON-able values."""
         return plain(self)
+
+    def _check_refinement(self, name: str, refinement: RefinementSettings, domains: tuple[str, ...] | None) -> None:
+        DataKey.parse(name)
+        if name in (MIXTURE, *(domains or ())):
+            raise RllcError(f"The refinement {name!r} has the name of other data.", "Give it a name of its own.")
+        if refinement.data != MIXTURE and domains is not None and refinement.data not in domains:
+            raise RllcError(f"The refinement {name!r} is of {refinement.data!r}, but the corpus has {', '.join(domains)}.", "Name a domain of it.")
+        if refinement.reference >= 0 and refinement.reference not in self.checkpoints():
+            raise RllcError(
+                f"The refinement {name!r} refers to step {refinement.reference}, at which training keeps no checkpoint.",
+                f"It keeps {', '.join(map(str, sorted(self.checkpoints())))}.",
+            )
 
     def training_key(self) -> str:
         """Digest of everything that decides the trained weights, apart from the text itself."""

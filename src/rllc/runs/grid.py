@@ -114,9 +114,8 @@ def finished(experiment: Experiment, record: Record) -> bool:
 def _keyed(experiment: Experiment, folder: RunFolder) -> list[tuple[Unit, list[dict[str, Any]]]]:
     infos = checkpoints_by_step(experiment, folder)
     corpus_digest = open_corpus(folder.corpus).digest
-    return [
-        (unit, [record_key(experiment, cell, infos[cell.step].digest, corpus_digest) for cell in unit.cells]) for unit in make_plan(experiment).units
-    ]
+    weights = {step: info.digest for step, info in infos.items()}
+    return [(unit, [record_key(experiment, cell, weights, corpus_digest) for cell in unit.cells]) for unit in make_plan(experiment).units]
 
 
 def _recorded(experiment: Experiment, folder: RunFolder, store: Store) -> list[tuple[Unit, list[Record]]]:

@@ -12,6 +12,7 @@ from rllc.core.files import write_atomic
 from rllc.core.names import DataKey
 from rllc.corpus.batches import Mixture, batch_stream
 from rllc.corpus.build import build_corpus
+from rllc.corpus.refinement import Refinement
 from rllc.corpus.tokens import Corpus, open_corpus
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
@@ -40,6 +41,11 @@ def check_fit(experiment: Experiment, corpus: Corpus) -> None:
             "Leave model.d_vocab out, or give the tokenizer's own size as corpus.vocabulary.",
         )
     names = {MIXTURE: experiment.mixture} | {domain: {domain: 1.0} for domain in corpus.domains}
+    for name, refinement in experiment.refinements.items():
+        if refinement.data not in names:
+            raise RllcError(f"The refinement {name!r} is of {refinement.data!r}, which the corpus does not have.", "Name one of its domains.")
+        names[name] = experiment.weights_of(DataKey(name))
+        Refinement(refinement, corpus)
     for data, split in {(MIXTURE, "train")} | {(name, split) for name, split in _planned_data(experiment)}:
         if data not in names:
             raise RllcError(f"sample.data names {data!r}, which the corpus does not have.", f"Its domains are {', '.join(corpus.domains)}.")

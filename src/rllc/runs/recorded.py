@@ -18,5 +18,6 @@ def planned_samples(experiment: Experiment, folder: RunFolder, store: Store) -> 
     """
     infos = checkpoints_by_step(experiment, folder)
     corpus_digest = open_corpus(folder.corpus).digest
-    keys = [sampling.record_key(experiment, cell, infos[cell.step].digest, corpus_digest) for cell in make_plan(experiment).cells]
+    weights = {step: info.digest for step, info in infos.items()}
+    keys = [sampling.record_key(experiment, cell, weights, corpus_digest) for cell in make_plan(experiment).cells]
     return [store.get(sampling.KIND, key) for key in keys if store.has(sampling.KIND, key)]

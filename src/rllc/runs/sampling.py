@@ -6,7 +6,7 @@ A unit is rebuilt from the run folder and the plan alone, so that any process ca
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice, repeat
@@ -17,13 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rllc.checkpoints.store import checkpoint_name, load
+from rllc.checkpoints.store import CheckpointInfo, checkpoint_name, load
 from rllc.core import seeds
 from rllc.core.errors import RllcError
 from rllc.core.names import Cell, DataKey
 from rllc.corpus.batches import Mixture, batch_stream
+from rllc.corpus.refinement import RefinedStream, Refinement
 from rllc.corpus.tokens import Corpus, open_corpus
+from rllc.model.batch import TokenBatch, counted
 from rllc.model.evaluation import PartObjective
+from rllc.model.forward import against
 from rllc.model.objective import build_objective
 from rllc.posterior.protocol import Originated
 from rllc.posterior.sampling import Earlier, Minibatches, Sampled, Snapshot, sample
@@ -82,15 +85,20 @@ class Sample:
             store.put(STATE, state_key(digest, self.segment), self.state, {"draws": self.meta["draws"]})
 
 
-def record_key(experiment: Experiment, cell: Cell, weights_digest: str, corpus_digest: str) -> dict[str, Any]:
-    """What decides a cell's numbers, but for the number of draws: weights, part, data, loss, sampler, dtype, seed, estimator."""
+def record_key(experiment: Experiment, cell: Cell, weights: Mapping[int, str], corpus_digest: str) -> dict[str, Any]:
+    """What decides a cell's numbers, but for the number of draws: weights, part, data, loss, sampler, dtype, seed, estimator.
+
+    Args:
+        weights: digest of the checkpoints by step, those that refinements refer to among them.
+    """
+    refinement = experiment.refinement_of(cell.data)
     key = {
         "estimator": ESTIMATOR,
-        "weights": weights_digest,
+        "weights": weights[cell.step],
         "step": cell.step,
         "part": str(cell.part),
-        "data": data_key(experiment, cell.data, corpus_digest),
-        "loss": "labels",
+        "data": data_key(experiment, cell.data, weights, corpus_digest),
+        "loss": "labels" if refinement is None or refinement.reference < 0 else "reference",
         "sampler": {name: value for name, value in plain(experiment.sampler).items() if name != "draws"},
         "sampling": {name: value for name, value in plain(experiment.sampling).items() if name != "keep_state"},
         "dtype": experiment.engine.dtype,
@@ -107,10 +115,14 @@ def state_key(record_digest: str, segment: int) -> dict[str, Any]:
     return {"of": record_digest, "segment": segment}
 
 
-def data_key(experiment: Experiment, data: DataKey, corpus_digest: str) -> dict[str, Any]:
-    """What decides the minibatches of a data name."""
-    mixture = Mixture(data.name, experiment.weights_of(data))
-    return {"corpus": corpus_digest, "weights": dict(mixture.weights), "split": data.split, "context": experiment.model.n_ctx}
+def data_key(experiment: Experiment, data: DataKey, weights: Mapping[int, str], corpus_digest: str) -> dict[str, Any]:
+    """What decides the minibatches of a data name, and what they are held against."""
+    mixture, refinement = Mixture(data.name, experiment.weights_of(data)), experiment.refinement_of(data)
+    key = {"corpus": corpus_digest, "weights": dict(mixture.weights), "split": data.split, "context": experiment.model.n_ctx}
+    if refinement is None:
+        return key
+    refined = {name: value for name, value in plain(refinement).items() if name not in ("data", "reference") and value}
+    return key | refined | ({"reference": weights[refinement.reference]} if refinement.reference >= 0 else {})
 
 
 class OpenedUnit:
@@ -127,12 +139,22 @@ class OpenedUnit:
         folder = RunFolder(work.folder)
         self.device = choose_device(work.experiment.engine.device)
         self.corpus = opened(folder.corpus)
-        _, weights, self.checkpoint = load(folder.checkpoints / checkpoint_name(work.unit.step), work.experiment.model)
-        dtype = getattr(torch, work.experiment.engine.dtype)
-        self._params = {name: tensor.to(device=self.device, dtype=dtype) for name, tensor in weights.items()}
+        self._params, self.checkpoint = self._load(folder, work.unit.step)
+        self.weights = {work.unit.step: self.checkpoint.digest}
+        self._refinement, self._reference = None, None
+        if refinement := work.experiment.refinement_of(work.unit.data):
+            self._refinement = Refinement(refinement, self.corpus)
+            if refinement.reference >= 0:
+                self._reference, info = self._load(folder, refinement.reference)
+                self.weights[refinement.reference] = info.digest
         self._products = getattr(torch, work.experiment.engine.products)
         self._built: list[PartObjective[Any]] = []
         self.objective = self._build(range(len(work.unit.parts)))
+
+    def _load(self, folder: RunFolder, step: int) -> tuple[dict[str, torch.Tensor], CheckpointInfo]:
+        _, weights, info = load(folder.checkpoints / checkpoint_name(step), self.experiment.model)
+        dtype = getattr(torch, self.experiment.engine.dtype)
+        return {name: tensor.to(device=self.device, dtype=dtype) for name, tensor in weights.items()}, info
 
     def _build(self, places: Sequence[int]) -> PartObjective[Any]:
         parts = tuple(self.unit.parts[p] for p in places)
@@ -149,16 +171,22 @@ class OpenedUnit:
         """The loss of some of the unit's parts alone, by their places."""
         return self._build(places)
 
-    def stream(self, purpose: str, start: int = 0, size: int = 0) -> Iterator[torch.Tensor]:
-        """Minibatches of tokens for one purpose from the one with that number on, without end, of the chains' size unless told otherwise."""
+    def stream(self, purpose: str, start: int = 0, size: int = 0) -> Iterator[torch.Tensor | TokenBatch]:
+        """Minibatches for one purpose from the one with that number on, without end, of the chains' size unless told otherwise."""
         experiment, data = self.experiment, self.unit.data
         mixture = Mixture(data.name, experiment.weights_of(data))
         size, context = size or experiment.sampling.batch_size, experiment.model.n_ctx
         batches = batch_stream(self.corpus, mixture, data.split, size, context, experiment.seed, purpose, str(data))
-        for batch in batches.starting(start):
-            yield torch.from_numpy(batch).to(self.device)
+        if self._refinement is None:
+            for batch in batches.starting(start):
+                yield torch.from_numpy(batch).to(self.device)
+            return
+        refined = RefinedStream(batches.pool, self._refinement, batches.batch_size, batches.root, batches.names)
+        for tokens, marked in refined.starting(start):
+            batch = counted(torch.from_numpy(tokens).to(self.device), torch.from_numpy(marked).to(self.device))
+            yield batch if self._reference is None else against(experiment.model, self._reference, batch)
 
-    def batches(self, purpose: str, n: int) -> list[torch.Tensor]:
+    def batches(self, purpose: str, n: int) -> list[torch.Tensor | TokenBatch]:
         """The first n minibatches of a purpose."""
         return list(islice(self.stream(purpose), n))
 
@@ -170,7 +198,7 @@ class OpenedUnit:
     def minibatches(self, start: int = 0, purpose: str = "sample") -> Minibatches:
         """All data of the experiment's sampling; the chains' from number `start` on."""
         experiment, n = self.experiment, self.experiment.sampling
-        chains: Iterator[torch.Tensor] = self.stream(purpose, start)
+        chains: Iterator[torch.Tensor | TokenBatch] = self.stream(purpose, start)
         if experiment.sampler.sampler == "mala":
             chains = repeat(next(self.stream("full", size=n.full_batch)))
         return Minibatches(
@@ -193,7 +221,7 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
     started = time.perf_counter()
     unit, experiment = OpenedUnit(work), work.experiment
     store = Store(RunFolder(work.folder).records)
-    keys = [record_key(experiment, cell, unit.checkpoint.digest, unit.corpus.digest) for cell in work.unit.cells]
+    keys = [record_key(experiment, cell, unit.weights, unit.corpus.digest) for cell in work.unit.cells]
     digests = [key_digest(KIND, key) for key in keys]
     chains = experiment.sampler.chains
     records: list[Record] = []
