@@ -77,7 +77,7 @@ def test_presets_are_experiments():
         ('data = ["mixture"]', 'data = ["poems"]', "sample.data names 'poems', but the corpus has prose, echo"),
         ("prose = 0.75", "poems = 0.75", "The mixture names 'poems', but the corpus has prose, echo"),
         ("prose = 0.75", "prose = -1", "mixture.prose is -1.0, but a share must be above 0"),
-        ("checkpoints = [0, 12]", "checkpoints = [0, 7]", "names step 7, at which training keeps no checkpoint. It keeps 0, 3, 6, 9, 12"),
+        ("checkpoints = [0, 12]", "checkpoints = [0, 7]", "names step 7, of which there is no checkpoint. There are 0, 3, 6, 9, 12"),
         ("step_size = 1e-3", "step_size = 0.1", "cannot be stable"),
         ("seed = 3", "seed = ", "is not valid TOML"),
         ("workers = 1", "workers = -1", "engine.workers is -1, but must be at least 0"),

@@ -97,7 +97,7 @@ def test_records_are_found_again(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("more", "sentence"), [
     ('[refinements.x]\ndata = "prise"\ninduction = true\n', r"The refinement 'x' is of 'prise', but the corpus has prose, echo"),
     ('[refinements.prose]\ndata = "echo"\ninduction = true\n', r"The refinement 'prose' has the name of other data"),
-    ('[refinements.x]\nreference = 5\n', r"The refinement 'x' refers to step 5, at which training keeps no checkpoint"),
+    ('[refinements.x]\nreference = 5\n', r"The refinement 'x' refers to step 5, of which there is no checkpoint"),
     ('[refinements.x]\ninductive = true\n', r"unknown key 'refinements\.x\.inductive'"),
 ])  # fmt: skip
 def test_a_refinement_that_cannot_be_is_refused(finished: Path, more: str, sentence: str) -> None:

@@ -19,7 +19,7 @@ from rllc.model.shape import ModelShape, slices
 from rllc.posterior.calibration.settings import CalibrationSettings
 from rllc.posterior.settings import ExtraChecks, SamplerSettings, Stopping
 from rllc.runs.mapping import plain, settings_from
-from rllc.runs.settings import EngineSettings, SampleSettings, SamplingSettings
+from rllc.runs.settings import EngineSettings, ImportSettings, SampleSettings, SamplingSettings
 from rllc.training.settings import TrainingSettings
 
 MIXTURE = "mixture"
@@ -33,15 +33,18 @@ class Experiment:
         title: heading of the page.
         seed: root of every random stream.
         mixture: share of each domain in the training text, the data called "mixture".
+        training: how the model is trained, or
+        imported: where its checkpoints come from.
         sample: blocks of the grid of cells; a cell named twice is sampled once.
         refinements: data of their own, by name.
     """
 
     corpus: CorpusSettings
     mixture: Mapping[str, float]
-    training: TrainingSettings
     sampler: SamplerSettings
     sample: tuple[SampleSettings, ...]
+    training: TrainingSettings | None = None
+    imported: ImportSettings | None = None
     model: ModelShape = field(default_factory=ModelShape)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     stopping: Stopping = field(default_factory=Stopping)
@@ -55,6 +58,8 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if (self.training is None) == (self.imported is None):
+            raise RllcError("An experiment either trains a model or imports one.", "Give it the table [training], or [imported], and not both.")
         steps = set(self.checkpoints())
         if self.stopping.target_stderr and self.stopping.max_draws < self.sampler.draws:
             raise RllcError(
@@ -84,13 +89,15 @@ class Experiment:
                     )
             if missing := sorted(set(block.checkpoints) - steps):
                 raise RllcError(
-                    f"sample.checkpoints names step {missing[0]}, at which training keeps no checkpoint.",
-                    f"It keeps {', '.join(map(str, sorted(steps)))}.",
+                    f"sample.checkpoints names step {missing[0]}, of which there is no checkpoint.",
+                    f"There are {', '.join(map(str, sorted(steps)))}.",
                 )
 
     def checkpoints(self) -> tuple[int, ...]:
-        """Steps at which training keeps a checkpoint."""
-        return self.training.checkpoint_steps()
+        """Steps at which there is a checkpoint."""
+        if self.imported is not None:
+            return tuple(sorted(self.imported.steps))
+        return () if self.training is None else self.training.checkpoint_steps()
 
     def domains(self) -> tuple[str, ...] | None:
         """Names of the corpus' domains, or None where only reading the sources can tell."""
@@ -138,12 +145,14 @@ class Experiment:
             raise RllcError(f"The refinement {name!r} is of {refinement.data!r}, but the corpus has {', '.join(domains)}.", "Name a domain of it.")
         if refinement.reference >= 0 and refinement.reference not in self.checkpoints():
             raise RllcError(
-                f"The refinement {name!r} refers to step {refinement.reference}, at which training keeps no checkpoint.",
-                f"It keeps {', '.join(map(str, sorted(self.checkpoints())))}.",
+                f"The refinement {name!r} refers to step {refinement.reference}, of which there is no checkpoint.",
+                f"There are {', '.join(map(str, sorted(self.checkpoints())))}.",
             )
 
     def training_key(self) -> str:
-        """Digest of everything that decides the trained weights, apart from the text itself."""
+        """Digest of everything that decides the weights, apart from the text itself."""
+        if self.imported is not None:
+            return digest.of_json({"imported": [self.imported.source, self.imported.revision], "model": self.model.as_dict()})
         return digest.of_json({"mixture": plain(self.mixture), "model": self.model.as_dict(), "training": plain(self.training), "seed": self.seed})
 
 

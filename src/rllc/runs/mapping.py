@@ -49,6 +49,9 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if origin is typing.Literal and value in args:
         return value
     if origin in (typing.Union, types.UnionType):
+        tables = [arg for arg in args if dataclasses.is_dataclass(arg)]
+        if len(tables) == 1 and isinstance(value, Mapping):
+            return convert(tables[0], value, where)  # whose own error says more than that no alternative fits
         for arg in args:
             try:
                 return convert(arg, value, where)
@@ -69,7 +72,7 @@ def describe(hint: Any) -> str:
     if origin is tuple:
         return f"a list of {describe(args[0])}"
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(a) for a in args)
+        return " or ".join(describe(a) for a in args if a is not types.NoneType)
     if origin is not None or dataclasses.is_dataclass(hint):
         return "a table"
     return {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}.get(hint, str(hint))

@@ -30,7 +30,7 @@ def describe_plan(experiment: Experiment, workers: int | None = None) -> str:
     return "\n".join(
         [
             experiment.title,
-            f"  training    {experiment.training.steps:,} steps, {len(experiment.checkpoints())} checkpoints",
+            f"  {_weights(experiment)}",
             f"  sampler     {sampler.sampler}, ε {sampler.step_size:g}, γ {sampler.localization:g}, nβ {sampler.nbeta:g}; "
             f"{sampler.chains} chains × ({sampler.burn_in} + {sampler.draws}) steps, "
             f"{experiment.sampling.batch_size} × {experiment.model.n_ctx} tokens each",
@@ -42,6 +42,13 @@ def describe_plan(experiment: Experiment, workers: int | None = None) -> str:
             + (f"; and {plan.state_bytes / 1e6:.1f} MB of kept chains for each time they are prolonged" if plan.state_bytes else ""),
         ]
     )
+
+
+def _weights(experiment: Experiment) -> str:
+    count = len(experiment.checkpoints())
+    if experiment.training is None:
+        return f"imported    {count} checkpoints from {experiment.imported.source}" if experiment.imported else ""
+    return f"training    {experiment.training.steps:,} steps, {count} checkpoints"
 
 
 def describe_status(root: Path) -> str:

@@ -86,6 +86,8 @@ def _run_stage(stage: str, experiment: Experiment, folder: RunFolder, reporter: 
     # Imported one by one: a finished stage costs no import, and only those that compute load torch.
     if stage == "corpus":
         from rllc.runs.preparing import corpus_stage as run
+    elif stage == "train" and experiment.imported is not None:
+        from rllc.runs.importing import import_stage as run
     elif stage == "train":
         from rllc.runs.preparing import train_stage as run
     elif stage == "sample":

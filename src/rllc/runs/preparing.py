@@ -65,7 +65,7 @@ def train_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -
     wanted = experiment.checkpoints()
     corpus = open_corpus(folder.corpus)
     facts = {"training": experiment.training_key(), "corpus": corpus.digest}
-    _claim(folder, facts)
+    claim(folder, facts)
     if set(wanted) <= {info.step for info in list_checkpoints(folder.checkpoints)}:
         return
     from rllc.runs.device import choose_device
@@ -75,6 +75,8 @@ def train_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -
     threads = experiment.engine.training_threads or cores()
     set_threads(threads)
     settings, shape = experiment.training, experiment.model
+    if settings is None:
+        raise ValueError("this experiment imports its model")
     stream = batch_stream(corpus, Mixture(MIXTURE, experiment.mixture), "train", settings.batch_size, shape.n_ctx, experiment.seed, "training")
     saved = load_resume(folder.checkpoints)
     state = initial_state(shape, settings)
@@ -93,15 +95,15 @@ def train_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -
     reporter.line(f"Trained {settings.steps} steps on {threads} threads in {duration(bar.seconds)}; {len(wanted)} checkpoints.")
 
 
-def _claim(folder: RunFolder, facts: dict[str, Any]) -> None:
-    """Write down what the checkpoints come from, once; refuse to mix them with another training's."""
+def claim(folder: RunFolder, facts: dict[str, Any]) -> None:
+    """Write down what the checkpoints come from, once. Raises RllcError where that folder has others already."""
     if folder.training.exists():
         try:
             found = json.loads(folder.training.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RllcError(f"{folder.training} is damaged.", f"Delete {folder.checkpoints} and run the same command again.") from error
         if found != facts:
-            what = "text" if found.get("corpus") != facts["corpus"] else "model, mixture or training settings"
+            what = "text" if found.get("corpus") != facts.get("corpus") else "model, mixture or training settings"
             raise RllcError(
                 f"The checkpoints in {folder.checkpoints} were trained with another {what} than this experiment asks for.",
                 "Choose another folder with --out, or delete that one.",

@@ -34,6 +34,27 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
+class ImportSettings:
+    """Checkpoints of a model that was trained elsewhere; `rllc import` writes this table and the model's.
+
+    Args:
+        source: a folder or glob of checkpoints, one file or folder of weights, or the id of a hub repository.
+        steps: which of them, in training steps.
+        revision: how the repository names the revision of a step, with {step} in the place of the number; unused for local files.
+    """
+
+    source: str
+    steps: tuple[int, ...]
+    revision: str = "step{step}"
+
+    def __post_init__(self) -> None:
+        if not self.source or not self.steps or min(self.steps) < 0 or len(set(self.steps)) < len(self.steps):
+            raise RllcError(
+                f"imported.source is {self.source!r} with the steps {list(self.steps)}.", "Name where checkpoints lie, and some steps, each once."
+            )
+
+
+@dataclass(frozen=True)
 class SamplingSettings:
     """The minibatches that sampling uses; the sampler's own settings are its room's.
 
