@@ -34,6 +34,7 @@ import torch
 from numpy.typing import NDArray
 
 from rllc.core.names import DataKey, Part
+from rllc.model.batch import TokenBatch
 from rllc.posterior.chains import Chains
 from rllc.posterior.estimate import paired, standard_error
 from rllc.posterior.origin import mean_gradient
@@ -57,6 +58,7 @@ class Way:
     sampler: SamplerSettings
     batch: int
     antithetic: bool = False  # every second chain takes the negative of the noise before it
+    positions: float = 1.0  # share of a minibatch's predictions that count, chosen at random
 
     @property
     def burn_in(self) -> int:
@@ -93,6 +95,7 @@ def ways(experiment: Experiment) -> list[Way]:
         Way("SGLD", sgld, batch),
         *(Way(f"SGLD, batch {size}", sgld, size) for size in (1, 3, 12)),
         Way("SGLD, antithetic", sgld, batch, antithetic=True),
+        *(Way(f"SGLD, batch {n * batch}, 1/{n} of its positions", sgld, n * batch, positions=1 / n) for n in (2, 4)),
         Way("LM", lm, batch),
         *(Way(f"LM, {factor} × step", longer(factor), batch) for factor in (2, 4, 8, 12)),
         *(Way(f"LM, 8 × step, batch {size}", longer(8), size) for size in (1, 3)),
@@ -113,6 +116,13 @@ class Antithetic:
         return Draw(normal, uniform)
 
 
+def thinned(tokens: torch.Tensor, share: float, seed: int) -> TokenBatch:
+    """A minibatch of which a random share of the predictions counts."""
+    count = tokens[:, 1:].numel()
+    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: round(share * count)]
+    return TokenBatch(tokens, chosen.sort().values)
+
+
 class Sampled:
     """Runs of one way on one layer."""
 
@@ -126,7 +136,9 @@ class Sampled:
         experiment = replace(self.experiment, sampler=settings, sampling=sampling, seed=seed)
         unit = make_unit(experiment, self.step, DataKey.parse("mixture"), self.parts)
         opened = OpenedUnit(Work(self.folder, experiment, unit))
-        batches = list(islice(opened.stream("sample"), settings.steps + 1))
+        batches: list[Any] = list(islice(opened.stream("sample"), settings.steps + 1))
+        if self.way.positions < 1:
+            batches = [thinned(batch, self.way.positions, 1_000_003 * seed + i) for i, batch in enumerate(batches)]
         objective, control = opened.objective, None
         if settings.control_variate:
             control = mean_gradient(objective, objective.origin, opened.batches("control", sampling.control_batches))
