@@ -263,11 +263,27 @@ def calibrate(
     deliver(found(text, out, Ask(data, checkpoints, parts, sampler, quick, workers, device), quiet), out / "calibration", _print)
 
 
+def import_(
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE", help="Folder, glob or file of checkpoints, or a hub repository.")],
+    steps: Annotated[tuple[int, ...], tyro.conf.arg(help="These steps alone; a hub repository needs them.")] = (),
+    revision: Annotated[str, tyro.conf.arg(help="How the repository names the revision of a step.")] = "step{step}",
+    context: Annotated[int, tyro.conf.arg(help="Tokens of a context to sample on; otherwise all that the model takes.")] = 0,
+) -> None:
+    """Look at checkpoints of a model trained elsewhere; print the tables [imported] and [model] of an experiment on them.
+
+    Example: rllc import EleutherAI/pythia-160m --steps 0 512 143000 --context 256
+    """
+    from rllc.runs.importing import describe_import
+
+    _print(describe_import(source, steps, revision, context))
+
+
 VERBS = {
     "demo": demo,
     "run": run,
     "corpus": corpus,
     "train": train,
+    "import": import_,
     "plan": plan,
     "sample": sample,
     "measure": measure,

@@ -47,7 +47,7 @@ class Refinement:
             flags = np.array([hit and i not in special for i, hit in enumerate(found)])
             if texts and not flags.any():
                 raise RllcError(
-                    f"No token is what {what} = {list(texts)} asks for.", "Look at the tokens with `rllc corpus`, and choose other texts."
+                    f"No token is what {what} = {list(texts)} asks for.", "Look at the tokenizer.json of the corpus, and choose other texts."
                 )
             return flags
 

@@ -1,0 +1,104 @@
+"""Checkpoints of a model that was trained elsewhere: what they are, as tables of an experiment file, and their conversion in a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from rllc.checkpoints.importing import Imported, import_state
+from rllc.checkpoints.reading import check_finite, read_config, read_state
+from rllc.checkpoints.series import Series
+from rllc.checkpoints.store import list_checkpoints, save
+from rllc.core.errors import RllcError
+from rllc.corpus.batches import Mixture, batch_stream
+from rllc.corpus.tokens import open_corpus
+from rllc.model.shape import ModelShape
+from rllc.runs.experiment import MIXTURE, Experiment
+from rllc.runs.layout import RunFolder
+from rllc.runs.preparing import claim
+from rllc.runs.progress import Reporter, duration
+
+# A trained model is far below the loss of one that knows nothing but the size of the vocabulary; above this share of it, something does not fit.
+_SUSPICIOUS_SHARE = 0.95
+_TRIED_TOKENS = 8_192
+
+
+def import_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
+    """Convert the checkpoints that the experiment names, one at a time; those already there stay.
+
+    Raises RllcError where a checkpoint cannot be read or converted, is of another shape than the experiment's model, or holds numbers that are none.
+    """
+    asked = experiment.imported
+    if asked is None:
+        raise ValueError("this experiment trains its model")
+    claim(folder, {"training": experiment.training_key()})
+    missing = set(asked.steps) - {info.step for info in list_checkpoints(folder.checkpoints)}
+    if not missing:
+        return
+    series = Series.of(asked.source, steps=tuple(sorted(missing)), revision=asked.revision)
+    last = max(asked.steps)
+    with reporter.stage("Importing", len(missing)) as bar:
+        for step, path in series.opened():
+            found = read_model(path, experiment.model.n_ctx)
+            if found.shape != experiment.model:
+                raise RllcError(
+                    f"The checkpoint of step {step} is of another shape than the experiment's model: {_difference(found.shape, experiment.model)}.",
+                    "Take the [model] table that `rllc import` writes.",
+                )
+            save(folder.checkpoints, step, found.shape, found.params)
+            if step == last:
+                _check_loss(experiment, folder, found, reporter)
+            bar.advance(1, f"step {step}")
+    reporter.line(f"Imported {len(missing)} checkpoints from {asked.source} in {duration(bar.seconds)}.")
+
+
+def read_model(path: Any, n_ctx: int = 0) -> Imported:
+    """A foreign checkpoint as ours. Raises RllcError as reading and converting do, and for numbers that are not finite."""
+    found = import_state(read_state(path), read_config(path), n_ctx=n_ctx)
+    check_finite(found.params, f"The checkpoint {path}")
+    return found
+
+
+def describe_import(source: str, steps: tuple[int, ...], revision: str, context: int) -> str:
+    """The tables [imported] and [model] of an experiment on these checkpoints, from the first of them, with what a user should know as comments."""
+    series = Series.of(source, steps=steps, revision=revision)
+    _, path = next(iter(series.opened()))
+    found = read_model(path, context)
+    every = ", ".join(map(str, series.steps))
+    lines = [f"# {found.shape.n_layers} layers of {found.shape.n_heads} heads; {found.family}.", *(f"# {note}" for note in found.notes)]
+    lines += ["", "[imported]", f'source = "{source}"', f"steps = [{every}]"]
+    lines += [f'revision = "{revision}"'] if series.remote else []
+    lines += ["", "[model]", *(f"{name} = {_toml(value)}" for name, value in found.shape.as_dict().items())]
+    return "\n".join(lines) + "\n"
+
+
+def _check_loss(experiment: Experiment, folder: RunFolder, found: Imported, reporter: Reporter) -> None:
+    """Warn of a last checkpoint that predicts no better than chance: the tokenizer may be another model's."""
+    import torch
+
+    from rllc.model.forward import losses
+
+    size = max(1, _TRIED_TOKENS // found.shape.n_ctx)
+    corpus = open_corpus(folder.corpus)
+    stream = batch_stream(corpus, Mixture(MIXTURE, experiment.mixture), "train", size, found.shape.n_ctx, experiment.seed, "import")
+    with torch.no_grad():
+        loss = losses(found.shape, found.params, torch.from_numpy(stream[0])).item()
+    chance = math.log(found.shape.d_vocab)
+    if loss > _SUSPICIOUS_SHARE * chance:
+        reporter.line(
+            f"  WARNING: the last checkpoint's loss on the mixture is {loss:.2f} nats per token, and guessing evenly costs {chance:.2f}. "
+            "No trained model is so bad on text it knows: perhaps corpus.tokenizer is not this model's."
+        )
+
+
+def _difference(found: ModelShape, expected: ModelShape) -> str:
+    wrong: Iterable[str] = (f.name for f in fields(found) if getattr(found, f.name) != getattr(expected, f.name))
+    return ", ".join(f"{name} is {getattr(found, name)!r}, not {getattr(expected, name)!r}" for name in wrong)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
