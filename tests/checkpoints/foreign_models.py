@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,12 @@ _SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "
 _LLAMA = _SIZES | {"rms_norm_eps": 1e-3, "num_key_value_heads": 2}
 _THETA = {"rope_type": "default", "rope_theta": 300.0}
 _LLAMA3 = {
-    "rope_type": "llama3", "rope_theta": 300.0, "factor": 8.0, "low_freq_factor": 0.3, "high_freq_factor": 2.0, "original_max_position_embeddings": 16,
+    "rope_type": "llama3",
+    "rope_theta": 300.0,
+    "factor": 8.0,
+    "low_freq_factor": 0.3,
+    "high_freq_factor": 2.0,
+    "original_max_position_embeddings": 16,
 }
 
 # By name: transformers' model_type and what is set in its config.
@@ -59,7 +65,7 @@ def perturbed(model: Any) -> Any:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     return model.eval()
 
 
@@ -79,7 +85,7 @@ def in_double(model: Any) -> Any:
         elif kind == "OlmoLayerNorm":
             module.forward = lambda x: F.layer_norm(x, x.shape[-1:], eps=1e-5)
         elif kind.endswith("RotaryEmbedding"):
-            module.forward = lambda x, position_ids, f=_frequencies(module): _angles(position_ids, f)
+            module.forward = partial(_angles, _frequencies(module))
     return model
 
 
@@ -102,7 +108,7 @@ def _stretched(frequency: float, rope: dict[str, Any]) -> float:
     return (1 - smooth) * frequency / rope["factor"] + smooth * frequency
 
 
-def _angles(position_ids: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+def _angles(frequencies: Tensor, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
     angles = (position_ids[..., None].double() * frequencies).repeat(1, 1, 2)
     return angles.cos(), angles.sin()
 

@@ -1,4 +1,4 @@
-"""What a HookedTransformer of TransformerLens 3 computes, with its names and its formulae, written plainly: a reference that needs no TransformerLens."""
+"""What a HookedTransformer of TransformerLens 3 computes, with its names and formulae, written plainly: a reference where that is not installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _SMALL = {"n_layers": 2, "d_model": 24, "n_ctx": CONTEXT, "d_head": 8, "n_heads"
 _ROTARY = {"positional_embedding_type": "rotary", "rotary_base": 300}
 _LLAMA = _SMALL | _ROTARY | {"normalization_type": "RMS", "final_rms": True, "gated_mlp": True, "act_fn": "silu", "d_mlp": 20}
 _STRETCH = {
-    "use_NTK_by_parts_rope": True, "NTK_by_parts_factor": 8.0, "NTK_by_parts_low_freq_factor": 0.3, "NTK_by_parts_high_freq_factor": 2.0,
+    "use_NTK_by_parts_rope": True,
+    "NTK_by_parts_factor": 8.0,
+    "NTK_by_parts_low_freq_factor": 0.3,
+    "NTK_by_parts_high_freq_factor": 2.0,
     "NTK_original_ctx_len": 16,
 }
 CASES: dict[str, dict[str, Any]] = {

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from rllc.checkpoints.importing import Imported, import_module, import_state
+from rllc.checkpoints.importing import Imported, import_module
 from rllc.model.forward import logits
 
-from .foreign_models import CASES, CONTEXT, built, check_gradients, check_zeroing, in_double, mean_loss, tokens
+from .foreign_models import CASES, built, check_gradients, check_zeroing, in_double, mean_loss, tokens
 
 pytest.importorskip("transformers", reason="the extra `hf` is not installed")
 

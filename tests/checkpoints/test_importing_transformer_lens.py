@@ -17,6 +17,7 @@ from .foreign_models import all_parts, mean_loss, tokens
 from .hooked_reference import CASES, CONTEXT, FLOAT32_ANGLES, VOCAB, reference_logits, state_of
 
 IDS = tokens(CONTEXT, VOCAB)
+LENS_WARNS = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 LLAMA, PAPERS = CASES["Llama"], CASES["the paper's"]
 
 
@@ -72,8 +73,9 @@ def test_gradients_of_heads_are_the_originals_slices(name):
             torch.testing.assert_close(ours, expected, rtol=0, atol=float(1e-9 * scale))
 
 
+@LENS_WARNS
 @pytest.mark.parametrize("name", CASES)
-def test_transformer_lens_itself_agrees(name, recwarn):
+def test_transformer_lens_itself_agrees(name):
     """With both: the formulae that stand in for it, and a live HookedTransformer imported."""
     library = pytest.importorskip("transformer_lens", reason="transformer-lens is not installed")
     cfg, state = CASES[name], state_of(CASES[name])
@@ -89,6 +91,18 @@ def test_transformer_lens_itself_agrees(name, recwarn):
         imported = import_module(model)
         assert {tensor.dtype for tensor in imported.params.values()} == {dtype}
         torch.testing.assert_close(logits(imported.shape, imported.params, IDS), expected, rtol=0, atol=tolerance)
+
+
+@LENS_WARNS
+def test_a_model_that_transformer_lens_folded_is_still_the_same():
+    library = pytest.importorskip("transformer_lens", reason="transformer-lens is not installed")
+    cfg, state = CASES["GPT-2"], state_of(CASES["GPT-2"])
+    model = library.HookedTransformer(library.HookedTransformerConfig(**cfg, dtype=torch.float64, device="cpu", init_weights=False))
+    model.load_state_dict({key: tensor for key, tensor in state.items() if tensor.dtype == torch.float64}, strict=False)
+    model.process_weights_(fold_ln=True, center_writing_weights=True, center_unembed=False)
+    imported = import_module(model)
+    assert imported.shape.norm == "layernorm_pre"
+    torch.testing.assert_close(logits(imported.shape, imported.params, IDS), reference_logits(cfg, state, IDS), rtol=0, atol=1e-9)
 
 
 def test_zero_biases_of_gated_mlps_are_left_out():

@@ -15,7 +15,7 @@ from rllc.model.shape import ModelShape
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Into = Callable[[Tensor], dict[str, Tensor]]
-_WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile and of data parallel training
+_WRAPPERS = re.compile(r"^((_orig_mod|module)\.)+")  # of torch.compile and of data parallel training
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -141,7 +141,13 @@ class Source:
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str, buffers: str) -> None:
         self._tensors = tensors
         self.kinds: set[str] = set()  # dtypes of all that was read
-        self._full = {short: full for full, short in short_names(tensors, prefix).items() if not re.fullmatch(buffers, short)}
+        self._full: dict[str, str] = {}
+        for full, short in short_names(tensors, prefix).items():
+            if re.fullmatch(buffers, short):
+                continue
+            if short in self._full:
+                raise RllcError(f"The tensors {self._full[short]} and {full} are one and the same by their names.", "Give the tensors of one model.")
+            self._full[short] = full
         self._prefix = prefix if any(full.endswith(prefix + short) for short, full in self._full.items()) else ""
 
     def __contains__(self, name: str) -> bool:
@@ -178,13 +184,7 @@ class Source:
 
 def short_names(names: Iterable[str], prefix: str = "") -> dict[str, str]:
     """The short name of each full one, without wrappers and the family's prefix."""
-    found = {}
-    for full in names:
-        short = full
-        for wrapper in _WRAPPERS:
-            short = short.removeprefix(wrapper)
-        found[full] = short.removeprefix(prefix)
-    return found
+    return {full: _WRAPPERS.sub("", full).removeprefix(prefix) for full in names}
 
 
 def convert(plan: Plan, source: Source, what: str, dtype: torch.dtype) -> dict[str, Tensor]:
