@@ -1,0 +1,21 @@
+"""Models of transformers that are known and cannot become ours, and what stands in the way."""
+
+REASONS = {
+    "bloom": "its positions are ALiBi and it has a norm behind the embedding",
+    "codegen": "its rotary positions turn adjacent pairs, and ours halves",
+    "falcon": "attention and MLP of its layers share norms, or its positions are ALiBi",
+    "gemma": "its embedding is scaled and its norms weigh by 1 + w",
+    "gemma2": "its scores and logits are capped, its layers see windows by turns and it has norms behind attention and MLP",
+    "gemma3": "its layers see windows by turns and it has norms behind attention and MLP",
+    "gemma3_text": "its layers see windows by turns and it has norms behind attention and MLP",
+    "gpt_neo": "its attention scores are not scaled and its layers see windows by turns",
+    "gptj": "its rotary positions turn adjacent pairs, and ours halves",
+    "mixtral": "its MLPs are mixtures of experts",
+    "olmo2": "the norms of its queries and keys go over all heads at once and it has norms behind attention and MLP",
+    "olmo3": "the norms of its queries and keys go over all heads at once and it has norms behind attention and MLP",
+    "olmoe": "its MLPs are mixtures of experts",
+    "phi": "attention and MLP of its layers share a norm",
+    "phi3": "its queries, keys and values are one tensor with its rotary frequencies stretched in a way of its own",
+    "qwen2_moe": "its MLPs are mixtures of experts",
+    "qwen3_moe": "its MLPs are mixtures of experts",
+}
