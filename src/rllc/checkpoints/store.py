@@ -101,7 +101,7 @@ def load(folder: Path, expected: ModelShape | None = None) -> tuple[ModelShape, 
     info = read_info(folder)
     if expected is not None and info.shape != expected:
         raise RllcError(
-            f"The checkpoint {folder} is of another shape than expected: {_difference(info.shape, expected)}.",
+            f"The checkpoint {folder} is of another shape than expected: {info.shape.difference(expected)}.",
             "Give the model's shape as it was trained, or another checkpoint.",
         )
     params = read_tensors(folder / _WEIGHTS, info.digest, _remedy(folder))
@@ -192,8 +192,3 @@ def _same(folder: Path, info: CheckpointInfo) -> bool:
     except RllcError:
         return False
     return (found.shape, found.digest) == (info.shape, info.digest)
-
-
-def _difference(found: ModelShape, expected: ModelShape) -> str:
-    a, b = found.as_dict(), expected.as_dict()
-    return ", ".join(f"{name} is {a[name]}, not {b[name]}" for name in a if a[name] != b[name])

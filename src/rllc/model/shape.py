@@ -152,6 +152,11 @@ class ModelShape:
         beyond = {f.name: f.default for f in fields(self)[_PAPERS_FIELDS:]}
         return {name: value for name, value in plain.items() if name not in beyond or getattr(self, name) != beyond[name]}
 
+    def difference(self, other: ModelShape) -> str:
+        """What is different from another shape, in words."""
+        wrong = [f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]
+        return ", ".join(f"{name} is {getattr(self, name)}, not {getattr(other, name)}" for name in wrong)
+
     def _norm(self, name: str) -> dict[str, tuple[int, ...]]:
         if self.norm.endswith("_pre"):
             return {}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from rllc.checkpoints.importing import Imported, import_state
 from rllc.checkpoints.reading import check_finite, read_config, read_state
 from rllc.checkpoints.series import Series
-from rllc.checkpoints.store import list_checkpoints, save
+from rllc.checkpoints.store import list_checkpoints, load, save
 from rllc.core.errors import RllcError
 from rllc.corpus.batches import Mixture, batch_stream
 from rllc.corpus.tokens import open_corpus
-from rllc.model.shape import ModelShape
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.preparing import claim
@@ -44,7 +42,7 @@ def import_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
             found = read_model(path, experiment.model.n_ctx)
             if found.shape != experiment.model:
                 raise RllcError(
-                    f"The checkpoint of step {step} is of another shape than the experiment's model: {_difference(found.shape, experiment.model)}.",
+                    f"The checkpoint of step {step} is of another shape than the experiment's model: {found.shape.difference(experiment.model)}.",
                     "Take the [model] table that `rllc import` writes.",
                 )
             save(folder.checkpoints, step, found.shape, found.params)
@@ -54,8 +52,11 @@ def import_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
     reporter.line(f"Imported {len(missing)} checkpoints from {asked.source} in {duration(bar.seconds)}.")
 
 
-def read_model(path: Any, n_ctx: int = 0) -> Imported:
-    """A foreign checkpoint as ours. Raises RllcError as reading and converting do, and for numbers that are not finite."""
+def read_model(path: Path, n_ctx: int = 0) -> Imported:
+    """A foreign checkpoint as ours, or one of our own. Raises RllcError as reading and converting do, and for numbers that are not finite."""
+    if (path / "checkpoint.json").is_file():
+        shape, params, _ = load(path)
+        return Imported(shape, params, "rllc", ())
     found = import_state(read_state(path), read_config(path), n_ctx=n_ctx)
     check_finite(found.params, f"The checkpoint {path}")
     return found
@@ -91,11 +92,6 @@ def _check_loss(experiment: Experiment, folder: RunFolder, found: Imported, repo
             f"  WARNING: the last checkpoint's loss on the mixture is {loss:.2f} nats per token, and guessing evenly costs {chance:.2f}. "
             "No trained model is so bad on text it knows: perhaps corpus.tokenizer is not this model's."
         )
-
-
-def _difference(found: ModelShape, expected: ModelShape) -> str:
-    wrong: Iterable[str] = (f.name for f in fields(found) if getattr(found, f.name) != getattr(expected, f.name))
-    return ", ".join(f"{name} is {getattr(found, name)!r}, not {getattr(expected, name)!r}" for name in wrong)
 
 
 def _toml(value: Any) -> str:

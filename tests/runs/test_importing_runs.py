@@ -1,0 +1,115 @@
+"""From a folder of foreign checkpoints to the page."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from rllc.checkpoints.store import list_checkpoints, load
+from rllc.core.errors import RllcError
+from rllc.main import main
+from rllc.model import forward as fw
+from rllc.runs.experiment import parse
+from rllc.runs.layout import RunFolder
+from rllc.runs.overview import describe_plan
+from rllc.runs.pipeline import run_experiment
+
+transformers = pytest.importorskip("transformers")
+VOCABULARY = 280
+
+
+@pytest.fixture(scope="module")
+def pythia(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two checkpoints of a tiny GPT-NeoX model, as transformers saves them."""
+    folder = tmp_path_factory.mktemp("pythia")
+    config = transformers.GPTNeoXConfig(
+        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64
+    )
+    for step in (0, 40):
+        torch.manual_seed(step)
+        transformers.GPTNeoXForCausalLM(config).save_pretrained(folder / f"step{step}")
+    return folder
+
+
+def tables(pythia: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["import", str(pythia), "--context", "24"]) == 0
+    return capsys.readouterr().out
+
+
+def experiment(tiny: str, printed: str) -> str:
+    """The tiny experiment on an imported model."""
+    before, rest = tiny.split("[model]")
+    return before + printed + "\n[sampler]" + rest.split("[sampler]", 1)[1].replace("checkpoints = [0, 12]", "checkpoints = [0, 40]")
+
+
+def test_what_is_printed_is_an_experiment_s_tables(pythia: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = tables(pythia, capsys)
+    assert printed.startswith("# 2 layers of 2 heads; gpt_neox.\n")
+    found = tomllib.loads(printed)
+    assert found["imported"] == {"source": str(pythia), "steps": [0, 40]}
+    assert (found["model"]["n_ctx"], found["model"]["parallel"], found["model"]["rotary_dim"]) == (24, True, 2)
+
+
+def test_a_run_goes_from_foreign_checkpoints_to_the_page(
+    pythia: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_pictures: None
+) -> None:
+    text = experiment(tiny, tables(pythia, capsys))
+    assert f"imported    2 checkpoints from {pythia}" in describe_plan(parse(text))
+    folder = RunFolder(tmp_path / "run")
+    run_experiment(text, folder.root, "report", None, None, quiet=True)
+    assert folder.report.stat().st_size > 100_000
+    assert [info.step for info in list_checkpoints(folder.checkpoints)] == [0, 40]
+    tokens = torch.randint(0, VOCABULARY, (2, 24), generator=torch.Generator().manual_seed(0))
+    for info in list_checkpoints(folder.checkpoints):
+        shape, params, _ = load(info.folder)
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(pythia / f"step{info.step}", dtype=torch.float32).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(fw.logits(shape, params, tokens), theirs(tokens).logits, rtol=0, atol=1e-4)
+    log = folder.log.read_text()
+    assert "WARNING: the last checkpoint's loss on the mixture is 5." in log  # it was never trained
+    assert "perhaps corpus.tokenizer is not this model's" in log
+    # once imported, the source is not needed
+    run_experiment(text, folder.root, "train", None, None, quiet=True)
+    assert log.count("Imported 2 checkpoints") == folder.log.read_text().count("Imported 2 checkpoints") == 1
+
+
+def test_another_source_is_not_mixed_in(pythia: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = experiment(tiny, tables(pythia, capsys))
+    run_experiment(text, tmp_path / "run", "train", None, None, quiet=True)
+    with pytest.raises(RllcError, match=r"were trained with another model, mixture or training settings"):
+        run_experiment(text.replace(str(pythia), str(pythia) + "/step*"), tmp_path / "run", "train", None, None, quiet=True)
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    (("d_mlp = 32", "d_mlp = 33"), r"step 0 is of another shape than the experiment's model: d_mlp is 32, not 33"),
+    (("steps = [0, 40]", "steps = [0, 40, 41]"), r"has no checkpoint of step 41\. It has 0, 40"),
+    (("[imported]", "[training]\nsteps = 5\n[imported]"), r"either trains a model or imports one"),
+])  # fmt: skip
+def test_what_does_not_fit_is_told(
+    pythia: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str], sentence: str
+) -> None:
+    text = experiment(tiny, tables(pythia, capsys))
+    assert change[0] in text
+    with pytest.raises(RllcError, match=sentence):
+        run_experiment(text.replace(*change), tmp_path / "run", "train", None, None, quiet=True)
+
+
+def test_weights_that_are_not_finite_are_refused(pythia: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(pythia / "step0")
+    with torch.no_grad():
+        model.gpt_neox.layers[1].mlp.dense_h_to_4h.bias[3] = float("nan")
+    model.save_pretrained(tmp_path / "step9")
+    assert main(["import", str(tmp_path)]) == 2
+    assert "holds 1 numbers that are not finite in blocks.1.mlp.b_in" in capsys.readouterr().err
+
+
+def test_a_model_that_is_none_of_ours_says_what_still_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = transformers.Olmo2Config(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    transformers.Olmo2ForCausalLM(config).save_pretrained(tmp_path / "olmo")
+    assert main(["import", str(tmp_path / "olmo")]) == 2
+    told = capsys.readouterr().err
+    assert "the norms of its queries and keys go over all heads at once" in told
+    assert "any torch module, and name the parts by its parameters" in told
