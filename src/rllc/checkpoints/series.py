@@ -31,7 +31,7 @@ class Series:
     def of(cls, source: str | Path, steps: Sequence[int] = (), revision: str = "step{step}") -> Series:
         """A series from a folder of checkpoints, a glob, one file or folder, or the id of a hub repository.
 
-        Local steps are read from the number in which the names differ, or else from the files themselves. One that stands alone and tells none is step 0.
+        Local steps are read from the number in which the names differ, or else from the files. One that stands alone and tells none is step 0.
 
         Args:
             source: what exists on this machine is local; otherwise "owner/name" is a repository.
@@ -77,11 +77,11 @@ def fetch(repository: str, revision: str) -> Path:
     """
     try:
         import huggingface_hub as hub  # an extra; its modules are loaded when they are named
-        from huggingface_hub import errors
+        from huggingface_hub import constants, errors
     except ImportError as error:
         raise RllcError(f"Fetching {repository} needs the huggingface_hub library.", "Run pip install 'rllc[hf]'.") from error
     try:
-        if hub.constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             return Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
         names = hub.HfApi().list_repo_files(repository, revision=revision)
         weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "*.bin"
