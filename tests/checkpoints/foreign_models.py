@@ -73,7 +73,9 @@ def built(kind: str, settings: dict[str, Any]) -> Any:
     """A model of transformers in float32."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    return perturbed(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **_TOKENS | settings)))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return perturbed(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **_TOKENS | settings)))
 
 
 def in_double(model: Any) -> Any:

@@ -102,18 +102,17 @@ def test_a_model_that_transformer_lens_folded_is_still_the_same():
     model.process_weights_(fold_ln=True, center_writing_weights=True, center_unembed=False)
     imported = import_module(model)
     assert imported.shape.norm == "layernorm_pre"
-    torch.testing.assert_close(logits(imported.shape, imported.params, IDS), reference_logits(cfg, state, IDS), rtol=0, atol=1e-9)
+    ours = logits(imported.shape, imported.params, IDS)
+    torch.testing.assert_close(ours, model(IDS).detach(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(ours, reference_logits(cfg, state, IDS), rtol=0, atol=1e-5)  # TransformerLens folds in float32
 
 
-def test_zero_biases_of_gated_mlps_are_left_out():
-    state = state_of(LLAMA)
-    for key in state:
-        if key.endswith(("mlp.b_in", "mlp.b_out")):
-            state[key].zero_()
-    imported = import_state(state, LLAMA, dtype=torch.float64)
-    assert not imported.shape.mlp_bias
-    assert any("left out" in note for note in imported.notes)
-    torch.testing.assert_close(logits(imported.shape, imported.params, IDS), reference_logits(LLAMA, state, IDS), rtol=0, atol=1e-9)
+def test_the_shape_does_not_hang_on_the_numbers():
+    """Biases that are still zero at the first checkpoint of a series may grow."""
+    zeros = {key: torch.zeros_like(tensor) if ".b_" in key else tensor for key, tensor in state_of(LLAMA).items()}
+    imported = import_state(zeros, LLAMA, dtype=torch.float64)
+    assert imported.shape == import_state(state_of(LLAMA), LLAMA).shape
+    torch.testing.assert_close(logits(imported.shape, imported.params, IDS), reference_logits(LLAMA, zeros, IDS), rtol=0, atol=1e-9)
 
 
 def test_what_is_folded_and_shared_is_said():

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rllc.checkpoints.layouts import behind_heads, by_head
 from rllc.core.errors import RllcError
 from rllc.model.shape import ModelShape
 
@@ -177,10 +178,6 @@ class Source:
         a, b = self.read(name), self.read(other)
         return a.shape == b.shape and torch.equal(a, b.to(a.device, a.dtype))
 
-    def zero(self, names: Iterable[str]) -> bool:
-        """Whether those of the tensors that are there hold zeros alone."""
-        return not any(name in self and self.read(name).any() for name in names)
-
 
 def short_names(names: Iterable[str], prefix: str = "") -> dict[str, str]:
     """The short name of each full one, without wrappers and the family's prefix."""
@@ -229,13 +226,7 @@ def heads(name: str, n_heads: int) -> Into:
 
 def output(name: str, n_heads: int) -> Into:
     """The weight [D, H K] of the layer behind the heads as our [H, K, D]."""
-    return lambda tensor: {name: tensor.t().unflatten(0, (n_heads, -1))}
-
-
-def by_head(tensor: Tensor, n_heads: int) -> Tensor:
-    """[N K, D] as [N, D, K], or [N K] as [N, K]."""
-    split = tensor.unflatten(0, (n_heads, -1))
-    return split.mT if split.ndim == 3 else split
+    return lambda tensor: {name: behind_heads(tensor, n_heads)}
 
 
 def norm(foreign: str, ours: str, size: int, bias: bool) -> list[Rule]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from rllc.checkpoints.foreign import Activation, Into, Plan, Rule, Settings, Source, by_head, keep, norm, output, turn, unembedding, unembedding_rules
+from rllc.checkpoints.foreign import Activation, Into, Plan, Rule, Settings, Source, keep, norm, output, turn, unembedding, unembedding_rules
+from rllc.checkpoints.layouts import thirds
 from rllc.model.shape import ModelShape
 
 PREFIX = "transformer."
@@ -84,12 +83,7 @@ def _layer(shape: ModelShape, layer: int, conv: bool) -> list[Rule]:
 
 
 def _fused(name: str, n_heads: int) -> Into:
-    """Rows of queries, then keys, then values, each head after head."""
-
-    def into(tensor: Tensor) -> dict[str, Tensor]:
-        return {name + piece: by_head(rows, n_heads) for piece, rows in zip("QKV", tensor.chunk(3), strict=True)}
-
-    return into
+    return lambda tensor: {name + piece: value for piece, value in thirds(tensor, n_heads).items()}
 
 
 def _transposed(rule: Rule) -> Rule:

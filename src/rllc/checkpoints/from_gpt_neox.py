@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from rllc.checkpoints.foreign import Into, Plan, Rule, Settings, Source, keep, norm, output, turn, unembedding, unembedding_rules
+from rllc.checkpoints.layouts import interleaved
 from rllc.checkpoints.rope import rotary
 from rllc.model.shape import ModelShape
 
@@ -48,12 +47,12 @@ def _layer(shape: ModelShape, layer: int) -> list[Rule]:
     d, m, h = shape.d_model, shape.d_mlp, shape.n_heads
     theirs, ours = f"layers.{layer}.", f"blocks.{layer}."
     biases = [
-        Rule(theirs + "attention.query_key_value.bias", (3 * d,), _interleaved(ours + "attn.b_", h)),
+        Rule(theirs + "attention.query_key_value.bias", (3 * d,), _fused(ours + "attn.b_", h)),
         Rule(theirs + "attention.dense.bias", (d,), keep(ours + "attn.b_O")),
     ]
     return [
         *norm(theirs + "input_layernorm", ours + "ln1", d, True),
-        Rule(theirs + "attention.query_key_value.weight", (3 * d, d), _interleaved(ours + "attn.W_", h)),
+        Rule(theirs + "attention.query_key_value.weight", (3 * d, d), _fused(ours + "attn.W_", h)),
         Rule(theirs + "attention.dense.weight", (d, d), output(ours + "attn.W_O", h)),
         *(biases if shape.qkv_bias else ()),
         *norm(theirs + "post_attention_layernorm", ours + "ln2", d, True),
@@ -64,11 +63,5 @@ def _layer(shape: ModelShape, layer: int) -> list[Rule]:
     ]
 
 
-def _interleaved(name: str, n_heads: int) -> Into:
-    """Rows [H, 3, K] of a fused layer: of each head its query, key and value."""
-
-    def into(tensor: Tensor) -> dict[str, Tensor]:
-        pieces = tensor.unflatten(0, (n_heads, 3, -1)).unbind(1)
-        return {name + piece: rows.mT if rows.ndim == 3 else rows for piece, rows in zip("QKV", pieces, strict=True)}
-
-    return into
+def _fused(name: str, n_heads: int) -> Into:
+    return lambda tensor: {name + piece: value for piece, value in interleaved(tensor, n_heads).items()}

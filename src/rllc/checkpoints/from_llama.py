@@ -62,7 +62,7 @@ class Kin:
         window = settings.get("sliding_window", 0) if self.window or _slides(settings) else 0
         length, notes = settings.context("max_position_embeddings", n_ctx, window)
         width, n_heads = settings.whole("hidden_size"), settings.whole("num_attention_heads")
-        d_head = settings.get("head_dim") or settings.per_head("hidden_size", "num_attention_heads")
+        d_head = settings.whole("head_dim") if settings.get("head_dim") else settings.per_head("hidden_size", "num_attention_heads")
         groups = settings.whole("num_key_value_heads", n_heads)
         bias = bool(settings.get("attention_bias", False))
         tied, tied_notes = unembedding(settings, source, "embed_tokens.weight", "lm_head.weight", False)

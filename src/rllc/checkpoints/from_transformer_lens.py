@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rllc.checkpoints.foreign import Into, Plan, Rule, Settings, Source, keep, not_importable, sharing
+from rllc.checkpoints.foreign import Plan, Rule, Settings, Source, keep, not_importable, sharing
 from rllc.model.shape import ModelShape
 
 BUFFERS = r"blocks\.\d+\.attn\.(mask|IGNORE|rotary_sin|rotary_cos)"
@@ -79,13 +79,10 @@ def _shape(settings: Settings, source: Source, n_ctx: int) -> tuple[ModelShape, 
         raise not_importable(settings.what, f"it reads {d_vocab} tokens (d_vocab) and predicts {out} (d_vocab_out)")
     groups = settings.whole("n_key_value_heads", n_heads)
     notes = []
-    mlp_bias = not gated or not source.zero(f"blocks.{layer}.mlp.{name}" for layer in range(n_layers) for name in ("b_in", "b_out"))
     if mlp and gated:
         notes.append(
             "b_in of the gated MLPs, which TransformerLens adds behind the product and we before it, is folded into b_out: the same function and the "
             "same heads, but other coordinates for parts that hold an MLP."
-            if mlp_bias
-            else "The biases of the gated MLPs are zero in every layer, and left out."
         )
     tied = _tied(source)
     if tied:
@@ -106,7 +103,6 @@ def _shape(settings: Settings, source: Source, n_ctx: int) -> tuple[ModelShape, 
         gated_mlp=gated and mlp,
         parallel=bool(settings.get("parallel_attn_mlp", False)) and mlp,
         qk_norm=bool(settings.get("use_qk_norm", False)),
-        mlp_bias=mlp_bias or not mlp,
         **_positions(settings, d_head),
     )
     return shape, notes
@@ -182,5 +178,5 @@ def _mlp(shape: ModelShape, block: str, source: Source) -> list[Rule]:
         """(a * u + b_in) W_out + b_out = (a * u) W_out + (b_in W_out + b_out), which ours can say."""
         return {b_out: tensor.double() + source.read(b_in).double() @ source.read(block + "mlp.W_out").double()}
 
-    into: tuple[Into, Into] = (lambda tensor: {b_in: torch.zeros_like(tensor)}, folded) if shape.mlp_bias else (lambda _: {}, lambda _: {})
-    return [*rules, _same(block + "mlp.W_gate", d, m), Rule(b_in, (m,), into[0]), Rule(b_out, (d,), into[1])]
+    rules += [_same(block + "mlp.W_gate", d, m), Rule(b_out, (d,), folded)]
+    return [*rules, Rule(b_in, (m,), lambda tensor: {b_in: torch.zeros_like(tensor)})]

@@ -98,7 +98,7 @@ FAMILIES = {
     ),
     "qwen3": _llama("a Qwen3 model", from_llama.QWEN3, ("self_attn.q_norm.weight", "input_layernorm.weight")),
     "qwen2": _llama("a Qwen2 model", from_llama.QWEN2, ("self_attn.q_proj.bias", "input_layernorm.weight"), ("self_attn.o_proj.bias",)),
-    "mistral": _llama("a Mistral model", from_llama.MISTRAL, ("-",)),  # known by its model_type alone
+    "mistral": Family("a Mistral model", from_llama.MISTRAL, from_llama.PREFIX, from_llama.BUFFERS),  # its names are Llama's
     "llama": _llama("a Llama model", from_llama.LLAMA, ("input_layernorm.weight",)),
     "olmo": _llama("an OLMo model", from_llama.OLMO, (), ("input_layernorm.weight", "post_attention_layernorm.weight")),
 }

@@ -15,7 +15,7 @@ REASONS = {
     "olmo3": "the norms of its queries and keys go over all heads at once and it has norms behind attention and MLP",
     "olmoe": "its MLPs are mixtures of experts",
     "phi": "attention and MLP of its layers share a norm",
-    "phi3": "its queries, keys and values are one tensor with its rotary frequencies stretched in a way of its own",
+    "phi3": "no conversion is written for its layout",
     "qwen2_moe": "its MLPs are mixtures of experts",
     "qwen3_moe": "its MLPs are mixtures of experts",
 }
