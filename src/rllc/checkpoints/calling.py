@@ -29,36 +29,36 @@ def language_logits(module: nn.Module, tokens: Tensor, attention_mask: Tensor | 
     are, any other becomes one of them for the call. A module that takes targets, and otherwise may return the last position alone (nanoGPT), gets
     its tokens for targets. Of a tuple the first is taken for the logits, as nanoGPT and transformers return them.
 
+    Padding goes behind the tokens for the call, where a causal model does not see it and counts positions as without; that serves modules that
+    take no mask, and padding in front, whose own positions see nothing, is no number in some attentions of transformers in double precision.
+
     Args:
         module: takes token ids as its first argument.
         tokens: ids [B, T].
-        attention_mask: [B, T], true or 1 where a token is real. Positions are counted from the first real token where the module lets them be given.
+        attention_mask: [B, T], true or 1 where a token is real; the logits elsewhere mean nothing.
 
     Raises:
-        RllcError: the tokens are none of the module's, it returns no logits of every position, or it cannot leave out padding on the left.
+        RllcError: the tokens are none of the module's, or it returns no logits of every position.
     """
     _check_tokens(module, tokens)
     takes = inspect.signature(module.forward).parameters
     options: dict[str, Any] = {"use_cache": False} if "use_cache" in takes else {}
-    if "targets" in takes:
-        options["targets"] = tokens
+    order = None
     if attention_mask is not None:
         real = attention_mask.bool()
+        order = (~real).int().argsort(dim=1, stable=True)
+        tokens = tokens.gather(1, order)
         if "attention_mask" in takes:
-            options["attention_mask"] = attention_mask.long()
-            if "position_ids" in takes:
-                options["position_ids"] = (real.long().cumsum(1) - 1).clamp(min=0)
-        elif bool((real[:, 1:] & ~real[:, :-1]).any()):
-            raise RllcError(
-                f"The {type(module).__name__} takes no attention_mask, so that padding before or between tokens would be attended to.",
-                "Put padding behind the tokens, or give batches without.",
-            )
+            options["attention_mask"] = real.gather(1, order).long()
+    if "targets" in takes:
+        options["targets"] = tokens
     with _attention(module):
         returned = module(tokens, **options)
-    return _logits(module, returned, tuple(tokens.shape))
+    logits = _logits(module, returned, tuple(tokens.shape))
+    return logits if order is None else logits.take_along_dim(order.argsort(1)[..., None], 1)
 
 
-def language_loss(module: nn.Module, batch: Tensor | Mapping[str, Any]) -> Float[Tensor, ""]:
+def language_loss(module: nn.Module, batch: Any) -> Float[Tensor, ""]:
     """Mean next-token cross-entropy, in nats per token, in fp32 at least. `ModuleObjective` takes it as its loss.
 
     Args:
@@ -81,7 +81,7 @@ def language_loss(module: nn.Module, batch: Tensor | Mapping[str, Any]) -> Float
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_IGNORED)
 
 
-def check_language_model(module: nn.Module, batch: Tensor | Mapping[str, Any]) -> tuple[str, ...]:
+def check_language_model(module: nn.Module, batch: Any) -> tuple[str, ...]:
     """Look at a module and its first minibatch before sampling: what a user should know, as sentences; none where all is well.
 
     The loss is taken in evaluation mode, as `ModuleObjective` takes it, and the module is left in the mode it was in.

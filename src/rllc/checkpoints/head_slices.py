@@ -184,7 +184,8 @@ def _flat(found: Recognised) -> int:
         return found.d_head
     rope = getattr(config, "rope_parameters", None) or {}
     part = rope.get("partial_rotary_factor", 1.0) if found.model_type in found.layout.types else 1.0
-    return found.d_head - int(found.d_head * part)
+    turned = int(found.d_head * part)
+    return found.d_head - turned - turned % 2  # numbers are turned in pairs
 
 
 def _tied(found: Recognised, spans: Iterable[_Span]) -> Iterable[str]:

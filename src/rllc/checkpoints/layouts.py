@@ -133,7 +133,7 @@ LAYOUTS = (
     ),
     Layout("HookedTransformer", (), "blocks.{}.", "attn.", _numbered("")),
     Layout("HookedTransformer with grouped keys", (), "blocks.{}.", "attn.", _numbered("_")),
-    # A bridge computes with q, k, v of its own, and not with the joint weight that it keeps beside them; GPT-2's o is a Conv1D, as it was.
+    # A bridge computes with q, k, v of its own, views or copies of the joint weight that it keeps beside them; GPT-2's o is a Conv1D, as it was.
     Layout(
         "TransformerBridge of GPT-2",
         ("gpt2",),
