@@ -149,7 +149,8 @@ def test_batches_that_are_none_are_told():
         (ids.double(), r"a tensor \[3, 7\] of torch\.float64, but should be ids"),
         (ids[0], r"a tensor \[7\] of torch\.int64"),
         ([1, 2], "are a list"),
-        (ids[:, :1], r"has 1 position a sequence.*two or more"),
+        (ids[:, :1], r"are \[3, 1\], and so nothing to predict"),
+        (ids[:0], r"are \[0, 7\], and so nothing to predict"),
         ({"input_ids": ids, "labels": ids}, "A batch holds 'input_ids', 'labels'. Give input_ids"),
         ({"tokens": ids}, "holds 'tokens'"),
         ({"input_ids": ids, "attention_mask": ids[:, 1:]}, r"not of the shape of its input_ids. Give a tensor \[3, 7\]"),
@@ -173,6 +174,10 @@ def test_a_module_is_looked_at_before_sampling():
     (told,) = check_language_model(module, ids)
     assert "training mode with dropout (transformer.drop and others): it is sampled in evaluation mode" in told
     assert modes == [part.training for part in module.modules()]
+    llama = copy.deepcopy(built("llama")).train()
+    assert not any("dropout" in told for told in check_language_model(llama, ids))
+    llama.model.layers[1].self_attn.attention_dropout = 0.1
+    assert "dropout (model.layers.1.self_attn and others)" in check_language_model(llama, ids)[0]
     with torch.no_grad():
         module.eval().lm_head.weight.mul_(100)
     loss = float(language_loss(module, ids).detach())

@@ -93,7 +93,7 @@ def check_language_model(module: nn.Module, batch: Any) -> tuple[str, ...]:
         if not torch.isfinite(tensor).all():
             raise RllcError(f"The parameter {name!r} holds numbers that are not finite.", "Load the checkpoint again, or take another.")
     told: list[str] = []
-    dropout = [name for name, part in module.named_modules() if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0]
+    dropout = [name for name, part in module.named_modules() if part.training and _drops(part)]
     if dropout:
         told.append(f"The module is in training mode with dropout ({dropout[0]} and others): it is sampled in evaluation mode, without.")
     tokens, _ = _read(batch)
@@ -122,6 +122,12 @@ def evaluated(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def _drops(part: nn.Module) -> bool:
+    """Whether a module drops some of its numbers in training: a module of torch for that, or attention of transformers."""
+    shares = (getattr(part, name, 0) for name in (("p",) if isinstance(part, nn.modules.dropout._DropoutNd) else ("attention_dropout",)))
+    return any(isinstance(share, float) and share > 0 for share in shares)
+
+
 def _read(batch: Any) -> tuple[Tensor, Tensor | None]:
     """Token ids and the mask of the real ones."""
     if isinstance(batch, Mapping):
@@ -134,8 +140,8 @@ def _read(batch: Any) -> tuple[Tensor, Tensor | None]:
     if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         kind = f"a tensor {list(tokens.shape)} of {tokens.dtype}" if isinstance(tokens, Tensor) else f"a {type(tokens).__name__}"
         raise RllcError(f"The tokens of a batch are {kind}, but should be ids [sequences, positions].", "Give a tensor of integers.")
-    if tokens.shape[1] < 2:
-        raise RllcError(f"A batch has {tokens.shape[1]} position a sequence, and so nothing to predict.", "Give two or more.")
+    if tokens.shape[0] < 1 or tokens.shape[1] < 2:
+        raise RllcError(f"The tokens of a batch are {list(tokens.shape)}, and so nothing to predict.", "Give sequences of two or more.")
     if mask is not None and (not isinstance(mask, Tensor) or mask.shape != tokens.shape):
         raise RllcError("The attention_mask of a batch is not of the shape of its input_ids.", f"Give a tensor {list(tokens.shape)}, 1 for real.")
     return tokens, mask

@@ -98,7 +98,7 @@ def recognise(module: nn.Module) -> Recognised:
     raise RllcError(
         f"Where the heads lie in a {type(module).__name__}"
         + (f" of type {told!r}" if told else "")
-        + f" is not known; it is for {', '.join(known)}.",
+        + f" is not known; known are {', '.join(known)}.",
         _STILL,
     )
 
