@@ -29,7 +29,7 @@ TRANSFORMERS = {
     ),
     "llama": ("Llama", _WIDE | {"attention_bias": True}, "model.layers.{}.self_attn.o_proj"),
     "mistral": ("Mistral", _WIDE, "model.layers.{}.self_attn.o_proj"),
-    "olmo": ("Olmo", _NEW | {"clip_qkv": 2.0}, "model.layers.{}.self_attn.o_proj"),
+    "olmo": ("Olmo", _NEW | {"clip_qkv": 50.0}, "model.layers.{}.self_attn.o_proj"),
     "olmo2": ("Olmo2", _GROUPED, "model.layers.{}.self_attn.o_proj"),
     "qwen2": ("Qwen2", _GROUPED, "model.layers.{}.self_attn.o_proj"),
     "qwen3": ("Qwen3", _WIDE, "model.layers.{}.self_attn.o_proj"),

@@ -58,6 +58,10 @@ def noise(value):
     return value + torch.randn(value.shape, generator=torch.Generator().manual_seed(3), dtype=value.dtype)
 
 
+def twice(value):
+    return 2 * value
+
+
 def groups(kind):
     return (1 if kind == "gemma" else G) if kind in GROUPED else H
 
@@ -90,14 +94,47 @@ def test_queries_keys_and_values_of_a_head_change_its_output_alone(kind):
         for block in range(H if piece == "Q" else groups(kind)):
             own = [block] if piece == "Q" else [*range(block * share, (block + 1) * share)]
             group = share > 1 and piece != "Q"
-            with changed(module, f"1:{'g' * group}{block}.{piece}", noise):
-                moved = (seen(kind, module, 1) - intact).abs().amax((0, 1, 3))
+            with changed(module, f"1:{'g' * group}{block}.{piece}", twice if piece == "V" else noise):
+                found = seen(kind, module, 1)
+            moved = (found - intact).abs().amax((0, 1, 3))
+            if piece == "V":
+                torch.testing.assert_close(found[:, :, own], 2 * intact[:, :, own], rtol=0, atol=1e-9)
             others = [head for head in range(H) if head not in own]
             assert (moved[own] > 1e-4).all(), (piece, block, moved)
             if kind == "olmo2" and piece in "QK" and others:
                 assert (moved[others] > 1e-6).all()  # its norms run over all heads, which the note says
             else:
                 assert (moved[others] == 0).all(), (piece, block, moved)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "nano", "gpt_neox", "phi3"])
+@torch.no_grad()
+def test_queries_and_keys_of_a_joint_weight_are_not_mistaken_for_each_other(kind):
+    """A change that only the input of position 3 feels: of the queries it moves that position, of the keys those that look back at it."""
+    module, inputs = built(kind), []
+    owner = module.get_submodule(named(module, "0:0.Q")[0].split(".weight")[0])
+    handle = owner.register_forward_pre_hook(lambda _, given: inputs.append(given[0][0]))
+    ids = tokens(1)
+
+    def heads():
+        with heads_seen(kind, module, 0) as found:
+            language_logits(module, ids)
+        return found[0][0]
+
+    intact = heads()
+    handle.remove()
+    direction = torch.linalg.pinv(inputs[0])[:, 3]
+
+    def felt_at_three(value):
+        if value.ndim == 1:
+            return value
+        return value + (direction[:, None] if len(value) == C else direction) * 3.0
+
+    for part, moves in (("0:1.Q", [3]), ("0:g0.K" if kind in GROUPED else "0:1.K", [3, 4, 5, 6])):
+        with changed(module, part, felt_at_three):
+            moved = (heads() - intact).abs().amax((1, 2))
+        assert (moved[moves] > 1e-4).all(), (part, moved)
+        assert (moved[[t for t in range(7) if t not in moves]] < 1e-6).all(), (part, moved)
 
 
 def counted(module, names):
