@@ -113,6 +113,12 @@ def test_the_prefix_of_lightning_is_taken_off_and_that_of_llama_stays(tmp_path: 
 def test_an_index_may_name_tensors_by_their_wrapped_names(tmp_path: Path):
     sharded(tmp_path, weights("_orig_mod.a"), weights("_orig_mod.b"))
     assert sorted(read_state(tmp_path)) == ["a", "b"]
+    index = tmp_path / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["_orig_mod.lost"] = "model-00001-of-00002.safetensors"
+    index.write_text(json.dumps(content))
+    with pytest.raises(RllcError, match=r"promises the tensor _orig_mod\.lost"):
+        read_state(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -19,6 +19,7 @@ _SHARD = re.compile(r"^(.+)-(\d+)-of-(\d+)\.(safetensors|bin)$")
 _BESIDE = re.compile(r"^(training_args|optimizer|scheduler|scaler|rng_state|random_states)\b|^rng_state")  # what trainers save beside the weights
 _INTEGER_BUFFERS = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
 _MASKS = re.compile(r"(^|\.)(IGNORE|mask|masked_bias|causal_mask|attn_mask)$")  # buffers in which an infinity means "not seen"
+_WRAPPERS = re.compile(r"^((_orig_mod|module)\.)+")
 _AGAIN = "Run the download again; it goes on from there."
 
 
@@ -51,8 +52,8 @@ def read_state(path: Path, *, names: Callable[[str], bool] | None = None, dtype:
                 owner[name] = Path(file.name)
                 if names is None or names(name):
                     tensors[name] = _floating(stream.tensor(name), name, file, dtype)
-    lost = next((name for name in promised if name not in owner), None)
-    if lost is not None and not _unprefixed(lost, owner):
+    lost = next((name for name in promised if name not in owner and _WRAPPERS.sub("", name) not in owner), None)
+    if lost is not None:
         raise RllcError(f"The index of {path} promises the tensor {lost} in {promised[lost]}, which does not hold it.", _AGAIN)
     if not tensors:
         some = ", ".join(sorted(owner)[:5])
@@ -183,8 +184,3 @@ def _floating(tensor: Tensor, name: str, file: Path, dtype: torch.dtype | None) 
         f"The tensor {name} of {file} is {str(tensor.dtype).removeprefix('torch.')}, where floating weights are expected: the model is quantised.",
         "Take the weights in float32, bfloat16 or float16, as they were before quantisation.",
     )
-
-
-def _unprefixed(name: str, owner: Mapping[str, Path]) -> bool:
-    """Whether a name of the index is there without its wrappers' prefix."""
-    return any(name.endswith("." + found) for found in owner)
