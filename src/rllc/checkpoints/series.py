@@ -1,0 +1,273 @@
+"""Checkpoints of one training run in order: where each is, which step it is of, and opening them one at a time."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rllc.checkpoints import fetching
+from rllc.checkpoints.reading import holds_weights, read_state, weights_in
+from rllc.checkpoints.steps import step_of_files, steps_of_names
+from rllc.core.errors import RllcError
+
+_HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
+_WHOLE = re.compile(r"^(config|checkpoint)\.json$|^(model|pytorch_model)\.(safetensors|bin)$|\.index\.json$|-\d+-of-\d+\.\w+$")  # of one checkpoint
+_LABELLED = re.compile(r"(step|iter|checkpoint|ckpt)[-_=]?\d", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A checkpoint in the hub: a repository at a revision, and which of its files (`fetching.fetch`)."""
+
+    repo: str
+    revision: str | None = None
+    patterns: tuple[str, ...] | None = None
+    cache: Path | None = None  # the hub's cache; the usual place by default
+
+    def __str__(self) -> str:
+        return fetching.name_of(self.repo, self.revision)
+
+    def fetch(self) -> Path:
+        """The folder in the cache, downloaded where needed. Raises RllcError as `fetching.fetch` does."""
+        return fetching.fetch(self.repo, self.revision, patterns=self.patterns, cache=self.cache)
+
+
+@dataclass(frozen=True)
+class TransformerLensSource:
+    """A checkpoint that transformer-lens knows by number: it alone holds the table of labels, so it is asked, when the weights are wanted."""
+
+    model: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.index} of {self.model} in transformer-lens"
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights as transformer-lens names them, without its processing of them. Raises RllcError where it is not installed or refuses."""
+        try:
+            model = _transformer_lens().HookedTransformer.from_pretrained_no_processing(self.model, checkpoint_index=self.index)
+        except (OSError, ValueError, IndexError) as error:
+            raise RllcError(
+                f"{self} could not be loaded: {' '.join(str(error).split())[:200]}.", "Check the model's name and the network."
+            ) from error
+        return dict(model.state_dict())
+
+
+Source = Path | HubSource | TransformerLensSource
+
+
+@dataclass(frozen=True)
+class Series:
+    """Checkpoints by step, ascending. Nothing of them is read until one is opened, except where only a file tells its step."""
+
+    points: tuple[tuple[int, Source], ...]
+
+    def __post_init__(self) -> None:
+        points = tuple(sorted(self.points, key=lambda point: point[0]))
+        if not points:
+            raise RllcError("The series holds no checkpoint.", "Name at least one.")
+        for (step, source), (following, other) in itertools.pairwise(points):
+            if step == following:
+                raise RllcError(f"Two checkpoints are of step {step}: {source} and {other}.", "Leave one of them out.")
+        object.__setattr__(self, "points", points)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps, ascending."""
+        return tuple(step for step, _ in self.points)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __iter__(self) -> Iterator[tuple[int, Source]]:
+        return iter(self.points)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Series:
+        """The checkpoints in a folder: subfolders with weights where there are any, else files of weights, else the folder itself.
+
+        A subfolder or file that is named like a checkpoint (`checkpoint-500`) counts even where its weights are missing, so that a download which
+        was cut off is told when it is opened. Weights beside subfolders, a trainer's last ones, are left out.
+        Raises RllcError where there are none, or where their steps are not told (`from_list`).
+        """
+        if not folder.is_dir():
+            raise RllcError(f"There is no folder {folder}.", "Check the path.")
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        folders = [path for path in inside if path.is_dir() and (_LABELLED.search(path.name) or holds_weights(path))]
+        if folders:
+            return cls.from_list(folders)
+        whole = any(_WHOLE.search(path.name) for path in inside)
+        files = [*weights_in(folder), *(path for path in inside if path.suffix == ".incomplete")]
+        if not files:
+            there = ", ".join(path.name for path in inside[:8]) or "nothing"
+            raise RllcError(f"There are no checkpoints in {folder}: it holds {there}.", "Give the folder whose subfolders or files are checkpoints.")
+        return cls.from_list([folder] if whole and not any(_LABELLED.search(path.name) for path in files) else files)
+
+    @classmethod
+    def from_glob(cls, pattern: str) -> Series:
+        """The files and folders that a glob finds (`**` goes deeper). Raises RllcError where it finds none, and as `from_list` does."""
+        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207  # absolute patterns, which Path.glob refuses
+        if not found:
+            raise RllcError(f"Nothing fits {pattern}.", "Check the pattern; quote it in a shell.")
+        return cls.from_list(found)
+
+    @classmethod
+    def from_list(cls, items: Sequence[str | Source]) -> Series:
+        """Checkpoints as paths, sources or names of the hub ("owner/name@revision"). Steps come from their names, else from their files.
+
+        Raises RllcError where a path does not exist, where two are of one step, and where steps are not told or not clearly.
+        """
+        sources = [_source(item) for item in items]
+        steps = steps_of_names([_name(source) for source in sources])
+        if len(sources) > 1 and len({_name(source) for source in sources}) == 1 and all(isinstance(source, Path) for source in sources):
+            steps = steps_of_names([str(source) for source in sources])  # runs/step10/model.pt: the names are equal, the folders tell
+        told = [step if step is not None else _step_of(source) for step, source in zip(steps, sources, strict=True)]
+        return cls(tuple(zip(told, sources, strict=True)))
+
+    @classmethod
+    def from_mapping(cls, sources: Mapping[int, str | Source]) -> Series:
+        """Checkpoints whose steps are given. Raises RllcError where a path does not exist."""
+        return cls(tuple((step, _source(item)) for step, item in sources.items()))
+
+    @classmethod
+    def from_transformer_lens(cls, model: str, steps: Sequence[int] | None = None) -> Series:
+        """The checkpoints of a model that transformer-lens knows, all or those of `steps`; labels count steps or, for some models, tokens.
+
+        Raises RllcError where transformer-lens is not installed, knows no checkpoints of the model, or none of a step.
+        """
+        try:
+            labels, _ = _transformer_lens().loading_from_pretrained.get_checkpoint_labels(model)
+        except ValueError as error:
+            raise RllcError(f"transformer-lens knows no checkpoints of {model!r}: {error}", "Take a model that it lists with checkpoints.") from error
+        missing = sorted(set(steps or ()) - set(labels))
+        if missing:
+            raise RllcError(f"{model} has no checkpoint of {', '.join(map(str, missing))}.", f"Choose of {', '.join(map(str, labels[:20]))}, ….")
+        chosen = [(label, index) for index, label in enumerate(labels) if steps is None or label in steps]
+        return cls(tuple((label, TransformerLensSource(model, index)) for label, index in chosen))
+
+    def opened(self, keep: int | None = None) -> Iterator[tuple[int, Path]]:
+        """Each step with the folder or file of its checkpoint, fetched when its turn comes.
+
+        `keep` is how many downloaded revisions stay in the hub's cache after their use, the latest ones: 0 keeps the disk flat, None removes nothing.
+        Revisions that were in the cache before are never removed, nor are local files. Leaving the loop early cleans up as well.
+        Raises RllcError where one cannot be fetched, and for a checkpoint of transformer-lens, which has no path: `states` reads those too.
+        """
+        for step, _, path in self._opened(keep):
+            if path is None:
+                raise RllcError("A checkpoint that transformer-lens loads has no path.", "Iterate over its weights with `states`.")
+            yield step, path
+
+    def states(
+        self, *, names: Callable[[str], bool] | None = None, dtype: torch.dtype | None = None, keep: int | None = None
+    ) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Each step with its weights, as `read_state` reads them; one set of weights is alive at a time.
+
+        The dictionary is emptied when the next step is asked for: copy what must outlive its turn. `keep` is as in `opened`.
+        """
+        for step, source, path in self._opened(keep):
+            if path is not None:
+                state = read_state(path, names=names, dtype=dtype)
+            else:
+                assert isinstance(source, TransformerLensSource)
+                state = source.state()
+                for name in [name for name in state if names is not None and not names(name)]:
+                    del state[name]
+                if dtype is not None:
+                    state |= {name: tensor.to(dtype) for name, tensor in state.items() if tensor.is_floating_point()}
+            yield step, state
+            state.clear()  # the caller's loop still holds the dictionary while the next one is read
+
+    def _opened(self, keep: int | None) -> Iterator[tuple[int, Source, Path | None]]:
+        """Each point with its path, None where it has none; downloads beyond `keep` are forgotten as the loop goes on."""
+        if keep is not None and keep < 0:
+            raise RllcError(f"keep is {keep}.", "Give how many downloads stay, 0 or more, or None for all.")
+        ours: deque[tuple[HubSource, Path]] = deque()
+        try:
+            for step, source in self.points:
+                if not isinstance(source, HubSource):
+                    yield step, source, source if isinstance(source, Path) else None
+                    continue
+                before = fetching.cached_commits(source.repo, source.cache) if keep is not None else frozenset()
+                path = source.fetch()
+                if keep is not None and path.name not in before:
+                    ours.append((source, path))
+                yield step, source, path
+                _forget(ours, keep)
+        finally:
+            _forget(ours, keep)
+
+
+def pythia_steps() -> tuple[int, ...]:
+    """The steps of which Pythia has revisions, called `step0`, `step1`, and so on.
+
+    >>> steps = pythia_steps()
+    >>> len(steps), steps[:4], steps[10:13], steps[-1]
+    (154, (0, 1, 2, 4), (512, 1000, 2000), 143000)
+    """
+    return (0, *(2**i for i in range(10)), *range(1000, 143_001, 1000))
+
+
+def pythia(model: str = "EleutherAI/pythia-160m", steps: Sequence[int] | None = None) -> Series:
+    """A Pythia model of the hub at its steps, all or some. Raises RllcError for a step that Pythia has no revision of.
+
+    >>> [str(source) for _, source in pythia("EleutherAI/pythia-70m", [1000, 0])]
+    ['EleutherAI/pythia-70m@step0', 'EleutherAI/pythia-70m@step1000']
+    """
+    chosen = pythia_steps() if steps is None else steps
+    missing = sorted(set(chosen) - set(pythia_steps()))
+    if missing:
+        raise RllcError(f"Pythia has no checkpoint of step {missing[0]}.", "It has 0, the powers of two up to 512, and each thousand up to 143000.")
+    return Series(tuple((step, HubSource(model, f"step{step}")) for step in chosen))
+
+
+def _source(item: str | Source) -> Source:
+    """A path, or a name of the hub where there is no such path."""
+    if not isinstance(item, str | Path):
+        return item
+    if Path(item).exists() or Path(item).is_symlink():
+        return Path(item)
+    repo, at, revision = str(item).partition("@")
+    if isinstance(item, str) and _HUB.match(repo) and bool(at) == bool(revision):
+        return HubSource(repo, revision or None)
+    raise RllcError(f"There is no checkpoint at {item}.", 'Give a path that exists, or a name of the hub: "owner/name@revision".')
+
+
+def _name(source: Source) -> str:
+    """What may tell the step of a source."""
+    if isinstance(source, Path):
+        return source.name
+    return str(source.index) if isinstance(source, TransformerLensSource) else source.revision or source.repo
+
+
+def _step_of(source: Source) -> int:
+    """The step that a source's files tell. Raises RllcError where they do not."""
+    step = step_of_files(source) if isinstance(source, Path) else None
+    if step is None:
+        raise RllcError(f"Nothing tells the training step of {source}: neither its name nor its files.", "Give a mapping from steps to checkpoints.")
+    return step
+
+
+def _forget(ours: deque[tuple[HubSource, Path]], keep: int | None) -> None:
+    """Remove the oldest downloads from the hub's cache until `keep` are left."""
+    while keep is not None and len(ours) > keep:
+        source, path = ours.popleft()
+        fetching.forget(path, source.cache)
+
+
+def _transformer_lens() -> Any:
+    """The module, an extra that is slow to import."""
+    try:
+        import transformer_lens  # pyright: ignore[reportMissingImports]
+        import transformer_lens.loading_from_pretrained  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise RllcError("Checkpoints by number need the package transformer-lens.", 'Install it: pip install "rllc[tl]".') from error
+    return transformer_lens
