@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,9 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent))
-from live_models import KINDS, TRANSFORMERS, H, V, built, tokens
 
 from rllc.checkpoints.calling import check_language_model, language_logits, language_loss
 from rllc.checkpoints.head_slices import head_slices
@@ -25,6 +20,8 @@ from rllc.core.outcome import Outcome
 from rllc.model.module_objective import ModuleObjective
 from rllc.posterior.sampling import Minibatches, sample
 from rllc.posterior.settings import SamplerSettings
+
+from .live_models import KINDS, TRANSFORMERS, H, V, built, tokens
 
 pytest.importorskip("transformers")
 

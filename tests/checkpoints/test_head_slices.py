@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent))
-from live_models import GROUPED, KINDS, LAYERS, OTHERS, TRANSFORMERS, C, G, H, V, built, configuration, heads_seen, tokens
 
 from rllc.checkpoints.calling import language_logits
 from rllc.checkpoints.head_slices import head_slices
@@ -21,6 +16,8 @@ from rllc.checkpoints.recognise import recognise
 from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.model.module_part import pieces
+
+from .live_models import GROUPED, KINDS, LAYERS, OTHERS, TRANSFORMERS, C, G, H, V, built, configuration, heads_seen, tokens
 
 pytest.importorskip("transformers")
 

@@ -268,3 +268,26 @@ def test_runs_of_transformer_lens_are_loaded_when_their_turn_comes(lens: list[tu
     monkeypatch.setitem(sys.modules, "transformer_lens", None)
     with pytest.raises(RllcError, match=r"need the package transformer-lens.*rllc\[tl\]"):
         Series.from_transformer_lens("toy")
+
+
+def test_what_a_user_calls_a_series(tmp_path: Path) -> None:
+    for step in (0, 512, 1000):
+        folder = tmp_path / "run" / f"step{step}"
+        folder.mkdir(parents=True)
+        safetensors.torch.save_file({"w": torch.full((2,), float(step))}, folder / "model.safetensors")
+    run = str(tmp_path / "run")
+    assert Series.of(run).steps == Series.of(run + "/step*").steps == (0, 512, 1000)
+    assert Series.of(run, steps=(1000, 0)).steps == (0, 1000)
+    assert Series.of(run + "/step512").steps == (512,)
+    (tmp_path / "run" / "step512").rename(tmp_path / "gpt2")
+    assert Series.of(str(tmp_path / "gpt2")).steps == (0,)
+    assert not Series.of(run).remote
+    with pytest.raises(RllcError, match=r"has no checkpoint of step 7\. It has 0, 1000"):
+        Series.of(run, steps=(7,))
+    with pytest.raises(RllcError, match=r"There are no checkpoints at .*nowhere"):
+        Series.of(str(tmp_path / "nowhere"))
+    with pytest.raises(RllcError, match=r"There is nothing at some/model, and of a repository of the hub one has to name the steps"):
+        Series.of("some/model")
+    hub = Series.of("some/model", steps=(1000, 0), revision="at-{step}")
+    assert hub.remote
+    assert [str(source) for _, source in hub] == ["some/model@at-0", "some/model@at-1000"]

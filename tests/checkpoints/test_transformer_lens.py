@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-from live_models import LAYERS, TRANSFORMERS, C, G, H, V, configuration, perturbed, tokens
 
 from rllc.checkpoints.calling import check_language_model, language_logits, language_loss
 from rllc.checkpoints.head_slices import head_slices
 from rllc.core.names import Part
 from rllc.model.module_objective import ModuleObjective
 from rllc.model.module_part import pieces
+
+from .live_models import LAYERS, TRANSFORMERS, C, G, H, V, configuration, perturbed, tokens
 
 lens = pytest.importorskip("transformer_lens")
 pytestmark = pytest.mark.filterwarnings("ignore")  # its own, which change from version to version

@@ -92,6 +92,37 @@ class Series:
         return iter(self.points)
 
     @classmethod
+    def of(cls, source: str, steps: Sequence[int] = (), revision: str = "step{step}") -> Series:
+        """Whatever a user may call a series: a folder, a glob, one checkpoint, or a repository of the hub; `steps` of it alone, if given.
+
+        One checkpoint that tells no step is of step 0. A repository needs the steps; `revision` is what it calls them, {step} being the number.
+        Raises RllcError where there is nothing, where a step is missing or not told, and as the others here do.
+        """
+        path = Path(source)
+        if path.is_file() or (path.is_dir() and holds_weights(path)):
+            named = steps_of_names([path.name])[0] if _LABELLED.search(path.name) else None  # a name such as gpt2 tells no step
+            step = named if named is not None else step_of_files(path)
+            found = cls(((step or 0, path),))
+        elif path.is_dir():
+            found = cls.from_folder(path)
+        elif glob.has_magic(source):
+            found = cls.from_glob(source)
+        elif _HUB.match(source) and steps:
+            return cls(tuple((step, HubSource(source, revision.format(step=step))) for step in steps))
+        elif _HUB.match(source):
+            raise RllcError(f"There is nothing at {source}, and of a repository of the hub one has to name the steps.", "Give the steps.")
+        else:
+            raise RllcError(f"There are no checkpoints at {source}.", 'Give a folder, a glob, a file, or a repository of the hub: "owner/name".')
+        if missing := sorted(set(steps) - set(found.steps)):
+            raise RllcError(f"{source} has no checkpoint of step {missing[0]}.", f"It has {', '.join(map(str, found.steps))}.")
+        return cls(tuple(point for point in found.points if not steps or point[0] in steps))
+
+    @property
+    def remote(self) -> bool:
+        """Whether some of it is fetched from the hub."""
+        return any(isinstance(source, HubSource) for _, source in self.points)
+
+    @classmethod
     def from_folder(cls, folder: Path) -> Series:
         """The checkpoints in a folder: subfolders with weights where there are any, else files of weights, else the folder itself.
 

@@ -38,7 +38,7 @@ def import_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
     series = Series.of(asked.source, steps=tuple(sorted(missing)), revision=asked.revision)
     last = max(asked.steps)
     with reporter.stage("Importing", len(missing)) as bar:
-        for step, path in series.opened():
+        for step, path in series.opened(keep=0):
             found = read_model(path, experiment.model.n_ctx)
             if found.shape != experiment.model:
                 raise RllcError(
