@@ -1,3 +1,56 @@
 """Refined local learning coefficients of the parts of a neural network (Wang et al., arXiv 2410.02984)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rllc.api import Result, Results, Sweep, estimate, sweep
+    from rllc.core.errors import RllcError
+    from rllc.core.names import Part
+    from rllc.core.outcome import Outcome
+    from rllc.model.shape import ModelShape
+    from rllc.posterior.settings import ExtraChecks, SamplerSettings, Stopping, Verdicts
+
+__all__ = [
+    "ExtraChecks",
+    "ModelShape",
+    "Outcome",
+    "Part",
+    "Result",
+    "Results",
+    "RllcError",
+    "SamplerSettings",
+    "Stopping",
+    "Sweep",
+    "Verdicts",
+    "estimate",
+    "sweep",
+]
+
+# Where each name lives. They are loaded when first used (PEP 562), since most of them bring torch.
+_HOMES = {
+    "rllc.api": ("Result", "Results", "Sweep", "estimate", "sweep"),
+    "rllc.core.errors": ("RllcError",),
+    "rllc.core.names": ("Part",),
+    "rllc.core.outcome": ("Outcome",),
+    "rllc.model.shape": ("ModelShape",),
+    "rllc.posterior.settings": ("ExtraChecks", "SamplerSettings", "Stopping", "Verdicts"),
+}
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(home), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
