@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack, overload
 
+from rllc.core.names import Part
 from rllc.runs.estimating import grouped, measured, open_data, step_of
 from rllc.runs.how import Settings, how_from
 from rllc.runs.progress import Reporter
@@ -31,9 +32,9 @@ def estimate(
 ) -> Result | Results:
     """The local learning coefficient of a part of a model on some data, or of several parts at once.
 
-    Where nothing else is said, the sampler's settings are those that the paper used for its two-layer model (step_size 1e-3, localization 200, nbeta 30,
-    4 chains of 200 draws, no burn-in, batches of 32): a place to start from, not an answer for another model. Read `outcome`, `reason` and
-    `diagnostics` before the number; larger models want smaller steps.
+    Where nothing else is said, the sampler's settings are those that the paper used for its two-layer model: step_size 1e-3, localization 200,
+    nbeta 30, 4 chains of 200 draws, no burn-in, batches of 32. They are a place to start from, not an answer for another model: read `outcome`,
+    `reason` and `diagnostics` before the number; larger models want smaller steps.
 
     Args:
         model: any of
@@ -43,8 +44,8 @@ def estimate(
             - a language model of another library without a loss. It is converted and takes the fast native road where it can, else it is called as
               it is; `road="native"` or `"general"` insists, and the result says which was taken, and why.
         data: of a language model token ids [n, T], texts (with `tokenizer=`), a data set (with `column=` where it is not called input_ids or text),
-            or a `rllc.corpus.batches.ContextPool`; of a module with a loss a tensor or a tuple of tensors with samples along the first axis, or a data
-            set of samples by number; of both a function from a whole number to the batch of that number. Minibatches are drawn with replacement.
+            or a `rllc.corpus.batches.ContextPool`; of a module with a loss a tensor or a tuple of tensors with samples along the first axis, or a
+            data set of samples by number; of both a function from a whole number to the batch of that number. Minibatches are drawn with replacement.
         part: a part, "1:6" or "heads" or "1.attn" for example (`rllc.core.names.Part`), or several in a list. Of a module with a loss the names of
             parameters and slices of them, "fc1.weight[:, 64:128]", a list being one part; several parts are then a mapping of name to such lists.
         step: training step of the checkpoint, for the tables; 0 unless the model knows it.
@@ -71,7 +72,7 @@ def estimate(
     ...         self.w = torch.nn.Parameter(torch.zeros(10, dtype=torch.float64))
     >>> def loss(module, batch):
     ...     return 0.5 * (module.w**2).sum() + 0 * batch.mean()
-    >>> r = rllc.estimate(Bowl(), torch.zeros(4, 1), "w", loss=loss, step_size=1e-2, localization=1.0, nbeta=30.0, draws=100, burn_in=20, batch_size=2)
+    >>> r = rllc.estimate(Bowl(), torch.zeros(4, 1), "w", loss=loss, step_size=1e-2, localization=1.0, draws=100, burn_in=20, batch_size=2)
     >>> r.part, r.road, r.traces.losses.shape
     ('w', 'general', (1, 4, 121))
     >>> r.interval[0] < r.llc < r.interval[1]
@@ -97,8 +98,9 @@ def estimate(
     at = step_of(taken, step)
     found = {r.part: r for group in grouped(taken, asked, how, source.context) for r in measured(taken, group, source, how, at)}
     results = Results(tuple(found[one.label] for one in asked))
-    several = len(asked) > 1 or isinstance(part, Mapping) or part == "heads" or (isinstance(part, list | tuple) and asked[0].part is not None)
-    return results if several else results.cells[0]
+    one_part = len(asked) == 1 and not isinstance(part, Mapping) and part != "heads"
+    # a list of parameters is one part, a list of one name of our grammar a list of parts
+    return results.cells[0] if one_part and (isinstance(part, str | Part) or asked[-1].part is None) else results
 
 
 def sweep(
@@ -107,8 +109,8 @@ def sweep(
     """A grid of checkpoints × data × parts, measured as its results are asked for.
 
     Args:
-        checkpoints: a mapping or an iterable of (step, model), where a model may also be a function that gives it, called when its turn comes; a folder
-            of rllc's checkpoints; or one model. Models are as `estimate` takes them, and opened one at a time.
+        checkpoints: a mapping or an iterable of (step, model), where a model may also be a function that gives it, called when its turn comes; a
+            folder of rllc's checkpoints; or one model. Models are as `estimate` takes them, and opened one at a time.
         data: a mapping of names to data as `estimate` takes it, or one of them.
         parts: as of `estimate`.
         progress: show a bar with the time left on a terminal, plain lines elsewhere.

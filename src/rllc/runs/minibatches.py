@@ -143,13 +143,14 @@ def open_samples(data: Any, name: str, how: How) -> Source:
             f"No batches can be drawn from a {type(data).__name__}.",
             "Give tensors, a data set with a length and samples by number, or a function from a number to a batch.",
         )
-    if not len(data):
+    samples: Any = data
+    if not len(samples):
         raise RllcError("The data is empty.", "Give at least one sample.")
     if isinstance(data, Mapping):
         raise RllcError("The data is a mapping.", "Give a tuple of tensors, or a data set of samples by number.")
     from torch.utils.data import default_collate
 
-    return Source(name, Samples(data, how.collate or default_collate))
+    return Source(name, Samples(samples, how.collate or default_collate))
 
 
 def moved(batch: Any, device: torch.device) -> Any:

@@ -112,7 +112,7 @@ def results_tree(results: Sequence[Result]) -> xr.DataTree:
     """The labelled table's arrays (`records.table.dataset`) at the root: dimensions step, part, data, and of traces chain and draw, w* first."""
     _some(results)
     arrays = dataset([r.record for r in results])
-    arrays.attrs |= _versions() | {"notes": list(dict.fromkeys(note for r in results for note in r.notes))}
+    arrays.attrs |= _versions() | {"notes": " ".join(dict.fromkeys(note for r in results for note in r.notes))}
     return xr.DataTree.from_dict({"/": arrays})
 
 
@@ -152,7 +152,7 @@ def _attributes(result: Result) -> dict[str, Any]:
     numbers = {field.name for field in dataclasses.fields(result.diagnostics)} | {"llc", "stderr", "ci_low", "ci_high", "df", "llc_unpaired"}
     plain: Mapping[str, Any] = {name: value for name, value in result.meta.items() if name not in numbers and isinstance(value, str | int | float)}
     kept = {name: int(value) if isinstance(value, bool) else value for name, value in plain.items()}
-    return kept | {"notes": list(result.notes)} | _versions()
+    return kept | {"notes": " ".join(result.notes)} | _versions()
 
 
 def _versions() -> dict[str, str]:

@@ -56,9 +56,9 @@ class Sweep:
     def __iter__(self) -> Iterator[Result]:
         stages = len(self._checkpoints) * len(self._data)
         with self._reporter.stage("Sweep", float(stages)) as bar:
-            for number, (step, give) in enumerate(self._checkpoints):
+            for number, (given, give) in enumerate(self._checkpoints):
                 taken = take_road(give(), self._how)
-                step = step_of(taken, step)
+                step = step_of(taken, given)
                 for name in self._data:
                     source = self._source(taken, name)
                     groups = grouped(taken, taken.parts(self._parts), self._how, source.context)

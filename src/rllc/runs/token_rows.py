@@ -91,7 +91,8 @@ def _encoded(texts: list[str], tokenizer: Any) -> tuple[Iterable[Ids], int | Non
         return encode_documents(own, texts), bos
     if not callable(tokenizer):
         raise RllcError(f"The tokenizer is a {type(tokenizer).__name__}.", "Give one of the transformers or the tokenizers library.")
-    found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    encode: Any = tokenizer
+    found = encode(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return [np.asarray(ids, dtype=np.int64) for ids in found], getattr(tokenizer, "bos_token_id", None)
 
 
