@@ -78,7 +78,7 @@ def test_a_data_set_and_its_column(tokenizer):
     np.testing.assert_array_equal(reverse, token_rows(TEXTS[::-1], tokenizer=tokenizer, context=8))
     ids = datasets.Dataset.from_dict({"input_ids": tokens().tolist()})
     assert llc(ids) == llc(tokens())
-    with pytest.raises(rllc.RllcError, match="no column 'txt'; it has text, body. Give column=\"text\""):
+    with pytest.raises(rllc.RllcError, match=r"no column 'txt'; it has text, body\. Give column=\"text\""):
         token_rows(texts, tokenizer=tokenizer, column="txt")
     with pytest.raises(rllc.RllcError, match="neither a column input_ids nor text"):
         token_rows(texts.remove_columns(["text"]), tokenizer=tokenizer)

@@ -72,7 +72,7 @@ def test_chunks_and_companions_do_not_change_a_part():
     np.testing.assert_allclose(alone.traces.losses, together["1:1"].traces.losses, rtol=0, atol=1e-6)
     assert np.abs(alone.traces.losses - together["1:0"].traces.losses).max() > 1e-5  # another head has another trace
     assert together["L1H1"] is together["1:1"]
-    with pytest.raises(KeyError, match="1:0, 1:1, 0.attn"):
+    with pytest.raises(KeyError, match=r"1:0, 1:1, 0\.attn"):
         together["0:0"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -11,7 +10,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from rllc.core.errors import RllcError
-from rllc.core.names import Part
 from rllc.model.forward import init_params
 from rllc.model.shape import ModelShape, slices
 
@@ -59,7 +57,7 @@ class Foreign(nn.Module):
     def forward(self, batch):
         from rllc.model import forward as fw
 
-        params = {name: tensor for name, tensor in self.params().items()}
+        params = self.params()
         x = fw.run_blocks(SHAPE, params, fw.embed(SHAPE, params, batch))
         return fw.norm(SHAPE, params, "ln_final", x)[0] @ params["unembed.W_U"] + params["unembed.b_U"]
 
@@ -82,9 +80,7 @@ def stand_ins(monkeypatch, *, importable=True):
         return imported
 
     def head_slices(module, part):
-        names = []
-        for s in slices(SHAPE, part):
-            names.append(s.tensor.replace(".", "_") + ("" if s.head is None else f"[{s.head}]"))
+        names = [s.tensor.replace(".", "_") + ("" if s.head is None else f"[{s.head}]") for s in slices(SHAPE, part)]
         return SimpleNamespace(names=tuple(names), notes=(f"{part} was found by a stand-in.",))
 
     def recognise(module):
@@ -104,10 +100,3 @@ def stand_ins(monkeypatch, *, importable=True):
         fake.__dict__.update(members)
         monkeypatch.setitem(sys.modules, fake.__name__, fake)
     return calls
-
-
-def close(a, b, tolerance):
-    return math.isclose(a, b, rel_tol=0, abs_tol=tolerance)
-
-
-HEAD = Part.parse("1:0")

@@ -1,4 +1,4 @@
-"""Results as xarray trees, for devinterp's readers and for ArviZ, and as tables of differences. Torch-free."""
+"""Results as xarray trees, for devinterp's readers and for ArviZ, and as tables of differences."""
 
 from __future__ import annotations
 
@@ -67,7 +67,6 @@ def result_tree(result: Result) -> xr.DataTree:
             "sampling_loss": (("chain", "draw", "batch", "token_pos"), traces.losses[0][:, traces.kept, None, None]),
             "init_loss": (("chain", "token_pos"), np.full((settings.chains, 1), init)),
         },
-        coords={"chain": np.arange(settings.chains), "draw": np.arange(settings.draws), "step": np.arange(last)},
         attrs={"metadata": metadata} | _attributes(result),
     )
     numbers = {"llc": result.llc, "stderr": result.stderr, "ci_low": result.interval[0], "ci_high": result.interval[1]}
@@ -112,6 +111,9 @@ def results_tree(results: Sequence[Result]) -> xr.DataTree:
     """The labelled table's arrays (`records.table.dataset`) at the root: dimensions step, part, data, and of traces chain and draw, w* first."""
     _some(results)
     arrays = dataset([r.record for r in results])
+    # texts of fixed length have no specification in Zarr 3, and are no type of netCDF
+    arrays = arrays.assign({name: v.astype(object) for name, v in arrays.data_vars.items() if v.dtype.kind == "U"})
+    arrays = arrays.assign_coords({name: c.astype(object) for name, c in arrays.coords.items() if c.dtype.kind == "U"})
     arrays.attrs |= _versions() | {"notes": " ".join(dict.fromkeys(note for r in results for note in r.notes))}
     return xr.DataTree.from_dict({"/": arrays})
 

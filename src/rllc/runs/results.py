@@ -1,4 +1,4 @@
-"""What the notebook API returns: one cell with everything about it, and collections of them. Torch-free."""
+"""What the notebook API returns: one cell with everything about it, and collections of them."""
 
 from __future__ import annotations
 
