@@ -2,35 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from rllc.api import Result, Results, Sweep, estimate, sweep
-    from rllc.core.errors import RllcError
-    from rllc.core.names import Part
-    from rllc.core.outcome import Outcome
-    from rllc.model.shape import ModelShape
-    from rllc.posterior.settings import ExtraChecks, SamplerSettings, Stopping, Verdicts
-
-__all__ = [
-    "ExtraChecks",
-    "ModelShape",
-    "Outcome",
-    "Part",
-    "Result",
-    "Results",
-    "RllcError",
-    "SamplerSettings",
-    "Stopping",
-    "Sweep",
-    "Verdicts",
-    "estimate",
-    "sweep",
-]
-
-# Where each name lives. They are loaded when first used (PEP 562), since most of them bring torch.
+# Where each name lives. They are loaded when first used (PEP 562), since most of them bring torch; `__init__.pyi` says the same to type checkers.
 _HOMES = {
     "rllc.api": ("Result", "Results", "Sweep", "estimate", "sweep"),
     "rllc.core.errors": ("RllcError",),
@@ -39,6 +13,7 @@ _HOMES = {
     "rllc.model.shape": ("ModelShape",),
     "rllc.posterior.settings": ("ExtraChecks", "SamplerSettings", "Stopping", "Verdicts"),
 }
+__all__ = [name for names in _HOMES.values() for name in names]
 
 
 def __getattr__(name: str) -> object:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,8 +44,11 @@ def test_nothing_heavy_is_loaded_until_it_is_used():
     assert done.returncode == 0, done.stderr
 
 
-def test_every_exported_name_is_there():
+def test_every_exported_name_is_there_and_known_to_type_checkers():
     assert all(hasattr(rllc, name) for name in rllc.__all__)
+    stub = ast.parse(Path(rllc.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    homes = {alias.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert homes == {name: home for home, names in rllc._HOMES.items() for name in names}
 
 
 def test_the_tree_is_what_readers_of_devinterp_expect(one):
