@@ -13,7 +13,21 @@ _HOMES = {
     "rllc.model.shape": ("ModelShape",),
     "rllc.posterior.settings": ("ExtraChecks", "SamplerSettings", "Stopping", "Verdicts"),
 }
-__all__ = [name for names in _HOMES.values() for name in names]
+__all__ = [
+    "ExtraChecks",
+    "ModelShape",
+    "Outcome",
+    "Part",
+    "Result",
+    "Results",
+    "RllcError",
+    "SamplerSettings",
+    "Stopping",
+    "Sweep",
+    "Verdicts",
+    "estimate",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 import rllc
 from rllc.checkpoints.store import save
 from rllc.posterior.difference import difference
+from rllc.runs import progress
 
 from .toys import SHAPE, SMALL, Ours, tokens
 
@@ -47,6 +51,12 @@ def test_models_are_opened_one_at_a_time_when_their_turn_comes():
 
 
 def test_an_interrupt_keeps_what_is_done_and_the_sweep_goes_on():
+    opened = []
+
+    def first_model():
+        opened.append(0)
+        return Ours(0)
+
     class Stopped:
         armed = True
 
@@ -56,7 +66,7 @@ def test_an_interrupt_keeps_what_is_done_and_the_sweep_goes_on():
             return Ours(1)
 
     second = Stopped()
-    grid = rllc.sweep({0: Ours(0), 1: second}, tokens(), "1:0", progress=False, **SMALL)
+    grid = rllc.sweep({0: first_model, 1: second}, tokens(), "1:0", progress=False, **SMALL)
     with pytest.raises(KeyboardInterrupt):
         grid.run()
     assert [r.step for r in grid.results.cells] == [0]
@@ -64,6 +74,8 @@ def test_an_interrupt_keeps_what_is_done_and_the_sweep_goes_on():
     second.armed = False
     assert [r.step for r in grid.run().cells] == [0, 1]
     assert grid.results.cells[0] is first  # not measured again
+    assert opened == [0]  # nor opened
+    assert [r.step for r in grid] == [0, 1]
 
 
 def test_differences_share_noise_between_steps_and_between_data():
@@ -91,6 +103,14 @@ def test_a_folder_of_checkpoints(tmp_path):
 def test_one_model_is_a_sweep_too():
     found = rllc.sweep(Ours(), DATA, "1:0", progress=False, **SMALL).run()
     assert list(found) == ["step 0, a, 1:0", "step 0, b, 1:0"]
+
+
+def test_a_notebook_has_a_bar_where_it_can_draw_one(monkeypatch):
+    notebook, file = Console(force_jupyter=True), Console(file=io.StringIO())
+    for installed in (None, object()):
+        monkeypatch.setattr(progress, "find_spec", lambda _, installed=installed: installed)
+        assert progress._draws_bars(notebook) == (installed is not None)
+        assert not progress._draws_bars(file)
 
 
 def test_progress_is_told(capsys):

@@ -119,7 +119,8 @@ def take_road(model: Any, how: How) -> Native | General:
     """The road of a model: of ours, a folder of our checkpoint, a module of another library, or any module with a loss.
 
     A module without a loss is a language model: it is converted and goes the native road where it can, and the general road with its own forward
-    pass otherwise, or where that is asked for.
+    pass otherwise, or where that is asked for. Libraries lay weights out in other orders than ours, so that the same noise falls on other weights:
+    the two roads then agree within the error, not draw by draw.
 
     Raises:
         RllcError: the model is none of these, or cannot take the road that is asked for.

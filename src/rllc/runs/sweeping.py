@@ -29,7 +29,7 @@ class Sweep:
     done in `results`, and iterating again goes on with the cells that are missing.
 
     Args:
-        checkpoints: pairs of a step and what gives the model; opened one at a time, again where a sweep goes on after an interrupt.
+        checkpoints: pairs of a step and what gives the model; opened one at a time, and again only where cells of it are missing.
         data: by name.
         parts: as `rllc.estimate` takes them.
         how: the settings of all cells.
@@ -39,6 +39,7 @@ class Sweep:
     def __init__(self, checkpoints: list[Opened], data: Mapping[str, Any], parts: Parts, how: How, reporter: Reporter) -> None:
         self._checkpoints, self._data, self._parts, self._how, self._reporter = checkpoints, dict(data), parts, how, reporter
         self._done: list[Result] = []
+        self._finished: dict[int, list[Result]] = {}
         self._places: dict[tuple[int, str, int], tuple[Result, ...]] = {}
         self._sources: dict[tuple[Any, ...], Source] = {}
 
@@ -57,6 +58,10 @@ class Sweep:
         stages = len(self._checkpoints) * len(self._data)
         with self._reporter.stage("Sweep", float(stages)) as bar:
             for number, (given, give) in enumerate(self._checkpoints):
+                if number in self._finished:
+                    bar.advance(len(self._data))
+                    yield from self._finished[number]
+                    continue
                 taken = take_road(give(), self._how)
                 step = step_of(taken, given)
                 for name in self._data:
@@ -77,6 +82,7 @@ class Sweep:
                             self._places[key] = tuple(measured(taken, group, source, self._how, step, told))
                             self._done += self._places[key]
                         yield from self._places[key]
+                self._finished[number] = [r for key, cells in self._places.items() if key[0] == number for r in cells]
 
     def _source(self, taken: Native | General, name: str) -> Source:
         """The data as this model reads it, opened once for all models that read it alike."""
