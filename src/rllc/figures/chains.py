@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Row = tuple[int, str, str, float, float, float, str]  # step, data, part, llc, low end, high end, outcome
 _CHAINS = tuple(style for name, style in TYPES.items() if name != "other") + DATA
-_LINE = 70  # characters of a sentence before it is broken
+_LINE = 44  # characters of a sentence before it is broken
 
 
 def chain_traces(
@@ -56,8 +56,9 @@ def chain_traces(
         style = _CHAINS[chain % len(_CHAINS)]
         figure.add_trace(_line(x, values, style, f"chain {chain}", "%{y:.4g} nats", 1.2, **on(0)))
     if refused:
+        figure.add_trace(go.Scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip", **on(1)))  # without a trace there is no panel
         figure.add_annotation(
-            text="<br>".join(label(line) for line in ["No number:", *textwrap.wrap(refused, 48)]),
+            text="<br>".join(label(line) for line in ["No number:", *textwrap.wrap(refused, _LINE)]),
             x=0.5,
             y=0.5,
             showarrow=False,
@@ -65,6 +66,7 @@ def chain_traces(
             font={"size": 13, "color": OUTCOMES["unstable"]},
             **inside(1, "domain", "domain"),
         )
+        figure.update_layout(xaxis2_showticklabels=False, yaxis2_showticklabels=False, yaxis2_zeroline=False)
         return figure
     running = draws.cumsum(axis=1) / np.arange(1, draws.shape[1] + 1)
     for chain, values in enumerate(running):
@@ -77,7 +79,7 @@ def chain_traces(
     mean = Style(INK, "solid", "circle", "o", 2.2)
     figure.add_trace(_line(kept, running.mean(axis=0), mean, "all chains", "%{y:.4g}", 2.2, **on(1)))
     figure.add_annotation(
-        text=f"λ̂ = {llc:.3g}, {low:.3g} to {high:.3g}",
+        text=f"λ̂ = {llc:.3g}, {low:.3g} to {high:.3g}".replace("-", "−"),
         x=1,
         y=1,
         xanchor="right",

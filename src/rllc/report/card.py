@@ -59,7 +59,7 @@ def cells_table(rows: Sequence[tuple[int, str, str, float, float, tuple[float, f
     for step, data, part, llc, stderr, interval, outcome, reason in rows:
         said = "" if outcome == Outcome.OK else reason if len(reason) <= _SHORT else reason[: _SHORT - 1] + "…"
         cells = (value_text(step), data, part, number(llc, stderr), ends(interval, stderr), badge(outcome), said)
-        body.append(tag("tr", *(tag("td", cell, style=_CELL) for cell in cells)))
+        body.append(tag("tr", *(tag("td", cell, style=_CELL) for cell in cells), title=None if outcome == Outcome.OK else reason))
     return str(tag("table", tag("thead", head), tag("tbody", join(body)), style=_STYLE))
 
 
