@@ -13,21 +13,6 @@ _HOMES = {
     "rllc.model.shape": ("ModelShape",),
     "rllc.posterior.settings": ("ExtraChecks", "SamplerSettings", "Stopping", "Verdicts"),
 }
-__all__ = [
-    "ExtraChecks",
-    "ModelShape",
-    "Outcome",
-    "Part",
-    "Result",
-    "Results",
-    "RllcError",
-    "SamplerSettings",
-    "Stopping",
-    "Sweep",
-    "Verdicts",
-    "estimate",
-    "sweep",
-]
 
 
 def __getattr__(name: str) -> object:
@@ -42,4 +27,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *(name for names in _HOMES.values() for name in names)})

@@ -16,8 +16,6 @@ from rllc.runs.results import Result, Results
 from rllc.runs.roads import Parts, take_road
 from rllc.runs.sweeping import Sweep, listed
 
-__all__ = ["Result", "Results", "Sweep", "estimate", "sweep"]
-
 
 @overload
 def estimate(
