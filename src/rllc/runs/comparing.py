@@ -98,6 +98,14 @@ def compare_run(
         named[across].append(reference)
         wanted[across] |= {reference} if wanted[across] else set()
     selected = chosen(records, wanted, named)
+    return compare_records(selected, across, reference, confidence)
+
+
+def compare_records(selected: Sequence[Record], across: Axis, reference: str = "", confidence: float = 0.90) -> Comparisons:
+    """Differences of the λ̂ of these records along one axis, as `compare_run` says; `reference` is a name on it, or empty.
+
+    Raises RllcError where there are no two cells to compare.
+    """
     refused = tuple(f"{title(r, AXES)}: {r.meta['reason']}" for r in selected if is_refused(r))
     groups = _groups([record for record in selected if not is_refused(record)], across)
     pairs = [pair for group in groups for pair in _pairs(group, across, reference)]

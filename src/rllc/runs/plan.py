@@ -7,7 +7,7 @@ from itertools import groupby
 
 from rllc.core.names import Cell, DataKey, Part
 from rllc.model.cost import bytes_per_variant, bytes_shared, operations
-from rllc.model.shape import first_layer, size, slices, within_one_head
+from rllc.model.shape import ModelShape, first_layer, size, slices, within_one_head
 from rllc.runs.experiment import Experiment
 from rllc.runs.memory import cores, found
 
@@ -114,23 +114,38 @@ def state_bytes(experiment: Experiment, part: Part) -> int:
     return experiment.sampler.chains * each
 
 
-def _group(experiment: Experiment, cell: Cell) -> tuple[int, str, str]:
-    """Cells with equal groups share a pass; anything that is not within one head has a pass of its own."""
-    shape, part = experiment.model, cell.part
+def pass_key(shape: ModelShape, part: Part) -> str:
+    """Parts with equal keys share a pass; anything that is not within one head has a pass of its own."""
     if not within_one_head(shape, part):
-        return cell.step, str(cell.data), str(part)
+        return str(part)
     pieces = ".".join(s.tensor.rsplit(".", 1)[1] for s in slices(shape, part))
-    return cell.step, str(cell.data), f"layer {first_layer(shape, part):04d} {pieces}"
+    return f"layer {first_layer(shape, part):04d} {pieces}"
+
+
+def chunk_within(shape: ModelShape, part: Part, n_parts: int, chains: int, contexts: tuple[int, int], itemsize: int, budget: int) -> int:
+    """Most variants of a pass over `n_parts` such parts that a budget of memory allows, and at least one.
+
+    Args:
+        part: one of them; all have its shape.
+        contexts: contexts of the largest minibatch, and tokens of each.
+        itemsize: bytes of a number.
+        budget: bytes of a pass.
+    """
+    variants = n_parts * chains
+    each = bytes_per_variant(shape, part, *contexts, itemsize)
+    shared = bytes_shared(shape, part, n_parts, *contexts, itemsize)
+    return max(1, min(variants, (budget - shared) // each))
+
+
+def _group(experiment: Experiment, cell: Cell) -> tuple[int, str, str]:
+    return cell.step, str(cell.data), pass_key(experiment.model, cell.part)
 
 
 def _chunk(experiment: Experiment, part: Part, n_parts: int) -> int:
-    variants = n_parts * experiment.sampler.chains
-    engine = experiment.engine
+    chains, engine = experiment.sampler.chains, experiment.engine
     if engine.chunk:
-        return min(engine.chunk, variants)
+        return min(engine.chunk, n_parts * chains)
     itemsize = 8 if engine.dtype == "float64" else 4
     widest = max(experiment.batch_size(), experiment.sampling.fixed_contexts)
-    each = bytes_per_variant(experiment.model, part, widest, experiment.model.n_ctx, itemsize)
-    shared = bytes_shared(experiment.model, part, n_parts, widest, experiment.model.n_ctx, itemsize)
     budget = (engine.memory or found(engine.workers or cores())) * 1_000_000
-    return max(1, min(variants, (budget - shared) // each))
+    return chunk_within(experiment.model, part, n_parts, chains, (widest, experiment.model.n_ctx), itemsize, budget)

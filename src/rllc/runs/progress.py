@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -105,7 +106,7 @@ class Reporter:
     def stage(self, name: str, total: float = 1.0) -> Iterator[Bar]:
         """A stage with a bar of `total` units of work."""
         _LOG.info("%s: begin", name)
-        shown = not self.quiet and self.console.is_terminal
+        shown = not self.quiet and _draws_bars(self.console)
         task = self.live.add_task(name, total=total, note="") if shown else None
         if shown:
             self.live.start()
@@ -119,6 +120,11 @@ class Reporter:
                 self.live.remove_task(task)
                 self.live.stop()
         _LOG.info("%s: end", name)
+
+
+def _draws_bars(console: Console) -> bool:
+    """Whether a bar can move in place: on a terminal, and in a notebook that has the widgets which rich needs there."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,174 @@
+"""Minibatches of whatever a notebook has: i.i.d. with replacement, each a pure function of (seed, purpose, data, number)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count, islice, repeat
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rllc.core import seeds
+from rllc.core.errors import RllcError
+from rllc.corpus.batches import ContextPool
+from rllc.posterior.sampling import Minibatches
+from rllc.runs.how import How
+from rllc.runs.token_rows import is_dataset, is_texts, token_rows
+
+# The order is that in which a callable's numbers are shared out.
+PURPOSES = ("sample", "origin", "control", "fixed", "halving", "full")
+
+
+class Pool(Protocol):
+    """What batches are drawn from; `rllc.corpus.batches.ContextPool` is one."""
+
+    def draw(self, rng: np.random.Generator, n: int) -> Any:
+        """`n` samples, i.i.d. with replacement."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Contexts of equal length [n, T]."""
+
+    tokens: NDArray[np.int64]
+
+    def draw(self, rng: np.random.Generator, n: int) -> Tensor:
+        """[n, T]."""
+        return torch.from_numpy(self.tokens[rng.integers(len(self.tokens), size=n)])
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Tensors with a common first axis, the samples."""
+
+    tensors: tuple[Tensor, ...]
+    alone: bool  # a batch is one tensor and no tuple
+
+    def draw(self, rng: np.random.Generator, n: int) -> Any:
+        """A tuple of tensors [n, ...], or one."""
+        index = torch.from_numpy(rng.integers(len(self.tensors[0]), size=n))
+        found = tuple(tensor[index.to(tensor.device)] for tensor in self.tensors)
+        return found[0] if self.alone else found
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A data set of samples by number, put together as torch's data loader does unless told otherwise."""
+
+    samples: Any
+    collate: Callable[[list[Any]], Any]
+
+    def draw(self, rng: np.random.Generator, n: int) -> Any:
+        """A batch of n."""
+        return self.collate([self.samples[int(i)] for i in rng.integers(len(self.samples), size=n)])
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data by name, ready to be drawn from.
+
+    Args:
+        name: under which its batches are seeded: other names, other batches.
+        pool: what is drawn from; None where `numbered` makes the batches.
+        numbered: from a whole number to the batch of that number.
+        context: tokens T of a context; 0 where samples are no contexts.
+    """
+
+    name: str
+    pool: Pool | None
+    numbered: Callable[[int], Any] | None = None
+    context: int = 0
+
+    def stream(self, how: How, purpose: str, device: torch.device, size: int = 0) -> Iterator[Any]:
+        """Minibatches of a purpose without end, of the chains' size unless told otherwise; seeded as those of a run."""
+        for index in count():
+            if self.pool is None:
+                assert self.numbered is not None
+                batch = self.numbered(index * len(PURPOSES) + PURPOSES.index(purpose))
+            else:
+                batch = self.pool.draw(seeds.generator(how.seed, purpose, self.name, index), size or how.batch_size)
+            yield moved(batch, device)
+
+    def minibatches(self, how: How, device: torch.device) -> Minibatches:
+        """All the data that sampling takes."""
+        chains: Iterator[Any] = self.stream(how, "sample", device)
+        if how.sampler.sampler == "mala":
+            chains = repeat(next(self.stream(how, "full", device, how.full_batch)))
+        return Minibatches(
+            sample=chains,
+            origin=list(islice(self.stream(how, "origin", device), how.origin_batches)),
+            control=islice(self.stream(how, "control", device), how.control_batches),
+            fixed=next(self.stream(how, "fixed", device, how.fixed_contexts)) if how.fixed_contexts else None,
+            halving=self.stream(how, "halving", device),
+        )
+
+
+def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int) -> Source:
+    """Data of a language model: contexts of token ids. Raises RllcError as `token_rows` does."""
+    if isinstance(data, ContextPool):
+        if limit and data.context > limit:
+            raise RllcError(f"The contexts have {data.context} tokens, more than the model's {limit}.", "Open the pool with a smaller context.")
+        return Source(name, data, context=data.context)
+    if callable(data) and not hasattr(data, "__len__"):
+        return Source(name, None, data)
+    if isinstance(data, tuple) and data and all(isinstance(item, Tensor) and item.ndim > 1 for item in data):
+        raise RllcError("The data is a tuple of tensors, but a language model takes token ids [n, T].", "Give the ids alone, or a loss=.")
+    rows = token_rows(data, tokenizer=how.tokenizer, column=how.column, context=how.context, limit=limit, vocabulary=vocabulary)
+    return Source(name, Rows(rows), context=rows.shape[1])
+
+
+def open_samples(data: Any, name: str, how: How) -> Source:
+    """Data of any module: what its loss takes. Texts, and a column of a data set that is named, become token ids.
+
+    Raises RllcError where the data is empty or in no form that batches can be drawn from.
+    """
+    if isinstance(data, ContextPool) or is_texts(data) or how.tokenizer is not None or (is_dataset(data) and how.column):
+        return open_tokens(data, name, how, 0, 0)
+    if callable(data) and not hasattr(data, "__len__"):
+        return Source(name, None, data)
+    if isinstance(data, Tensor | np.ndarray):
+        return Source(name, Tensors((_tensor(data),), True))
+    if isinstance(data, tuple) and data and all(isinstance(item, Tensor | np.ndarray) for item in data):
+        tensors = tuple(_tensor(item) for item in data)
+        if len({len(tensor) for tensor in tensors}) != 1:
+            raise RllcError(f"The tensors hold {', '.join(str(len(t)) for t in tensors)} samples.", "Give tensors with one first axis, the samples.")
+        return Source(name, Tensors(tensors, False))
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise RllcError(
+            f"No batches can be drawn from a {type(data).__name__}.",
+            "Give tensors, a data set with a length and samples by number, or a function from a number to a batch.",
+        )
+    samples: Any = data
+    if not len(samples):
+        raise RllcError("The data is empty.", "Give at least one sample.")
+    if isinstance(data, Mapping):
+        raise RllcError("The data is a mapping.", "Give a tuple of tensors, or a data set of samples by number.")
+    from torch.utils.data import default_collate
+
+    return Source(name, Samples(samples, how.collate or default_collate))
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """The batch with every tensor in it on the device."""
+    if isinstance(batch, np.ndarray):
+        batch = torch.from_numpy(batch)
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: moved(value, device) for name, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        items = [moved(value, device) for value in batch]
+        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
+    return batch
+
+
+def _tensor(data: Any) -> Tensor:
+    tensor = torch.as_tensor(data)
+    if tensor.ndim == 0 or not len(tensor):
+        raise RllcError(f"The data holds a tensor of the shape {list(tensor.shape)}.", "Its first axis must be the samples, at least one.")
+    return tensor
