@@ -37,7 +37,7 @@ def estimate(
     Args:
         model: any of
 
-            - a model of rllc's own family: an object with `shape` and `params`, or the folder of a checkpoint;
+            - a model of rllc's own family: an object with `shape` and `params`, or the folder of a checkpoint, ours or one that can become ours;
             - a torch module with `loss=`: any network at all. It is called as it is, in evaluation mode unless `train_mode` says otherwise;
             - a language model of another library without a loss. It is converted and takes the fast native road where it can, else it is called as
               it is; `road="native"` or `"general"` insists, and the result says which was taken, and why.
@@ -108,7 +108,8 @@ def sweep(
 
     Args:
         checkpoints: a mapping or an iterable of (step, model), where a model may also be a function that gives it, called when its turn comes; a
-            folder of rllc's checkpoints; or one model. Models are as `estimate` takes them, and opened one at a time.
+            folder of checkpoints, of ours or of another library; a `rllc.checkpoints.series.Series`; or one model. Models are as `estimate` takes
+            them, and opened one at a time.
         data: a mapping of names to data as `estimate` takes it, or one of them.
         parts: as of `estimate`.
         progress: show a bar with the time left on a terminal, plain lines elsewhere.

@@ -109,7 +109,7 @@ class General:
         return tuple(self._resolved(part) for part in dict.fromkeys(found))
 
     def _resolved(self, part: Part) -> Asked:
-        from rllc.checkpoints.head_slices import head_slices  # pyright: ignore[reportMissingImports]
+        from rllc.checkpoints.head_slices import head_slices
 
         lies = head_slices(self.module, part)
         return Asked(str(part), part, tuple(lies.names), tuple(lies.notes))
@@ -125,17 +125,19 @@ def take_road(model: Any, how: How) -> Native | General:
     Raises:
         RllcError: the model is none of these, or cannot take the road that is asked for.
     """
+    told: tuple[str, ...] = ()
     if isinstance(model, str | Path):
-        model = _stored(Path(model))
+        model = _stored(str(model))
+        told = getattr(model, "notes", ())
     if not isinstance(model, nn.Module):
-        return _native(model, how)
+        return replace(_native(model, how), notes=told or tuple(getattr(model, "notes", ())))
     if how.loss is not None:
         if how.road == "native":
             raise RllcError("A loss of your own is evaluated by your own module, which the native road does not call.", "Leave loss or road out.")
         return _general(model, how, how.loss, ())
     if how.road == "general":
         return _general(model, how, None, ())
-    from rllc.checkpoints.importing import import_module  # pyright: ignore[reportMissingImports]
+    from rllc.checkpoints.importing import import_module
 
     try:
         imported = import_module(model)
@@ -152,18 +154,28 @@ class _Stored:
     shape: ModelShape
     params: dict[str, Tensor]
     step: int
+    notes: tuple[str, ...] = ()
 
 
-def _stored(folder: Path) -> _Stored:
-    """A checkpoint's folder, or a folder with one checkpoint in it."""
-    if not (folder / "checkpoint.json").exists():
-        found = list_checkpoints(folder)
-        if len(found) > 1:
-            steps = ", ".join(str(info.step) for info in found[:8])
-            raise RllcError(f"{folder} holds {len(found)} checkpoints, of steps {steps}.", "Give the folder of one, or all of them to rllc.sweep.")
-        folder = found[0].folder if found else folder
-    shape, params, info = load(folder)
-    return _Stored(shape, params, info.step)
+def _stored(source: str) -> _Stored:
+    """A checkpoint's folder or file, of ours or of another library, a folder with one checkpoint in it, or "owner/name@revision" of the hub."""
+    folder = Path(source)
+    found = list_checkpoints(folder)
+    if len(found) > 1:
+        steps = ", ".join(str(info.step) for info in found[:8])
+        raise RllcError(f"{folder} holds {len(found)} checkpoints, of steps {steps}.", "Give the folder of one, or all of them to rllc.sweep.")
+    if found or (folder / "checkpoint.json").exists():
+        shape, params, info = load(found[0].folder if found else folder)
+        return _Stored(shape, params, info.step)
+    from rllc.checkpoints.series import Series
+    from rllc.runs.importing import read_model
+
+    series = Series.from_list([source]) if not folder.exists() and "@" in source else Series.of(source)
+    if len(series) > 1:
+        raise RllcError(f"{source} holds {len(series)} checkpoints.", "Give the folder of one, or all of them to rllc.sweep.")
+    step, path = next(series.opened())
+    imported = read_model(path)
+    return _Stored(imported.shape, imported.params, step, imported.notes)
 
 
 def _native(model: Any, how: How, where: str | torch.device = "") -> Native:
@@ -171,7 +183,7 @@ def _native(model: Any, how: How, where: str | torch.device = "") -> Native:
     if not isinstance(shape, ModelShape) or not isinstance(params, Mapping):
         raise RllcError(
             f"The model is a {type(model).__name__}, which is no model that can be sampled.",
-            "Give a torch module, a folder of an rllc checkpoint, or an object with `shape` (a ModelShape) and `params` (tensors by name).",
+            "Give a torch module, the folder of a checkpoint, or an object with `shape` (a ModelShape) and `params` (tensors by name).",
         )
     if how.road == "general" or how.loss is not None:
         problem = "A model of rllc's own family is no torch module, so that it cannot go the general road or take a loss of your own."
@@ -204,7 +216,7 @@ def _general(module: nn.Module, how: How, loss: Any, notes: tuple[str, ...]) -> 
         raise RllcError(f"The module holds weights of {small.removeprefix('torch.')}, too coarse for the sampler's steps.", "Give module.float().")
     if loss is not None:
         return General(module, loss, False, device, notes)
-    from rllc.checkpoints.calling import language_loss  # pyright: ignore[reportMissingImports]
+    from rllc.checkpoints.calling import language_loss
 
     return General(module, language_loss, True, device, notes)
 
@@ -215,7 +227,7 @@ def _device_of(module: nn.Module) -> torch.device:
 
 
 def _heads(module: nn.Module) -> list[Part]:
-    from rllc.checkpoints.recognise import recognise  # pyright: ignore[reportMissingImports]
+    from rllc.checkpoints.recognise import recognise
 
     found = recognise(module)
     return [Part.of_head(layer, head) for layer in range(found.n_layers) for head in range(found.n_heads)]

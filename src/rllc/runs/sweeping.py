@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from rllc.checkpoints.series import HubSource, Series
 from rllc.checkpoints.store import list_checkpoints
 from rllc.core.errors import RllcError
 from rllc.model.shape import ModelShape
@@ -101,7 +102,7 @@ class Sweep:
 
 
 def listed(checkpoints: Any) -> list[Opened]:
-    """The checkpoints of a sweep: one model, a folder of ours, a mapping or an iterable of (step, model or what gives it).
+    """The checkpoints of a sweep: one model, a folder of them, a `Series`, a mapping or an iterable of (step, model or what gives it).
 
     Raises RllcError where there is none, or where it is in no such form.
     """
@@ -114,7 +115,9 @@ def listed(checkpoints: Any) -> list[Opened]:
         found = found or list_checkpoints(root / "checkpoints")
         if found:
             return [(info.step, partial(_same, info.folder)) for info in found]
-        return [(None, partial(_same, root))]
+        checkpoints = Series.of(str(checkpoints))
+    if isinstance(checkpoints, Series):
+        return [(step, partial(_found, source)) for step, source in checkpoints]
     if not isinstance(checkpoints, Iterable):
         raise RllcError(f"The checkpoints are given as a {type(checkpoints).__name__}.", "Give one model, a folder, or pairs of step and model.")
     pairs = list(checkpoints.items() if isinstance(checkpoints, Mapping) else checkpoints)
@@ -127,6 +130,11 @@ def listed(checkpoints: Any) -> list[Opened]:
 
 def _same(model: Any) -> Any:
     return model
+
+
+def _found(source: Any) -> Any:
+    """The place of a checkpoint, fetched where it is the hub's."""
+    return source.fetch() if isinstance(source, HubSource) else source
 
 
 def _is_model(value: Any) -> bool:

@@ -1,0 +1,72 @@
+"""Models of transformers through the one call: live, from a folder, and a series of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import rllc
+from rllc.checkpoints.series import Series
+
+transformers = pytest.importorskip("transformers")
+SMALL = {"chains": 2, "draws": 8, "burn_in": 2, "batch_size": 3, "origin_batches": 3}
+TINY = {"vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24, "max_position_embeddings": 32}
+
+
+def gpt2(seed: int = 0):
+    torch.manual_seed(seed)
+    config = transformers.GPT2Config(vocab_size=23, n_positions=32, n_embd=16, n_layer=2, n_head=2)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def tokens(n: int = 12, length: int = 10):
+    return torch.randint(0, 23, (n, length), generator=torch.Generator().manual_seed(0))
+
+
+def test_a_live_model_and_its_folder_are_one(tmp_path: Path) -> None:
+    model = gpt2()
+    model.save_pretrained(tmp_path / "model")
+    live = rllc.estimate(model, tokens(), "heads", **SMALL)
+    stored = rllc.estimate(tmp_path / "model", tokens(), "heads", **SMALL)
+    assert list(live) == list(stored) == ["0:0", "0:1", "1:0", "1:1"]
+    for part in live:
+        assert live[part].road == stored[part].road == "native"
+        np.testing.assert_array_equal(live[part].traces.losses, stored[part].traces.losses)
+    general = rllc.estimate(model, tokens(), "1:1", road="general", **SMALL)
+    np.testing.assert_allclose(general.traces.losses[..., 0], live["1:1"].traces.losses[..., 0], rtol=0, atol=5e-6)
+
+
+def test_what_is_no_member_of_the_family_is_sampled_as_it_is(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**TINY, num_key_value_heads=2, pad_token_id=0))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    r = rllc.estimate(model, tokens(), "1:3", **SMALL)
+    assert r.road == "general"
+    assert any("norms of its queries and keys go over all heads" in note for note in r.notes)
+    assert np.isfinite(r.traces.losses).all()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("given", ["folder", "series"])
+def test_a_series_of_folders_is_swept(tmp_path: Path, given: str) -> None:
+    for step in (0, 100):
+        gpt2(step).save_pretrained(tmp_path / f"checkpoint-{step}")
+    asked = tmp_path if given == "folder" else Series.from_folder(tmp_path)
+    results = rllc.sweep(asked, tokens(), "0:1", progress=False, **SMALL).run()
+    assert [r.step for r in results.cells] == [0, 100]
+    for r in results.cells:
+        alone = rllc.estimate(gpt2(r.step), tokens(), "0:1", **SMALL)
+        np.testing.assert_array_equal(r.traces.losses, alone.traces.losses)
+
+
+def test_a_group_of_a_llama_and_a_head_s_shared_keys() -> None:
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TINY, num_key_value_heads=2, pad_token_id=0))
+    rs = rllc.estimate(model, tokens(), ["1:0", "1:g1"], **SMALL)
+    assert {r.road for r in rs.cells} == {"native"}
+    assert any("Keys and values are shared" in note for note in rs["1:0"].notes)
+    with pytest.raises(rllc.RllcError, match=r"Name it by the group: 1:g0\.K"):
+        rllc.estimate(model, tokens(), "1:0.K", **SMALL)
