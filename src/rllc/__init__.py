@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "rllc.api": ("Result", "Results", "Sweep", "estimate", "sweep"),
     "rllc.core.errors": ("RllcError",),
+    "rllc.runs.monitoring": ("Monitor",),
     "rllc.core.names": ("Part",),
     "rllc.core.outcome": ("Outcome",),
     "rllc.model.shape": ("ModelShape",),

@@ -13,5 +13,6 @@ from rllc.posterior.settings import ExtraChecks as ExtraChecks
 from rllc.posterior.settings import SamplerSettings as SamplerSettings
 from rllc.posterior.settings import Stopping as Stopping
 from rllc.posterior.settings import Verdicts as Verdicts
+from rllc.runs.monitoring import Monitor as Monitor
 
 __version__: str

@@ -1,0 +1,164 @@
+"""Following a training: the same weights with and without, bit for bit, and the numbers that a measurement of the kept weights gives."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import rllc
+from rllc.runs.callbacks import lightning_callback, trainer_callback
+
+transformers = pytest.importorskip("transformers")
+SMALL = {"chains": 2, "draws": 8, "burn_in": 2, "batch_size": 3, "origin_batches": 3}
+STEPS = 6
+
+
+def tokens(seed: int = 0, n: int = 12, length: int = 10):
+    return torch.randint(0, 23, (n, length), generator=torch.Generator().manual_seed(seed))
+
+
+def gpt2():
+    """With dropout, whose masks come from torch's global generator."""
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=23, n_positions=32, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def olmo2():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": 32}
+    return transformers.Olmo2ForCausalLM(transformers.Olmo2Config(vocab_size=23, pad_token_id=0, attention_dropout=0.1, **sizes))
+
+
+def trained(model, monitor: rllc.Monitor | None = None):
+    """A loop that draws from all three global generators."""
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002  # what the monitor has to put back
+    random.seed(1)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    model.train()
+    for number in range(STEPS + 1):
+        if monitor is not None:
+            monitor.step(number, model)
+            assert model.training
+        scale = 1 + 0.1 * np.random.rand() + 0.1 * random.random()  # noqa: NPY002
+        loss = scale * model(tokens(number), labels=tokens(number)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return trained(gpt2()), trained(olmo2())
+
+
+class Writer:
+    def __init__(self):
+        self.seen = []
+
+    def add_scalar(self, name, value, step):
+        self.seen.append((name, value, step))
+
+
+class Run:
+    def __init__(self):
+        self.seen = []
+
+    def log(self, values, step):
+        self.seen.append((step, values))
+
+
+@pytest.mark.parametrize(("which", "when"), [(0, "afterwards"), (0, "now"), (0, "process"), (1, "afterwards"), (1, "now")])
+def test_the_training_is_not_changed_by_a_bit_and_the_numbers_are_those_of_the_kept_weights(tmp_path: Path, alone, which: int, when: str) -> None:
+    make = (gpt2, olmo2)[which]
+    writer, run = Writer(), Run()
+    data = {"a": tokens(100), "b": tokens(101)}
+    monitor = rllc.Monitor(tmp_path / "watched", data, ["0:0", "0:1"], every=4, steps=[1], when=when, log_to=[writer, run], **SMALL)
+    weights = trained(make(), monitor)
+    results = monitor.close()
+    assert weights.keys() == alone[which].keys()
+    assert all(torch.equal(weights[name], alone[which][name]) for name in weights)
+    assert [r.step for r in results.cells] == [0] * 4 + [1] * 4 + [4] * 4
+    at_origin = [r for r in results.cells if r.step == 0]
+    direct = [r for name, values in data.items() for r in rllc.estimate(make(), values, ["0:0", "0:1"], data_name=name, **SMALL).cells]
+    for watched, expected in zip(at_origin, direct, strict=True):
+        assert (watched.part, watched.data) == (expected.part, expected.data)
+        # the second process has one thread, as this test has
+        np.testing.assert_array_equal(watched.traces.losses, expected.traces.losses)
+    table = pd.read_csv(tmp_path / "watched" / "curves.csv")
+    assert len(table) == 12
+    assert len(writer.seen) == len(run.seen) == sum(not r.outcome.refused for r in results.cells)
+    assert ("llc/a/0:1", results.cells[1].llc, 0) in writer.seen
+
+
+def test_a_refused_cell_is_logged_nowhere_as_a_number(tmp_path: Path) -> None:
+    writer = Writer()
+    monitor = rllc.Monitor(tmp_path, tokens(), "0:0", steps=[0], log_to=[writer], **SMALL)
+    model = gpt2()
+    with torch.no_grad():
+        model.transformer.h[0].mlp.c_fc.weight[0, 0] = float("nan")
+    monitor.step(0, model)
+    (r,) = monitor.close().cells
+    assert r.outcome.refused
+    assert writer.seen == []
+
+
+def test_a_step_is_kept_once_and_only_where_the_schedule_asks(tmp_path: Path) -> None:
+    with rllc.Monitor(tmp_path, tokens(), "0:0", steps=[2], **SMALL) as monitor:
+        model = gpt2()
+        for number in (0, 1, 2, 2, 3):
+            monitor.step(number, model)
+        assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000002"]
+    assert [r.step for r in monitor.results.cells] == [2]
+
+
+@pytest.mark.parametrize(("given", "sentence"), [
+    ({"every": 0}, r"The monitor has no step to look at"),
+    ({"every": 2, "when": "later"}, r"when is 'later'\. Choose one of: afterwards, now, process"),
+    ({"every": 2, "drwas": 3}, r"There is no setting 'drwas'\. Perhaps you meant 'draws'"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_before_the_training(tmp_path: Path, given: dict, sentence: str) -> None:
+    with pytest.raises(rllc.RllcError, match=sentence):
+        rllc.Monitor(tmp_path, tokens(), **given)
+
+
+def test_a_second_process_needs_a_model_that_converts(tmp_path: Path) -> None:
+    monitor = rllc.Monitor(tmp_path, tokens(), "0:0", steps=[0], when="process", **SMALL)
+    with pytest.raises(rllc.RllcError, match=r"this one is sampled as it is\. Set when=\"afterwards\""):
+        monitor.step(0, olmo2())
+
+
+def test_the_trainer_tells_every_update(tmp_path: Path) -> None:
+    monitor = rllc.Monitor(tmp_path, tokens(), "0:0", steps=[0, 2], **SMALL)
+    callback, model = trainer_callback(monitor), gpt2()
+    assert isinstance(callback, transformers.TrainerCallback)
+    callback.on_train_begin(None, SimpleNamespace(global_step=0), None, model=model)
+    for number in (1, 2, 3):
+        callback.on_step_end(None, SimpleNamespace(global_step=number), None, model=model)
+    callback.on_train_end(None, None, None)
+    assert [r.step for r in monitor.results.cells] == [0, 2]
+
+
+def test_lightning_tells_every_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for Lightning's base class: Lightning itself is not among the tests' packages."""
+    stand_in = ModuleType("lightning.pytorch")
+    stand_in.Callback = type("Callback", (), {})
+    monkeypatch.setitem(sys.modules, "lightning", ModuleType("lightning"))
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", stand_in)
+    monitor = rllc.Monitor(tmp_path, tokens(), "0:0", steps=[0, 1], **SMALL)
+    callback, holder = lightning_callback(monitor), nn.Module()
+    holder.model = gpt2()
+    callback.on_train_start(SimpleNamespace(global_step=0), holder)
+    callback.on_train_batch_end(SimpleNamespace(global_step=1), holder, None, None, 0)
+    callback.on_train_end(SimpleNamespace(global_step=1), holder)
+    assert [r.step for r in monitor.results.cells] == [0, 1]
