@@ -40,11 +40,8 @@ def lightning_callback(monitor: Monitor, attribute: str = "model") -> Any:
     """
     try:
         from lightning.pytorch import Callback  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        try:
-            from pytorch_lightning import Callback  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise RllcError("Lightning's callback needs lightning.", "Run pip install lightning.") from error
+    except ImportError as error:
+        raise RllcError("Lightning's callback needs lightning.", "Run pip install 'rllc[lightning]'.") from error
 
     class MonitorCallback(Callback):
         """Tells the monitor of every update."""
