@@ -92,15 +92,19 @@ def train(experiment: ExperimentFile, out: Out, device: Device = None, quiet: Qu
     _stage("train", experiment, out, None, device, quiet)
 
 
-def plan(experiment: ExperimentFile, workers: Workers = None) -> None:
-    """Print what a run will compute: cells, steps, hours, bytes. Computes nothing.
+def plan(
+    experiment: ExperimentFile,
+    workers: Workers = None,
+    rate: Annotated[float | None, tyro.conf.arg(help="GFLOP/s of a worker; a guess otherwise.")] = None,
+) -> None:
+    """Print what a run will compute: cells, steps, memory, hours, bytes. Computes nothing.
 
-    Example: rllc plan experiments/demo.toml
+    Example: rllc plan experiments/demo.toml --workers 8 --rate 200
     """
     from rllc.runs.experiment import load
     from rllc.runs.overview import describe_plan
 
-    _print(describe_plan(load(experiment), workers))
+    _print(describe_plan(load(experiment), workers, rate and 1e9 * rate))
 
 
 def sample(experiment: ExperimentFile, out: Out, workers: Workers = None, device: Device = None, quiet: Quiet = False) -> None:

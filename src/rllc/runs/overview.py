@@ -14,14 +14,19 @@ from rllc.runs.layout import RunFolder, existing
 from rllc.runs.mapping import plain
 from rllc.runs.memory import cores
 from rllc.runs.pipeline import read_timings
-from rllc.runs.plan import make_plan
+from rllc.runs.plan import Plan, make_plan, pass_bytes, weight_bytes
 from rllc.runs.progress import duration
 
 SAMPLE = "sample"
 
 
-def describe_plan(experiment: Experiment, workers: int | None = None) -> str:
-    """The plan of an experiment in words: cells, chain-steps, hours, bytes."""
+def describe_plan(experiment: Experiment, workers: int | None = None, rate: float | None = None) -> str:
+    """The plan of an experiment in words: cells, chain-steps, memory, hours, bytes.
+
+    Args:
+        workers: otherwise the experiment decides.
+        rate: operations a second of a worker; otherwise a guess.
+    """
     plan = make_plan(experiment)
     workers = workers or experiment.engine.workers or cores()
     blocks: Counter[str] = Counter(str(cell.data) for cell in plan.cells)
@@ -37,11 +42,23 @@ def describe_plan(experiment: Experiment, workers: int | None = None) -> str:
             f"  cells       {len(plan.cells):,} in {len(plan.units):,} units: {by_data}",
             f"  chain-steps {plan.chain_steps:,}"
             + (f", up to {plan.most_chain_steps:,} where the target error needs them" if plan.most_chain_steps > plan.chain_steps else ""),
-            f"  operations  {plan.cost:.3g} by counting matrix products; very roughly {duration(3600 * plan.hours(workers))} on {workers} cores",
+            f"  operations  {plan.cost:.3g} by counting matrix products; " + _hours(plan, workers, rate),
+            f"  memory      {_gigabytes(weight_bytes(experiment))} of weights and up to {_gigabytes(pass_bytes(experiment, plan))} of a pass, "
+            f"in each of {workers} workers",
             f"  records     {plan.record_bytes / 1e6:.1f} MB at most, before compression"
             + (f"; and {plan.state_bytes / 1e6:.1f} MB of kept chains for each time they are prolonged" if plan.state_bytes else ""),
         ]
     )
+
+
+def _hours(plan: Plan, workers: int, rate: float | None) -> str:
+    if rate is None:
+        return f"very roughly {duration(3600 * plan.hours(workers))} on {workers} cores"
+    return f"{duration(3600 * plan.hours(workers, rate))} on {workers} workers that do {rate / 1e9:g} GFLOP/s each"
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB"
 
 
 def _weights(experiment: Experiment) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -107,9 +108,29 @@ def make_unit(experiment: Experiment, step: int, data: DataKey, parts: tuple[Par
     return Unit(step, data, parts, _chunk(experiment, parts[0], len(parts)), cost)
 
 
+def weight_bytes(experiment: Experiment) -> int:
+    """The model's weights in memory, in the type of sampling."""
+    return sum(math.prod(size) for size in experiment.model.tensors().values()) * _itemsize(experiment)
+
+
+def pass_bytes(experiment: Experiment, plan: Plan) -> int:
+    """The most that a pass of any unit takes beside the weights, with its chunk."""
+    widest, context = max(experiment.batch_size(), experiment.sampling.fixed_contexts), experiment.model.n_ctx
+    sizes = (widest, context, _itemsize(experiment))
+    return max(
+        bytes_shared(experiment.model, unit.parts[0], len(unit.parts), *sizes)
+        + unit.chunk * bytes_per_variant(experiment.model, unit.parts[0], *sizes)
+        for unit in plan.units
+    )
+
+
+def _itemsize(experiment: Experiment) -> int:
+    return 8 if experiment.engine.dtype == "float64" else 4
+
+
 def state_bytes(experiment: Experiment, part: Part) -> int:
     """What keeping the chains of one cell takes."""
-    itemsize = 8 if experiment.engine.dtype == "float64" else 4
+    itemsize = _itemsize(experiment)
     each = _STATE_ROWS[experiment.sampler.sampler] * size(experiment.model, part) * itemsize + _STREAM_BYTES
     return experiment.sampler.chains * each
 
@@ -145,7 +166,7 @@ def _chunk(experiment: Experiment, part: Part, n_parts: int) -> int:
     chains, engine = experiment.sampler.chains, experiment.engine
     if engine.chunk:
         return min(engine.chunk, n_parts * chains)
-    itemsize = 8 if engine.dtype == "float64" else 4
+    itemsize = _itemsize(experiment)
     widest = max(experiment.batch_size(), experiment.sampling.fixed_contexts)
     budget = (engine.memory or found(engine.workers or cores())) * 1_000_000
     return chunk_within(experiment.model, part, n_parts, chains, (widest, experiment.model.n_ctx), itemsize, budget)
