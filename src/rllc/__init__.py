@@ -9,6 +9,8 @@ _HOMES = {
     "rllc.api": ("Result", "Results", "Sweep", "estimate", "sweep"),
     "rllc.core.errors": ("RllcError",),
     "rllc.runs.monitoring": ("Monitor",),
+    "rllc.runs.refined": ("Refined",),
+    "rllc.checkpoints.importing": ("import_module",),
     "rllc.core.names": ("Part",),
     "rllc.core.outcome": ("Outcome",),
     "rllc.model.shape": ("ModelShape",),

@@ -5,6 +5,7 @@ from rllc.api import Results as Results
 from rllc.api import Sweep as Sweep
 from rllc.api import estimate as estimate
 from rllc.api import sweep as sweep
+from rllc.checkpoints.importing import import_module as import_module
 from rllc.core.errors import RllcError as RllcError
 from rllc.core.names import Part as Part
 from rllc.core.outcome import Outcome as Outcome
@@ -14,5 +15,6 @@ from rllc.posterior.settings import SamplerSettings as SamplerSettings
 from rllc.posterior.settings import Stopping as Stopping
 from rllc.posterior.settings import Verdicts as Verdicts
 from rllc.runs.monitoring import Monitor as Monitor
+from rllc.runs.refined import Refined as Refined
 
 __version__: str

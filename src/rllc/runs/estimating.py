@@ -38,7 +38,7 @@ class Group:
 def open_data(data: Any, name: str, taken: Native | General, how: How) -> Source:
     """The data as the road of this model takes it. Raises RllcError where it is in no form that this model reads."""
     if isinstance(taken, Native):
-        return open_tokens(data, name, how, taken.shape.n_ctx, taken.shape.d_vocab)
+        return open_tokens(data, name, how, taken.shape.n_ctx, taken.shape.d_vocab, native=True)
     if not taken.language:
         return open_samples(data, name, how)
     config = getattr(taken.module, "config", None) or getattr(taken.module, "cfg", None)

@@ -15,8 +15,10 @@ from torch import Tensor
 from rllc.core import seeds
 from rllc.core.errors import RllcError
 from rllc.corpus.batches import ContextPool
+from rllc.model.batch import TokenBatch
 from rllc.posterior.sampling import Minibatches
 from rllc.runs.how import How
+from rllc.runs.refined import Refined, is_padded, marked_rows, unpadded
 from rllc.runs.token_rows import is_dataset, is_texts, token_rows
 
 # The order is that in which a callable's numbers are shared out.
@@ -108,8 +110,11 @@ class Source:
         )
 
 
-def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int) -> Source:
-    """Data of a language model: contexts of token ids. Raises RllcError as `token_rows` does."""
+def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, native: bool = False) -> Source:
+    """Data of a language model: contexts of token ids, on the native road refined or padded too.
+
+    Raises RllcError as `token_rows` and `marked_rows` do.
+    """
     if isinstance(data, ContextPool):
         if limit and data.context > limit:
             raise RllcError(f"The contexts have {data.context} tokens, more than the model's {limit}.", "Open the pool with a smaller context.")
@@ -118,8 +123,19 @@ def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int) -> 
         return Source(name, None, data)
     if isinstance(data, tuple) and data and all(isinstance(item, Tensor) and item.ndim > 1 for item in data):
         raise RllcError("The data is a tuple of tensors, but a language model takes token ids [n, T].", "Give the ids alone, or a loss=.")
-    rows = token_rows(data, tokenizer=how.tokenizer, column=how.column, context=how.context, limit=limit, vocabulary=vocabulary)
-    return Source(name, Rows(rows), context=rows.shape[1])
+    refined, inner = (data, data.data) if isinstance(data, Refined) else (None, data)
+    padded = unpadded(inner) if is_padded(inner) else None
+    rows = token_rows(
+        inner if padded is None else padded[0], tokenizer=how.tokenizer, column=how.column, context=how.context, limit=limit, vocabulary=vocabulary
+    )
+    if refined is None and padded is None:
+        return Source(name, Rows(rows), context=rows.shape[1])
+    if not native:
+        raise RllcError(
+            "Refined or padded data is for models on the native road.", "Give a function from a number to a batch, or a loss of your own."
+        )
+    real = np.ones(rows.shape, dtype=bool) if padded is None else padded[1][:, : rows.shape[1]]
+    return Source(name, marked_rows(rows, real, refined), context=rows.shape[1])
 
 
 def open_samples(data: Any, name: str, how: How) -> Source:
@@ -159,6 +175,8 @@ def moved(batch: Any, device: torch.device) -> Any:
         batch = torch.from_numpy(batch)
     if isinstance(batch, Tensor):
         return batch.to(device)
+    if isinstance(batch, TokenBatch):
+        return TokenBatch(*(moved(value, device) for value in (batch.tokens, batch.rows, batch.reference)))
     if isinstance(batch, Mapping):
         return {name: moved(value, device) for name, value in batch.items()}
     if isinstance(batch, tuple | list):

@@ -25,6 +25,7 @@ from rllc.core.files import write_aside, write_atomic
 from rllc.runs.how import How, how_from
 from rllc.runs.local import set_threads
 from rllc.runs.progress import Reporter
+from rllc.runs.refined import is_padded
 from rllc.runs.results import Result, Results
 from rllc.runs.roads import Parts
 from rllc.runs.sweeping import Sweep
@@ -71,7 +72,7 @@ class Monitor:
         if every < 0 or not (every or steps):
             raise RllcError("The monitor has no step to look at.", "Give every=1000, for example, or steps.")
         self.folder, self.when, self._every, self._steps = Path(folder), when, every, frozenset(steps)
-        self._data = data if isinstance(data, Mapping) else {"data": data}
+        self._data = data if isinstance(data, Mapping) and not is_padded(data) else {"data": data}
         self._parts, self._how, self._writers = parts, how_from(settings), tuple(log_to)
         self._kept: dict[int, Path] = {}
         self._template: nn.Module | None = None  # structure of a module that is sampled as it is
