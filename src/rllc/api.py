@@ -43,8 +43,9 @@ def estimate(
             - a language model of another library without a loss. It is converted and takes the fast native road where it can, else it is called as
               it is; `road="native"` or `"general"` insists, and the result says which was taken, and why.
         data: of a language model token ids [n, T], texts (with `tokenizer=`), a data set (with `column=` where it is not called input_ids or text),
-            a mapping of input_ids and attention_mask, a `rllc.Refined`, or a `rllc.corpus.batches.ContextPool`; of a module with a loss a tensor or a tuple of tensors with samples along the first axis, or a
-            data set of samples by number; of both a function from a whole number to the batch of that number. Minibatches are drawn with replacement.
+            a mapping of input_ids and attention_mask, a `rllc.Refined`, or a `rllc.corpus.batches.ContextPool`; of a module with a loss a tensor or a
+            tuple of tensors with samples along the first axis, or a data set of samples by number; of both a function from a whole number to the
+            batch of that number. Minibatches are drawn with replacement.
         part: a part, "1:6" or "heads" or "1.attn" for example (`rllc.core.names.Part`), or several in a list. Of a module with a loss the names of
             parameters and slices of them, "fc1.weight[:, 64:128]", a list being one part; several parts are then a mapping of name to such lists.
         step: training step of the checkpoint, for the tables; 0 unless the model knows it.
