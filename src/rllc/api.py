@@ -20,14 +20,35 @@ from rllc.runs.sweeping import Sweep, listed
 
 @overload
 def estimate(
-    model: Any, data: Any, part: str = "full", *, step: int | None = None, data_name: str = "data", **settings: Unpack[Settings]
+    model: Any,
+    data: Any,
+    part: str = "full",
+    *,
+    step: int | None = None,
+    data_name: str = "data",
+    progress: bool = True,
+    **settings: Unpack[Settings],
 ) -> Result: ...
 @overload
 def estimate(
-    model: Any, data: Any, part: Parts = "full", *, step: int | None = None, data_name: str = "data", **settings: Unpack[Settings]
+    model: Any,
+    data: Any,
+    part: Parts = "full",
+    *,
+    step: int | None = None,
+    data_name: str = "data",
+    progress: bool = True,
+    **settings: Unpack[Settings],
 ) -> Result | Results: ...
 def estimate(
-    model: Any, data: Any, part: Parts = "full", *, step: int | None = None, data_name: str = "data", **settings: Unpack[Settings]
+    model: Any,
+    data: Any,
+    part: Parts = "full",
+    *,
+    step: int | None = None,
+    data_name: str = "data",
+    progress: bool = True,
+    **settings: Unpack[Settings],
 ) -> Result | Results:
     """The local learning coefficient of a part of a model on some data, or of several parts at once.
 
@@ -50,6 +71,7 @@ def estimate(
             parameters and slices of them, "fc1.weight[:, 64:128]", a list being one part; several parts are then a mapping of name to such lists.
         step: training step of the checkpoint, for the tables; 0 unless the model knows it.
         data_name: what tables call the data. Minibatches are seeded by it too: equal names, equal batches.
+        progress: show a bar with the time left, on a terminal and in a notebook that has ipywidgets.
         settings: sampler ("sgld", "leimkuhler-matthews", "rmsprop-sgld", "sgnht", "mala", or a `SamplerSettings` that says everything), step_size ε,
             localization γ, nbeta nβ, chains, draws (a chain), burn_in, and the samplers' own; batch_size; origin_batches (minibatches at the
             checkpoint itself, for the tilt and the unpaired estimate; 0 for none); fixed_contexts (evaluate every draw on one fixed set of so many);
@@ -96,7 +118,13 @@ def estimate(
     asked = taken.parts(part)
     source = open_data(data, data_name, taken, how)
     at = step_of(taken, step)
-    found = {r.part: r for group in grouped(taken, asked, how, source.context) for r in measured(taken, group, source, how, at)}
+    groups = grouped(taken, asked, how, source.context)
+    reporter = Reporter(quiet=not progress)
+    reporter.quiet = not reporter.draws_bars  # a line for every number would drown a script's own
+    found: dict[str, Result] = {}
+    with reporter.stage("Sampling", float(len(groups))) as bar:
+        for group in groups:
+            found |= {r.part: r for r in measured(taken, group, source, how, at, bar.within(1.0))}
     results = Results(tuple(found[one.label] for one in asked))
     one_part = len(asked) == 1 and not isinstance(part, Mapping) and part != "heads"
     # a list of parameters is one part, a list of one name of our grammar a list of parts

@@ -270,16 +270,19 @@ def calibrate(
 def import_(
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE", help="Folder, glob or file of checkpoints, or a hub repository.")],
     steps: Annotated[tuple[int, ...], tyro.conf.arg(help="These steps alone; a hub repository needs them.")] = (),
-    revision: Annotated[str, tyro.conf.arg(help="How the repository names the revision of a step.")] = "step{step}",
+    revision: Annotated[str, tyro.conf.arg(help="The repository's revision of a step; step{step}, or with --file the main branch.")] = "",
+    file: Annotated[str, tyro.conf.arg(help="The repository's file of a step, such as checkpoints/*_{step}.pth.")] = "",
+    config: Annotated[Path | None, tyro.conf.arg(help="JSON file with what the checkpoints do not say of their model.")] = None,
     context: Annotated[int, tyro.conf.arg(help="Tokens of a context to sample on; otherwise all that the model takes.")] = 0,
 ) -> None:
     """Look at checkpoints of a model trained elsewhere; print the tables [imported] and [model] of an experiment on them.
 
     Example: rllc import EleutherAI/pythia-160m --steps 0 512 143000 --context 256
     """
+    from rllc.checkpoints.reading import read_object
     from rllc.runs.importing import describe_import
 
-    _print(describe_import(source, steps, revision, context))
+    _print(describe_import(source, steps, revision, file, read_object(config) if config else None, context))
 
 
 VERBS = {

@@ -70,3 +70,29 @@ def test_a_group_of_a_llama_and_a_head_s_shared_keys() -> None:
     assert any("Keys and values are shared" in note for note in rs["1:0"].notes)
     with pytest.raises(rllc.RllcError, match=r"Name it by the group: 1:g0\.K"):
         rllc.estimate(model, tokens(), "1:0.K", **SMALL)
+
+
+@pytest.mark.parametrize("road", ["native", "general"])
+def test_a_loss_no_better_than_guessing_is_doubted_on_both_roads(road: str) -> None:
+    model = gpt2()
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros(23, 16))  # guesses evenly: ln 23
+    model.config.tie_word_embeddings = False
+    (told,) = [note for note in rllc.estimate(model, tokens(), "1:1", road=road, **SMALL).notes if "guessing" in note]
+    assert told.startswith("The loss at the checkpoint is 3.14 nats per token, and guessing evenly costs 3.14: an untrained model, or a tokenizer")
+    with torch.no_grad():
+        for layer in model.transformer.h:
+            for name in ("attn.c_proj", "mlp.c_proj"):
+                layer.get_submodule(name).weight.zero_()
+                layer.get_submodule(name).bias.zero_()
+        model.transformer.wpe.weight.zero_()
+        model.transformer.wte.weight.copy_(torch.eye(23, 16))
+        model.lm_head.weight.copy_(20 * torch.eye(23, 16).roll(1, 0))  # 1 follows 0, 2 follows 1, …
+    successors = (torch.arange(10) + torch.arange(4)[:, None]) % 15
+    assert not [note for note in rllc.estimate(model, successors, "1:1", road=road, **SMALL).notes if "guessing" in note]
+
+
+def test_a_model_that_contradicts_its_config_is_an_error_and_no_reason_for_the_general_road() -> None:
+    model = gpt2()
+    model.config.n_layer = 3
+    with pytest.raises(rllc.RllcError, match=r"h\.2"):
+        rllc.estimate(model, tokens(), "1:1", **SMALL)

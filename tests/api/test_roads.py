@@ -17,7 +17,7 @@ def test_what_can_be_imported_goes_the_native_road(monkeypatch):
     r = rllc.estimate(Foreign(), tokens(), "1:0", **SMALL)
     assert calls == ["import"]
     assert r.road == "native"
-    assert r.notes == ("Read by a stand-in.",)
+    assert r.notes[0] == "Read by a stand-in."
     np.testing.assert_array_equal(r.traces.losses, rllc.estimate(Ours(), tokens(), "1:0", **SMALL).traces.losses)
 
 

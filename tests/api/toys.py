@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from rllc.core.errors import RllcError
+from rllc.checkpoints.foreign import NotImportable
 from rllc.model.forward import init_params
 from rllc.model.shape import ModelShape, slices
 
@@ -74,7 +74,7 @@ def stand_ins(monkeypatch, *, importable=True):
     def import_module(module):
         calls.append("import")
         if not importable:
-            raise RllcError("A Foreign cannot be imported: it is strange.", "Leave it.")
+            raise NotImportable("A Foreign cannot be imported: it is strange.", "Leave it.")
         imported = Ours(notes=("Read by a stand-in.",))
         imported.params = {name: tensor.detach().clone() for name, tensor in module.params().items()}
         return imported
@@ -91,10 +91,10 @@ def stand_ins(monkeypatch, *, importable=True):
         return entropy(module, batch)
 
     for name, members in {
-        "importing": {"import_module": import_module},
+        "importing": {"import_module": import_module, "NotImportable": NotImportable},
         "head_slices": {"head_slices": head_slices},
         "recognise": {"recognise": recognise},
-        "calling": {"language_loss": language_loss},
+        "calling": {"language_loss": language_loss, "vocabulary_of": lambda module: module.config.vocab_size},
     }.items():
         fake = ModuleType(f"rllc.checkpoints.{name}")
         fake.__dict__.update(members)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from rllc.checkpoints.calling import check_language_model, language_logits, language_loss
+from rllc.checkpoints.calling import language_logits, language_loss
 from rllc.checkpoints.head_slices import head_slices
 from rllc.core.errors import RllcError
 from rllc.core.names import Part
@@ -158,33 +158,6 @@ def test_batches_that_are_none_are_told():
     for batch, told in wrong:
         with pytest.raises(RllcError, match=told):
             language_loss(module, batch)
-
-
-def test_a_module_is_looked_at_before_sampling():
-    module, ids = copy.deepcopy(built("gpt2")), tokens()
-    with torch.no_grad():
-        module.lm_head.weight.mul_(0.1)  # near a guess among all tokens
-    assert check_language_model(module, ids) == ()
-    module.train()
-    module.transformer.h[0].eval()
-    modes = [part.training for part in module.modules()]
-    (told,) = check_language_model(module, ids)
-    assert "training mode with dropout (transformer.drop and others): it is sampled in evaluation mode" in told
-    assert modes == [part.training for part in module.modules()]
-    llama = copy.deepcopy(built("llama")).train()
-    assert not any("dropout" in told for told in check_language_model(llama, ids))
-    llama.model.layers[1].self_attn.attention_dropout = 0.1
-    assert "dropout (model.layers.1.self_attn and others)" in check_language_model(llama, ids)[0]
-    with torch.no_grad():
-        module.eval().lm_head.weight.mul_(100)
-    loss = float(language_loss(module, ids).detach())
-    assert loss > 1.5 * math.log(V)
-    (told,) = check_language_model(module, {"input_ids": ids})
-    assert f"{loss:.2f} nats per token, and guessing among {V} tokens costs 3.14: the tokenizer may not be the model's" in told
-    with torch.no_grad():
-        module.transformer.h[1].mlp.c_fc.bias[3] = torch.nan
-    with pytest.raises(RllcError, match=r"'transformer\.h\.1\.mlp\.c_fc\.bias' holds numbers that are not finite"):
-        check_language_model(module, ids)
 
 
 def varied(objective, count=3):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
+import re
 import sys
 import weakref
 from pathlib import Path
@@ -14,7 +16,8 @@ import torch
 
 from rllc.checkpoints import fetching, series
 from rllc.checkpoints.reading import read_state
-from rllc.checkpoints.series import HubSource, Series, TransformerLensSource, pythia, pythia_steps
+from rllc.checkpoints.series import Series, pythia, pythia_steps
+from rllc.checkpoints.sources import HubSource, TransformerLensSource
 from rllc.checkpoints.steps import steps_of_names
 from rllc.checkpoints.store import save
 from rllc.core.errors import RllcError
@@ -26,7 +29,7 @@ def checkpoint(path: Path, value: float = 0.0, **facts: Any) -> Path:
     """Weights at a path: a file by its suffix, else a folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {"a": torch.full((4,), float(value)), "b": torch.zeros(2)}
-    if path.suffix == ".pt":
+    if path.suffix in (".pt", ".pth"):
         torch.save({"model": state, **facts}, path)
     elif path.suffix == ".safetensors":
         safetensors.torch.save_file(state, path)
@@ -146,6 +149,40 @@ def test_revisions_of_the_hub():
     assert pythia("EleutherAI/pythia-70m").steps == pythia_steps()
     with pytest.raises(RllcError, match="no checkpoint of step 3"):
         pythia(steps=[2, 3])
+
+
+@pytest.mark.parametrize("keep", [None, 0, 1])
+def test_files_of_one_revision_are_a_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int | None):
+    """As the paper's models lie in the hub: one branch, `checkpoints/*_{step}.pth`."""
+    snapshots, most = tmp_path / "models--org--name" / "snapshots", 0
+
+    def fetch(repo: str, revision: str | None, *, patterns: tuple[str, ...], cache: Path) -> Path:
+        nonlocal most
+        assert (repo, revision, patterns[1:]) == ("org/name", None, ("config.json",))
+        step = int(re.fullmatch(r"checkpoints/\*_(\d+)\.pth", patterns[0])[1])
+        checkpoint(snapshots / "c0" / "checkpoints" / f"run_{step}.pth", float(step))
+        ref = snapshots.parent / "refs" / "main"
+        ref.parent.mkdir(exist_ok=True)
+        ref.write_text("c0")
+        most = max(most, len(list((snapshots / "c0" / "checkpoints").iterdir())))
+        return snapshots / "c0"
+
+    monkeypatch.setattr(fetching, "fetch", fetch)
+    found = Series.of("org/name", [200, 0, 100], file="checkpoints/*_{step}.pth")
+    assert [str(source) for _, source in found][2] == "checkpoints/*_200.pth of org/name"
+    placed = Series(tuple((step, dataclasses.replace(source, cache=tmp_path)) for step, source in found))
+    assert [(step, path.name, float(read_state(path)["a"][0])) for step, path in placed.opened(keep=keep)] == [
+        (step, f"run_{step}.pth", step) for step in (0, 100, 200)
+    ]
+    assert (most, (snapshots / "c0").exists()) == ((1, False) if keep == 0 else (3, True))
+
+
+def test_a_file_s_glob_that_fits_several_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("a_7.pth", "b_7.pth"):
+        checkpoint(tmp_path / name)
+    monkeypatch.setattr(fetching, "fetch", lambda *_, **__: tmp_path)
+    with pytest.raises(RllcError, match=r"Not one file but 2 of org/name fit \*_7\.pth: a_7\.pth, b_7\.pth\. Name it closer"):
+        HubSource("org/name", file="*_7.pth").fetch()
 
 
 class Hub:

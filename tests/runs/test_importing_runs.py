@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from rllc.checkpoints.store import list_checkpoints, load
 from rllc.core.errors import RllcError
 from rllc.main import main
 from rllc.model import forward as fw
+from rllc.model.forward import init_params
+from rllc.model.shape import ModelShape
 from rllc.runs.experiment import parse
 from rllc.runs.layout import RunFolder
 from rllc.runs.overview import describe_plan
@@ -69,8 +72,8 @@ def test_a_run_goes_from_foreign_checkpoints_to_the_page(
         with torch.no_grad():
             torch.testing.assert_close(fw.logits(shape, params, tokens), theirs(tokens).logits, rtol=0, atol=1e-4)
     log = folder.log.read_text()
-    assert "WARNING: the last checkpoint's loss on the mixture is 5." in log  # it was never trained
-    assert "perhaps corpus.tokenizer is not this model's" in log
+    assert "WARNING: of the last checkpoint on the mixture: The loss at the checkpoint is 5." in log  # it was never trained
+    assert "Look at corpus.tokenizer" in log
     # once imported, the source is not needed
     run_experiment(text, folder.root, "train", None, None, quiet=True)
     assert log.count("Imported 2 checkpoints") == folder.log.read_text().count("Imported 2 checkpoints") == 1
@@ -113,3 +116,30 @@ def test_a_model_that_is_none_of_ours_says_what_still_works(tmp_path: Path, caps
     told = capsys.readouterr().err
     assert "the norms of its queries and keys go over all heads at once" in told
     assert "any torch module, and name the parts by its parameters" in told
+
+
+def test_files_that_do_not_say_what_they_are_of_and_a_config_that_does(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """State dicts of TransformerLens without cfg, as the paper's are: sizes and kinds come from the user, and wrong ones are told."""
+    shape = ModelShape(n_layers=2, d_model=16, n_heads=2, d_head=8, d_vocab=VOCABULARY, n_ctx=24, positions="shortformer")
+    for step in (0, 40):
+        params = init_params(shape, step)
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+        torch.save({name.replace("pos.", "pos_embed."): tensor for name, tensor in params.items()}, tmp_path / "checkpoints" / f"tiny_{step}.pth")
+    source = str(tmp_path / "checkpoints" / "*.pth")
+    assert main(["import", source]) == 2
+    assert "says d_head = None" in capsys.readouterr().err
+    sizes = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_head": 8, "d_vocab": VOCABULARY, "n_ctx": 24}
+    said = sizes | {"attn_only": True, "positional_embedding_type": "shortformer", "normalization_type": "LN"}
+    (tmp_path / "tiny.json").write_text(json.dumps(said))
+    assert main(["import", source, "--config", str(tmp_path / "tiny.json")]) == 0
+    printed = capsys.readouterr().out
+    assert tomllib.loads(printed)["imported"] == {"source": source, "steps": [0, 40], "config": said}
+    text = experiment(tiny, printed)
+    folder = RunFolder(tmp_path / "run")
+    run_experiment(text, folder.root, "train", None, None, quiet=True)
+    for info in list_checkpoints(folder.checkpoints):
+        found, stored, _ = load(info.folder)
+        assert found == shape
+        assert all(torch.equal(stored[name], tensor) for name, tensor in init_params(shape, info.step).items())
+    with pytest.raises(RllcError, match="trained with another model"):
+        run_experiment(text.replace('"LN"', '"LNPre"'), folder.root, "train", None, None, quiet=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 _UNDERSTOOD = ("input_ids", "attention_mask", "token_type_ids")
 _IGNORED = -100
-_HIGH = 1.5  # times the loss of a model that knows nothing
 
 
 def language_logits(module: nn.Module, tokens: Tensor, attention_mask: Tensor | None = None) -> Float[Tensor, "B T V"]:
@@ -81,53 +79,6 @@ def language_loss(module: nn.Module, batch: Any) -> Float[Tensor, ""]:
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_IGNORED)
 
 
-def check_language_model(module: nn.Module, batch: Any) -> tuple[str, ...]:
-    """Look at a module and its first minibatch before sampling: what a user should know, as sentences; none where all is well.
-
-    The loss is taken in evaluation mode, as `ModuleObjective` takes it, and the module is left in the mode it was in.
-
-    Raises:
-        RllcError: a weight is no finite number, the loss is none, or as `language_loss`.
-    """
-    for name, tensor in module.named_parameters():
-        if not torch.isfinite(tensor).all():
-            raise RllcError(f"The parameter {name!r} holds numbers that are not finite.", "Load the checkpoint again, or take another.")
-    told: list[str] = []
-    dropout = [name for name, part in module.named_modules() if part.training and _drops(part)]
-    if dropout:
-        told.append(f"The module is in training mode with dropout ({dropout[0]} and others): it is sampled in evaluation mode, without.")
-    tokens, _ = _read(batch)
-    with evaluated(module), torch.no_grad():
-        vocabulary = _vocabulary(module) or language_logits(module, tokens[:1]).shape[-1]
-        loss = float(language_loss(module, batch))
-    if not math.isfinite(loss):
-        raise RllcError(f"The loss at the checkpoint is {loss}.", "Try float32 if the weights are in half precision, or look at the batch.")
-    if loss > _HIGH * math.log(vocabulary):
-        told.append(
-            f"The loss at the checkpoint is {loss:.2f} nats per token, and guessing among {vocabulary} tokens costs {math.log(vocabulary):.2f}: the"
-            " tokenizer may not be the model's."
-        )
-    return tuple(told)
-
-
-@contextmanager
-def evaluated(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, and afterwards every part of it in the mode that it was in."""
-    before = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before:
-            part.training = training
-
-
-def _drops(part: nn.Module) -> bool:
-    """Whether a module drops some of its numbers in training: a module of torch for that, or attention of transformers."""
-    shares = (getattr(part, name, 0) for name in (("p",) if isinstance(part, nn.modules.dropout._DropoutNd) else ("attention_dropout",)))
-    return any(isinstance(share, float) and share > 0 for share in shares)
-
-
 def _read(batch: Any) -> tuple[Tensor, Tensor | None]:
     """Token ids and the mask of the real ones."""
     if isinstance(batch, Mapping):
@@ -149,7 +100,7 @@ def _read(batch: Any) -> tuple[Tensor, Tensor | None]:
 
 def _check_tokens(module: nn.Module, tokens: Tensor) -> None:
     """Before the module is called: on a GPU an id too large ends the whole process."""
-    vocabulary = _vocabulary(module)
+    vocabulary = vocabulary_of(module)
     largest, smallest = int(tokens.max()), int(tokens.min())
     if smallest < 0 or (vocabulary is not None and largest >= vocabulary):
         wrong = smallest if smallest < 0 else largest
@@ -157,8 +108,8 @@ def _check_tokens(module: nn.Module, tokens: Tensor) -> None:
         raise RllcError(f"The batch holds the token id {wrong}, which is not in the vocabulary{among}.", "Use the tokenizer of the model.")
 
 
-def _vocabulary(module: nn.Module) -> int | None:
-    """Rows of the embedding, as the configuration has them."""
+def vocabulary_of(module: nn.Module) -> int | None:
+    """Rows of the embedding, as the module's config has them; None where it does not say."""
     for name in ("config", "cfg"):
         config = getattr(module, name, None)
         config = getattr(config, "text_config", None) or config

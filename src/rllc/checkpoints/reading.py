@@ -64,15 +64,17 @@ def read_state(path: Path, *, names: Callable[[str], bool] | None = None, dtype:
 def read_config(path: Path) -> dict[str, Any]:
     """What a checkpoint says of its model: `model_args` of nanoGPT, `cfg` of TransformerLens, or the `config.json` beside the weights.
 
-    Empty where there is none. Raises RllcError where the file is damaged or would execute code.
+    A file may have it one folder up: `checkpoints/step_100.pth` and `config.json`. Empty where there is none.
+    Raises RllcError where the file is damaged or would execute code.
     """
     facts = read_facts(path)
     for key in ("model_args", "cfg"):
         if isinstance(facts.get(key), Mapping):
             return dict(facts[key])
-    beside = (path if path.is_dir() else path.parent) / "config.json"
-    if beside.exists() or beside.is_symlink():
-        return read_object(beside)
+    for folder in (path,) if path.is_dir() else (path.parent, path.parent.parent):
+        beside = folder / "config.json"
+        if beside.exists() or beside.is_symlink():
+            return read_object(beside)
     return {}
 
 

@@ -9,60 +9,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rllc.checkpoints import fetching
 from rllc.checkpoints.reading import holds_weights, read_state, weights_in
+from rllc.checkpoints.sources import HUB, HubSource, Source, TransformerLensSource, at, name_of, source_of, step_of, transformer_lens
 from rllc.checkpoints.steps import step_of_files, steps_of_names
 from rllc.core.errors import RllcError
 
-_HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
 _WHOLE = re.compile(r"^(config|checkpoint)\.json$|^(model|pytorch_model)\.(safetensors|bin)$|\.index\.json$|-\d+-of-\d+\.\w+$")  # of one checkpoint
 _LABELLED = re.compile(r"(step|iter|checkpoint|ckpt)[-_=]?\d", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class HubSource:
-    """A checkpoint in the hub: a repository at a revision, and which of its files (`fetching.fetch`)."""
-
-    repo: str
-    revision: str | None = None
-    patterns: tuple[str, ...] | None = None
-    cache: Path | None = None  # the hub's cache; the usual place by default
-
-    def __str__(self) -> str:
-        return fetching.name_of(self.repo, self.revision)
-
-    def fetch(self) -> Path:
-        """The folder in the cache, downloaded where needed. Raises RllcError as `fetching.fetch` does."""
-        return fetching.fetch(self.repo, self.revision, patterns=self.patterns, cache=self.cache)
-
-
-@dataclass(frozen=True)
-class TransformerLensSource:
-    """A checkpoint that transformer-lens knows by number: it alone holds the table of labels, so it is asked, when the weights are wanted."""
-
-    model: str
-    index: int
-
-    def __str__(self) -> str:
-        return f"checkpoint {self.index} of {self.model} in transformer-lens"
-
-    def state(self) -> dict[str, Tensor]:
-        """The weights as transformer-lens names them, without its processing of them. Raises RllcError where it is not installed or refuses."""
-        try:
-            model = _transformer_lens().HookedTransformer.from_pretrained_no_processing(self.model, checkpoint_index=self.index)
-        except (OSError, ValueError, IndexError) as error:
-            raise RllcError(
-                f"{self} could not be loaded: {' '.join(str(error).split())[:200]}.", "Check the model's name and the network."
-            ) from error
-        return dict(model.state_dict())
-
-
-Source = Path | HubSource | TransformerLensSource
 
 
 @dataclass(frozen=True)
@@ -92,10 +50,11 @@ class Series:
         return iter(self.points)
 
     @classmethod
-    def of(cls, source: str, steps: Sequence[int] = (), revision: str = "step{step}") -> Series:
+    def of(cls, source: str, steps: Sequence[int] = (), revision: str = "", file: str = "") -> Series:
         """Whatever a user may call a series: a folder, a glob, one checkpoint, or a repository of the hub; `steps` of it alone, if given.
 
-        One checkpoint that tells no step is of step 0. A repository needs the steps; `revision` is what it calls them, {step} being the number.
+        One checkpoint that tells no step is of step 0. A repository needs the steps. It keeps each as a revision, by default "step{step}", or as a
+        `file` of one revision, by default of the main branch: "checkpoints/*_{step}.pth"; {step} stands for the number.
         Raises RllcError where there is nothing, where a step is missing or not told, and as the others here do.
         """
         path = Path(source)
@@ -107,9 +66,10 @@ class Series:
             found = cls.from_folder(path)
         elif glob.has_magic(source):
             found = cls.from_glob(source)
-        elif _HUB.match(source) and steps:
-            return cls(tuple((step, HubSource(source, revision.format(step=step))) for step in steps))
-        elif _HUB.match(source):
+        elif HUB.match(source) and steps:
+            revision = revision or ("" if file else "step{step}")
+            return cls(tuple((step, HubSource(source, at(revision, step), at(file, step))) for step in steps))
+        elif HUB.match(source):
             raise RllcError(f"There is nothing at {source}, and of a repository of the hub one has to name the steps.", "Give the steps.")
         else:
             raise RllcError(f"There are no checkpoints at {source}.", 'Give a folder, a glob, a file, or a repository of the hub: "owner/name".')
@@ -157,17 +117,17 @@ class Series:
 
         Raises RllcError where a path does not exist, where two are of one step, and where steps are not told or not clearly.
         """
-        sources = [_source(item) for item in items]
-        steps = steps_of_names([_name(source) for source in sources])
-        if len(sources) > 1 and len({_name(source) for source in sources}) == 1 and all(isinstance(source, Path) for source in sources):
+        sources = [source_of(item) for item in items]
+        steps = steps_of_names([name_of(source) for source in sources])
+        if len(sources) > 1 and len({name_of(source) for source in sources}) == 1 and all(isinstance(source, Path) for source in sources):
             steps = steps_of_names([str(source) for source in sources])  # runs/step10/model.pt: the names are equal, the folders tell
-        told = [step if step is not None else _step_of(source) for step, source in zip(steps, sources, strict=True)]
+        told = [step if step is not None else step_of(source) for step, source in zip(steps, sources, strict=True)]
         return cls(tuple(zip(told, sources, strict=True)))
 
     @classmethod
     def from_mapping(cls, sources: Mapping[int, str | Source]) -> Series:
         """Checkpoints whose steps are given. Raises RllcError where a path does not exist."""
-        return cls(tuple((step, _source(item)) for step, item in sources.items()))
+        return cls(tuple((step, source_of(item)) for step, item in sources.items()))
 
     @classmethod
     def from_transformer_lens(cls, model: str, steps: Sequence[int] | None = None) -> Series:
@@ -176,7 +136,7 @@ class Series:
         Raises RllcError where transformer-lens is not installed, knows no checkpoints of the model, or none of a step.
         """
         try:
-            labels, _ = _transformer_lens().loading_from_pretrained.get_checkpoint_labels(model)
+            labels, _ = transformer_lens().loading_from_pretrained.get_checkpoint_labels(model)
         except ValueError as error:
             raise RllcError(f"transformer-lens knows no checkpoints of {model!r}: {error}", "Take a model that it lists with checkpoints.") from error
         missing = sorted(set(steps or ()) - set(labels))
@@ -189,6 +149,7 @@ class Series:
         """Each step with the folder or file of its checkpoint, fetched when its turn comes.
 
         `keep` is how many downloaded revisions stay in the hub's cache after their use, the latest ones: 0 keeps the disk flat, None removes nothing.
+        Files of one revision go together.
         Revisions that were in the cache before are never removed, nor are local files. Leaving the loop early cleans up as well.
         Raises RllcError where one cannot be fetched, and for a checkpoint of transformer-lens, which has no path: `states` reads those too.
         """
@@ -228,9 +189,9 @@ class Series:
                     yield step, source, source if isinstance(source, Path) else None
                     continue
                 before = fetching.cached_commits(source.repo, source.cache) if keep is not None else frozenset()
-                path = source.fetch()
-                if keep is not None and path.name not in before:
-                    ours.append((source, path))
+                folder, path = source.fetch()
+                if keep is not None and folder.name not in before and all(folder != other for _, other in ours):
+                    ours.append((source, folder))
                 yield step, source, path
                 _forget(ours, keep)
         finally:
@@ -260,45 +221,8 @@ def pythia(model: str = "EleutherAI/pythia-160m", steps: Sequence[int] | None = 
     return Series(tuple((step, HubSource(model, f"step{step}")) for step in chosen))
 
 
-def _source(item: str | Source) -> Source:
-    """A path, or a name of the hub where there is no such path."""
-    if not isinstance(item, str | Path):
-        return item
-    if Path(item).exists() or Path(item).is_symlink():
-        return Path(item)
-    repo, at, revision = str(item).partition("@")
-    if isinstance(item, str) and _HUB.match(repo) and bool(at) == bool(revision):
-        return HubSource(repo, revision or None)
-    raise RllcError(f"There is no checkpoint at {item}.", 'Give a path that exists, or a name of the hub: "owner/name@revision".')
-
-
-def _name(source: Source) -> str:
-    """What may tell the step of a source."""
-    if isinstance(source, Path):
-        return source.name
-    return str(source.index) if isinstance(source, TransformerLensSource) else source.revision or source.repo
-
-
-def _step_of(source: Source) -> int:
-    """The step that a source's files tell. Raises RllcError where they do not."""
-    step = step_of_files(source) if isinstance(source, Path) else None
-    if step is None:
-        raise RllcError(f"Nothing tells the training step of {source}: neither its name nor its files.", "Give a mapping from steps to checkpoints.")
-    return step
-
-
 def _forget(ours: deque[tuple[HubSource, Path]], keep: int | None) -> None:
     """Remove the oldest downloads from the hub's cache until `keep` are left."""
     while keep is not None and len(ours) > keep:
         source, path = ours.popleft()
         fetching.forget(path, source.cache)
-
-
-def _transformer_lens() -> Any:
-    """The module, an extra that is slow to import."""
-    try:
-        import transformer_lens  # pyright: ignore[reportMissingImports]
-        import transformer_lens.loading_from_pretrained  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise RllcError("Checkpoints by number need the package transformer-lens.", 'Install it: pip install "rllc[tl]".') from error
-    return transformer_lens

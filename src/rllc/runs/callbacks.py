@@ -49,7 +49,7 @@ def lightning_callback(monitor: Monitor, attribute: str = "model") -> Any:
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             monitor.step(trainer.global_step, getattr(pl_module, attribute, pl_module))
 
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
             monitor.step(trainer.global_step, getattr(pl_module, attribute, pl_module))
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002

@@ -17,11 +17,13 @@ from rllc.model.module_objective import ModuleObjective
 from rllc.model.objective import build_objective
 from rllc.posterior.protocol import Originated
 from rllc.posterior.sampling import Sampled, sample
+from rllc.runs.doubts import doubtful
 from rllc.runs.how import How
 from rllc.runs.memory import found
 from rllc.runs.minibatches import Source, open_samples, open_tokens
 from rllc.runs.plan import chunk_within, pass_key
 from rllc.runs.recording import meta_of
+from rllc.runs.refined import MarkedRows
 from rllc.runs.results import Result
 from rllc.runs.roads import Asked, General, Native
 from rllc.runs.sampling import ESTIMATOR
@@ -43,8 +45,7 @@ def open_data(data: Any, name: str, taken: Native | General, how: How) -> Source
         return open_samples(data, name, how)
     config = getattr(taken.module, "config", None) or getattr(taken.module, "cfg", None)
     limit = next((n for n in (getattr(config, key, None) for key in ("max_position_embeddings", "n_ctx", "block_size")) if isinstance(n, int)), 0)
-    vocabulary = next((n for n in (getattr(config, key, None) for key in ("vocab_size", "d_vocab")) if isinstance(n, int)), 0)
-    return open_tokens(data, name, how, limit, vocabulary)
+    return open_tokens(data, name, how, limit, taken.vocabulary)
 
 
 def grouped(taken: Native | General, asked: Sequence[Asked], how: How, context: int) -> tuple[Group, ...]:
@@ -93,7 +94,8 @@ def measured(
     seconds = (time.perf_counter() - started) / len(group.parts)
     chunk = getattr(objective, "chunk", group.chunk)
     for p, asked in enumerate(group.parts):
-        notes = tuple(dict.fromkeys([*taken.notes, *asked.notes, *_told(objective)]))
+        doubts = () if isinstance(source.pool, MarkedRows) else doubtful(float(sampled.traces[p].baseline.mean()), taken.vocabulary)
+        notes = tuple(dict.fromkeys([*taken.notes, *asked.notes, *_told(objective), *doubts]))
         meta = _meta(taken, source, how, objective, sampled, p) | {"step": step, "part": asked.label, "seconds": seconds, "chunk": chunk}
         yield Result(sampled.traces[p], sampled.results[p], None if sampled.origin is None else sampled.origin.part(p), meta, notes)
 

@@ -152,7 +152,10 @@ class Experiment:
     def training_key(self) -> str:
         """Digest of everything that decides the weights, apart from the text itself."""
         if self.imported is not None:
-            return digest.of_json({"imported": [self.imported.source, self.imported.revision], "model": self.model.as_dict()})
+            asked = self.imported
+            origin = [asked.source, asked.revision or ("" if asked.file else "step{step}")]
+            said = {name: value for name, value in {"file": asked.file, "config": plain(asked.config)}.items() if value}
+            return digest.of_json({"imported": origin, "model": self.model.as_dict()} | said)
         return digest.of_json({"mixture": plain(self.mixture), "model": self.model.as_dict(), "training": plain(self.training), "seed": self.seed})
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,12 @@ from rllc.checkpoints.store import list_checkpoints, load, save
 from rllc.core.errors import RllcError
 from rllc.corpus.batches import Mixture, batch_stream
 from rllc.corpus.tokens import open_corpus
+from rllc.runs.doubts import doubtful
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.preparing import claim
 from rllc.runs.progress import Reporter, duration
 
-# A trained model is far below the loss of one that knows nothing but the size of the vocabulary; above this share of it, something does not fit.
-_SUSPICIOUS_SHARE = 0.95
 _TRIED_TOKENS = 8_192
 
 
@@ -35,11 +35,11 @@ def import_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
     missing = set(asked.steps) - {info.step for info in list_checkpoints(folder.checkpoints)}
     if not missing:
         return
-    series = Series.of(asked.source, steps=tuple(sorted(missing)), revision=asked.revision)
+    series = Series.of(asked.source, tuple(sorted(missing)), asked.revision, asked.file)
     last = max(asked.steps)
     with reporter.stage("Importing", len(missing)) as bar:
         for step, path in series.opened(keep=0):
-            found = read_model(path, experiment.model.n_ctx)
+            found = read_model(path, experiment.model.n_ctx, asked.config)
             if found.shape != experiment.model:
                 raise RllcError(
                     f"The checkpoint of step {step} is of another shape than the experiment's model: {found.shape.difference(experiment.model)}.",
@@ -52,25 +52,35 @@ def import_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
     reporter.line(f"Imported {len(missing)} checkpoints from {asked.source} in {duration(bar.seconds)}.")
 
 
-def read_model(path: Path, n_ctx: int = 0) -> Imported:
-    """A foreign checkpoint as ours, or one of our own. Raises RllcError as reading and converting do, and for numbers that are not finite."""
+def read_model(path: Path, n_ctx: int = 0, config: Mapping[str, Any] | None = None) -> Imported:
+    """A foreign checkpoint as ours, or one of our own; what `config` says wins over what the checkpoint says of itself.
+
+    Raises RllcError as reading and converting do, and for numbers that are not finite.
+    """
     if (path / "checkpoint.json").is_file():
         shape, params, _ = load(path)
         return Imported(shape, params, "rllc", ())
-    found = import_state(read_state(path), read_config(path), n_ctx=n_ctx)
+    found = import_state(read_state(path), {**read_config(path), **(config or {})}, n_ctx=n_ctx)
     check_finite(found.params, f"The checkpoint {path}")
     return found
 
 
-def describe_import(source: str, steps: tuple[int, ...], revision: str, context: int) -> str:
-    """The tables [imported] and [model] of an experiment on these checkpoints, from the first of them, with what a user should know as comments."""
-    series = Series.of(source, steps=steps, revision=revision)
+def describe_import(
+    source: str, steps: tuple[int, ...] = (), revision: str = "", file: str = "", config: Mapping[str, Any] | None = None, context: int = 0
+) -> str:
+    """The tables [imported] and [model] of an experiment on these checkpoints, from the first of them, with what a user should know as comments.
+
+    Source, steps, revision, file and config are as `ImportSettings` has them, but that a folder or glob need not name its steps; `context` is how
+    many tokens of a context to sample on, 0 for all that the model takes.
+    """
+    series = Series.of(source, steps, revision, file)
     _, path = next(iter(series.opened()))
-    found = read_model(path, context)
+    found = read_model(path, context, config)
     every = ", ".join(map(str, series.steps))
     lines = [f"# {found.shape.n_layers} layers of {found.shape.n_heads} heads; {found.family}.", *(f"# {note}" for note in found.notes)]
-    lines += ["", "[imported]", f'source = "{source}"', f"steps = [{every}]"]
-    lines += [f'revision = "{revision}"'] if series.remote else []
+    lines += ["", "[imported]", f"source = {_toml(source)}", f"steps = [{every}]"]
+    lines += [f"{name} = {_toml(value)}" for name, value in (("revision", revision), ("file", file)) if value]
+    lines += ["", "[imported.config]", *(f"{name} = {_toml(value)}" for name, value in config.items())] if config else []
     lines += ["", "[model]", *(f"{name} = {_toml(value)}" for name, value in found.shape.as_dict().items())]
     return "\n".join(lines) + "\n"
 
@@ -86,15 +96,11 @@ def _check_loss(experiment: Experiment, folder: RunFolder, found: Imported, repo
     stream = batch_stream(corpus, Mixture(MIXTURE, experiment.mixture), "train", size, found.shape.n_ctx, experiment.seed, "import")
     with torch.no_grad():
         loss = losses(found.shape, found.params, torch.from_numpy(stream[0])).item()
-    chance = math.log(found.shape.d_vocab)
-    if loss > _SUSPICIOUS_SHARE * chance:
-        reporter.line(
-            f"  WARNING: the last checkpoint's loss on the mixture is {loss:.2f} nats per token, and guessing evenly costs {chance:.2f}. "
-            "No trained model is so bad on text it knows: perhaps corpus.tokenizer is not this model's."
-        )
+    for sentence in doubtful(loss, found.shape.d_vocab):
+        reporter.line(f"  WARNING: of the last checkpoint on the mixture: {sentence} Look at corpus.tokenizer.")
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return json.dumps(value) if isinstance(value, str) else str(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +54,21 @@ class Bar:
             left = (now - self._started) / max(self._done - self._offset, 1e-9) * (self._total - self._done)
             self._reporter.line(f"  {self._name}: {100 * self._done / self._total:.0f} %, about {duration(left)} left. {note}".rstrip())
             self._shown = now
+
+    def within(self, share: float, note: str = "") -> Callable[[int, int], None]:
+        """What turns (done, total) of a piece of work, which is `share` of the bar, into advances of it.
+
+        Chains that are prolonged count again from zero: the bar does not go back.
+        """
+        seen = 0.0
+
+        def told(done: int, total: int) -> None:
+            nonlocal seen
+            now = min(done / total, 1.0) * share
+            self.advance(max(now - seen, 0.0), note)
+            seen = max(now, seen)
+
+        return told
 
 
 class Reporter:
@@ -106,7 +121,7 @@ class Reporter:
     def stage(self, name: str, total: float = 1.0) -> Iterator[Bar]:
         """A stage with a bar of `total` units of work."""
         _LOG.info("%s: begin", name)
-        shown = not self.quiet and _draws_bars(self.console)
+        shown = self.draws_bars
         task = self.live.add_task(name, total=total, note="") if shown else None
         if shown:
             self.live.start()
@@ -120,6 +135,11 @@ class Reporter:
                 self.live.remove_task(task)
                 self.live.stop()
         _LOG.info("%s: end", name)
+
+    @property
+    def draws_bars(self) -> bool:
+        """Whether somebody is looking at a bar that can move in place."""
+        return not self.quiet and _draws_bars(self.console)
 
 
 def _draws_bars(console: Console) -> bool:

@@ -62,6 +62,11 @@ class Native:
         """Bytes of a number."""
         return next(iter(self.params.values())).element_size()
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens V."""
+        return self.shape.d_vocab
+
     def parts(self, asked: Parts) -> tuple[Asked, ...]:
         """The parts by their names, each once. Raises RllcError where the model has no such part."""
         if isinstance(asked, Mapping):
@@ -86,6 +91,13 @@ class General:
     notes: tuple[str, ...] = ()
     step: int | None = None
     name: str = field(default="general", init=False)
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens V of a language model; 0 where it does not say, and of any other module."""
+        from rllc.checkpoints.calling import vocabulary_of
+
+        return (vocabulary_of(self.module) or 0) if self.language else 0
 
     def parts(self, asked: Parts) -> tuple[Asked, ...]:
         """The parts by their names, each once: parameters and slices of the module, one part together, or names such as "1:6", each a part.
@@ -137,11 +149,11 @@ def take_road(model: Any, how: How) -> Native | General:
         return _general(model, how, how.loss, ())
     if how.road == "general":
         return _general(model, how, None, ())
-    from rllc.checkpoints.importing import import_module
+    from rllc.checkpoints.importing import NotImportable, import_module
 
     try:
         imported = import_module(model)
-    except RllcError as error:
+    except NotImportable as error:  # a model that contradicts its own config is an error on every road
         if how.road == "native":
             raise
         return _general(model, how, None, (f"The general road was taken: {error.problem}",))

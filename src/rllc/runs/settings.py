@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from rllc.core.errors import RllcError
@@ -40,18 +41,25 @@ class ImportSettings:
     Args:
         source: a folder or glob of checkpoints, one file or folder of weights, or the id of a hub repository.
         steps: which of them, in training steps.
-        revision: how the repository names the revision of a step, with {step} in the place of the number; unused for local files.
+        revision: the repository's revision of a step, with {step} in the place of the number; by default "step{step}", and the main branch where
+            `file` is given. Unused for local files.
+        file: where a repository keeps its checkpoints as files of one revision, their name with {step}: "checkpoints/*_{step}.pth".
+        config: what the checkpoints themselves do not say of their model, by the names of their library; it wins over what they say.
     """
 
     source: str
     steps: tuple[int, ...]
-    revision: str = "step{step}"
+    revision: str = ""
+    file: str = ""
+    config: Mapping[str, str | bool | int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.source or not self.steps or min(self.steps) < 0 or len(set(self.steps)) < len(self.steps):
             raise RllcError(
                 f"imported.source is {self.source!r} with the steps {list(self.steps)}.", "Name where checkpoints lie, and some steps, each once."
             )
+        if self.file and "{step}" not in self.file and len(self.steps) > 1:
+            raise RllcError(f"imported.file is {self.file!r} for {len(self.steps)} steps.", "Write {step} where the name has the number.")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from rllc.checkpoints.series import HubSource, Series
+from rllc.checkpoints.series import Series
+from rllc.checkpoints.sources import HubSource
 from rllc.checkpoints.store import list_checkpoints
 from rllc.core.errors import RllcError
 from rllc.model.shape import ModelShape
@@ -71,15 +72,7 @@ class Sweep:
                     for place, group in enumerate(groups):
                         key = (number, name, place)
                         if key not in self._places:
-                            share, seen = 1 / len(groups), 0.0
-
-                            def told(done: int, total: int, share: float = share) -> None:
-                                nonlocal seen
-                                now = min(done / total, 1.0) * share
-                                # chains that are prolonged count again from zero: the bar does not go back
-                                bar.advance(max(now - seen, 0.0), f"step {step}, {name}")  # noqa: B023
-                                seen = max(now, seen)
-
+                            told = bar.within(1 / len(groups), f"step {step}, {name}")
                             self._places[key] = tuple(measured(taken, group, source, self._how, step, told))
                             self._done += self._places[key]
                         yield from self._places[key]
@@ -134,7 +127,7 @@ def _same(model: Any) -> Any:
 
 def _found(source: Any) -> Any:
     """The place of a checkpoint, fetched where it is the hub's."""
-    return source.fetch() if isinstance(source, HubSource) else source
+    return source.fetch()[1] if isinstance(source, HubSource) else source
 
 
 def _is_model(value: Any) -> bool:
