@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -72,10 +70,13 @@ class Writer:
 
 class Run:
     def __init__(self):
-        self.seen = []
+        self.seen, self.metrics = [], []
 
-    def log(self, values, step):
-        self.seen.append((step, values))
+    def define_metric(self, name, step_metric):
+        self.metrics.append((name, step_metric))
+
+    def log(self, values):
+        self.seen.append(values)
 
 
 @pytest.mark.parametrize(("which", "when"), [(0, "afterwards"), (0, "now"), (0, "process"), (1, "afterwards"), (1, "now")])
@@ -97,8 +98,10 @@ def test_the_training_is_not_changed_by_a_bit_and_the_numbers_are_those_of_the_k
         np.testing.assert_array_equal(watched.traces.losses, expected.traces.losses)
     table = pd.read_csv(tmp_path / "watched" / "curves.csv")
     assert len(table) == 12
-    assert len(writer.seen) == len(run.seen) == sum(not r.outcome.refused for r in results.cells)
+    assert len(writer.seen) == 2 * len(run.seen) == 2 * sum(not r.outcome.refused for r in results.cells)
     assert ("llc/a/0:1", results.cells[1].llc, 0) in writer.seen
+    assert {"llc/a/0:1": results.cells[1].llc, "llc/a/0:1/stderr": results.cells[1].stderr, "llc/step": 0} in run.seen
+    assert run.metrics == [("llc/*", "llc/step")]
 
 
 def test_a_refused_cell_is_logged_nowhere_as_a_number(tmp_path: Path) -> None:
@@ -138,27 +141,96 @@ def test_a_second_process_needs_a_model_that_converts(tmp_path: Path) -> None:
         monitor.step(0, olmo2())
 
 
-def test_the_trainer_tells_every_update(tmp_path: Path) -> None:
-    monitor = rllc.Monitor(tmp_path, tokens(), "0:0", steps=[0, 2], **SMALL)
-    callback, model = trainer_callback(monitor), gpt2()
-    assert isinstance(callback, transformers.TrainerCallback)
-    callback.on_train_begin(None, SimpleNamespace(global_step=0), None, model=model)
-    for number in (1, 2, 3):
-        callback.on_step_end(None, SimpleNamespace(global_step=number), None, model=model)
-    callback.on_train_end(None, None, None)
-    assert [r.step for r in monitor.results.cells] == [0, 2]
+@pytest.mark.filterwarnings("ignore")  # torch's own on compiling
+def test_wrappers_are_taken_off_and_spread_weights_refused(tmp_path: Path) -> None:
+    model = gpt2()
+    wrapped = nn.DataParallel(torch.compile(model))
+    with rllc.Monitor(tmp_path / "a", tokens(), "0:0", steps=[0], **SMALL) as monitor:
+        monitor.step(0, wrapped)
+    (r,) = monitor.results.cells
+    np.testing.assert_array_equal(r.traces.losses, rllc.estimate(gpt2(), tokens(), "0:0", **SMALL).traces.losses)
+    share = nn.Module()
+    share._flat_param = nn.Parameter(torch.zeros(3))
+    with pytest.raises(rllc.RllcError, match=r"spread over processes \(_flat_param\).*full checkpoints"):
+        rllc.Monitor(tmp_path / "b", tokens(), "0:0", steps=[0], **SMALL).step(0, share)
 
 
-def test_lightning_tells_every_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for Lightning's base class: Lightning itself is not among the tests' packages."""
-    stand_in = ModuleType("lightning.pytorch")
-    stand_in.Callback = type("Callback", (), {})
-    monkeypatch.setitem(sys.modules, "lightning", ModuleType("lightning"))
-    monkeypatch.setitem(sys.modules, "lightning.pytorch", stand_in)
-    monitor = rllc.Monitor(tmp_path, tokens(), "0:0", steps=[0, 1], **SMALL)
-    callback, holder = lightning_callback(monitor), nn.Module()
-    holder.model = gpt2()
-    callback.on_train_start(SimpleNamespace(global_step=0), holder)
-    callback.on_train_batch_end(SimpleNamespace(global_step=1), holder, None, None, 0)
-    callback.on_train_end(SimpleNamespace(global_step=1), holder)
-    assert [r.step for r in monitor.results.cells] == [0, 1]
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return {"input_ids": tokens()[index], "labels": tokens()[index]}
+
+
+@pytest.mark.filterwarnings("ignore")  # the trainers' own, which change from version to version
+@pytest.mark.parametrize("when", ["afterwards", "now"])
+def test_a_training_by_the_trainer_is_the_same_and_its_weights_are_those_sampled(tmp_path: Path, when: str) -> None:
+    pytest.importorskip("accelerate")
+
+    def run(*callbacks):
+        model = gpt2()
+        settings = {"max_steps": 3, "per_device_train_batch_size": 4, "use_cpu": True, "report_to": [], "save_strategy": "no", "seed": 3}
+        arguments = transformers.TrainingArguments(str(tmp_path / "trainer"), logging_strategy="no", disable_tqdm=True, **settings)
+        transformers.Trainer(model, arguments, train_dataset=Rows(), callbacks=list(callbacks)).train()
+        return model.state_dict()
+
+    monitor = rllc.Monitor(tmp_path / "watched", tokens(), ["0:0"], steps=[0, 2, 3], when=when, **SMALL)
+    watched, alone = run(trainer_callback(monitor)), run()
+    assert all(torch.equal(watched[name], alone[name]) for name in alone)
+    assert not torch.equal(watched["transformer.wte.weight"], gpt2().state_dict()["transformer.wte.weight"])
+    assert [r.step for r in monitor.results.cells] == [0, 2, 3]
+    final = gpt2()
+    final.load_state_dict(watched)
+    for r, model in ((monitor.results.cells[0], gpt2()), (monitor.results.cells[2], final)):
+        np.testing.assert_array_equal(r.traces.losses, rllc.estimate(model, tokens(), "0:0", **SMALL).traces.losses)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_by_lightning_is_the_same_and_its_weights_are_those_sampled(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning")
+
+    class Wrapper(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = gpt2()
+
+        def training_step(self, batch, _):
+            return self.model(**batch).loss
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), 1e-2)
+
+    def run(*callbacks):
+        torch.manual_seed(5)
+        wrapper = Wrapper()
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = lightning.Trainer(accelerator="cpu", max_steps=3, callbacks=list(callbacks), default_root_dir=tmp_path / "lightning", **quiet)
+        trainer.fit(wrapper, torch.utils.data.DataLoader(Rows(), batch_size=4, shuffle=True))
+        return wrapper.model.state_dict()
+
+    monitor = rllc.Monitor(tmp_path / "watched", tokens(), ["0:0"], steps=[0, 3], when="now", **SMALL)
+    watched, alone = run(lightning_callback(monitor)), run()
+    assert all(torch.equal(watched[name], alone[name]) for name in alone)
+    final = gpt2()
+    final.load_state_dict(watched)
+    assert [r.step for r in monitor.results.cells] == [0, 3]
+    for r, model in zip(monitor.results.cells, (gpt2(), final), strict=True):
+        np.testing.assert_array_equal(r.traces.losses, rllc.estimate(model, tokens(), "0:0", **SMALL).traces.losses)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(tmp_path / "board"))
+    with rllc.Monitor(tmp_path / "watched", tokens(), "0:0", steps=[0, 5], log_to=[writer], **SMALL) as monitor:
+        monitor.step(0, gpt2())
+        monitor.step(5, gpt2())
+    writer.close()
+    board = EventAccumulator(str(tmp_path / "board"))
+    board.Reload()
+    told = [(event.step, event.value) for event in board.Scalars("llc/data/0:0")]
+    assert told == [(r.step, pytest.approx(r.llc, rel=1e-6)) for r in monitor.results.cells]

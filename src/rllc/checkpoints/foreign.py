@@ -178,6 +178,11 @@ class Source:
         a, b = self.read(name), self.read(other)
         return a.shape == b.shape and torch.equal(a, b.to(a.device, a.dtype))
 
+    def shared(self, name: str, other: str) -> bool:
+        """Whether two tensors are one piece of memory."""
+        a, b = self.read(name), self.read(other)  # both held: freed memory would be given out again
+        return a.data_ptr() == b.data_ptr()
+
 
 def short_names(names: Iterable[str], prefix: str = "") -> dict[str, str]:
     """The short name of each full one, without wrappers and the family's prefix."""
@@ -238,6 +243,7 @@ def norm(foreign: str, ours: str, size: int, bias: bool) -> list[Rule]:
 def unembedding(settings: Settings, source: Source, embedding: str, name: str, tied_by_default: bool) -> tuple[bool, list[str]]:
     """Whether the unembedding `name` is the embedding, and what to know of it.
 
+    The config decides, unless the two are one piece of memory: content that happens to be equal, as at the start of a training, ties nothing.
     Raises RllcError where the config says so and the weights contradict.
     """
     says = bool(settings.get("tie_word_embeddings", tied_by_default))
@@ -249,7 +255,12 @@ def unembedding(settings: Settings, source: Source, embedding: str, name: str, t
             f"The config of {settings.what} ties the unembedding to the embedding, but {source.full(name)} differs from {source.full(embedding)}.",
             "Set tie_word_embeddings to false where the weights are right, or give the weights that belong to the config.",
         )
-    return equal, [] if says == equal else [f"{source.full(name)} equals {source.full(embedding)}: they are taken as one tensor, tied."]
+    if says or not equal:
+        return says, []
+    first, second = source.full(name), source.full(embedding)
+    if source.shared(name, embedding):
+        return True, [f"{first} is {second}: they are taken as one tensor, tied, whatever the config says."]
+    return False, [f"{first} equals {second}, but the config does not tie them: they are taken as two tensors."]
 
 
 def unembedding_rules(source: Source, name: str, shape: ModelShape) -> list[Rule]:

@@ -47,8 +47,9 @@ class Monitor:
         steps: these steps too.
         when: "afterwards" samples at `close()`; "now" at each such step, while the training waits; "process" in a second process of one thread, for
             models that can be converted.
-        log_to: writers that are told every λ̂: with `add_scalar(name, value, step)` as TensorBoard's SummaryWriter has, or with `log(values, step=)`
-            as a run of Weights & Biases has. A refused cell is told to none.
+        log_to: writers that are told every λ̂ and its error: with `add_scalar(name, value, step)` as TensorBoard's SummaryWriter has, or with
+            `log(values)` as a run of Weights & Biases has. The latter takes no step behind the one it is at, so that ours is a value of its own,
+            "llc/step", against which its curves are drawn. A refused cell is told to none.
         settings: as of `rllc.estimate`.
 
     Raises:
@@ -77,6 +78,9 @@ class Monitor:
         self._kept: dict[int, Path] = {}
         self._template: nn.Module | None = None  # structure of a module that is sampled as it is
         self._done: list[Result] = []
+        for writer in self._writers:
+            if hasattr(writer, "define_metric"):
+                writer.define_metric("llc/*", step_metric="llc/step")
         self._pool: ProcessPoolExecutor | None = None
         self._waiting: list[Future[list[Result]]] = []
 
@@ -92,12 +96,13 @@ class Monitor:
     def step(self, step: int, model: nn.Module) -> None:
         """To be called after each update, and with 0 before the first; returns at once where the schedule does not ask for the step.
 
-        Raises RllcError where the model cannot be kept or sampled.
+        A model inside DataParallel, DistributedDataParallel or torch.compile is taken out of it; of several processes one should call.
+        Raises RllcError where the model cannot be kept or sampled, and where its weights are spread over processes.
         """
         if step in self._kept or not self.wants(step):
             return
         with _undisturbed():
-            self._keep(step, model)
+            self._keep(step, _bare(model))
             if self.when == "now":
                 self._record(_sampled(self._opened(step), self._data, self._parts, self._how, step))
             elif self.when == "process":
@@ -168,16 +173,36 @@ class Monitor:
         for r in results:
             if r.outcome.refused:
                 continue
+            name = f"llc/{r.data}/{r.part}"
+            values = {name: r.llc, f"{name}/stderr": r.stderr}
             for writer in self._writers:
-                name = f"llc/{r.data}/{r.part}"
                 if hasattr(writer, "add_scalar"):
-                    writer.add_scalar(name, r.llc, r.step)
+                    for key, value in values.items():
+                        writer.add_scalar(key, value, r.step)
                 else:
-                    writer.log({name: r.llc, f"{name}/stderr": r.stderr}, step=r.step)
+                    writer.log(values | {"llc/step": r.step})
 
 
 def _sampled(model: Any, data: Mapping[str, Any], parts: Parts, how: How, step: int) -> list[Result]:
     return list(Sweep([(step, lambda: model)], data, parts, how, Reporter(quiet=True)))
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The model without what torch wraps around it. Raises RllcError where this process holds a share of its weights alone."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            break
+    spread = next((name for name, p in model.named_parameters() if type(p.data).__name__ == "DTensor" or "_flat_param" in name), None)
+    if spread is not None:
+        raise RllcError(
+            f"The weights are spread over processes ({spread}), and a monitor needs them whole.",
+            "Save full checkpoints in the training, and give their folder to rllc.sweep.",
+        )
+    return model
 
 
 def _on(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
