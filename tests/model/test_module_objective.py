@@ -71,6 +71,33 @@ def test_a_variant_that_is_nan_spoils_only_itself(kind, road, chunk):
         assert torch.equal(found.gradients[name][others], expected.gradients[name][others])
 
 
+@pytest.mark.parametrize("n", [50, 100])
+def test_the_chunk_comes_from_what_a_variant_keeps(n):
+    """tanh(w x): kept are x [n, 20] and the outcome [n, 20], and twice the larger is added for what comes and goes."""
+    module = torch.nn.Module()
+    module.w = torch.nn.Parameter(torch.full((20,), 0.3))
+    batch = torch.randn(n, 20, generator=torch.Generator().manual_seed(0))
+
+    def loss(module, batch):
+        return torch.tanh(module.w * batch).mean()
+
+    each = 4 * n * 20 * 4
+    budgeted, free, asked = (
+        ModuleObjective(module, loss, ["w"], chunk=chunk, budget=budget) for chunk, budget in ((0, 5 * each + 9), (0, 0), (2, 1))
+    )
+    found = {}
+    for objective, chunk in ((budgeted, 5), (free, 0), (asked, 2)):
+        variants = varied(objective)
+        found[chunk] = objective.evaluate(variants, objective.prepare(batch))
+        assert (objective.road, objective.chunk) == ("vmap", chunk)
+    for chunk in (5, 2):
+        torch.testing.assert_close(found[chunk].losses, found[0].losses, rtol=0, atol=1e-7)
+        torch.testing.assert_close(found[chunk].gradients["w"], found[0].gradients["w"], rtol=0, atol=1e-7)
+    tight = ModuleObjective(module, loss, ["w"], budget=1)
+    tight.evaluate(varied(tight), tight.prepare(batch))
+    assert tight.chunk == 1
+
+
 # --- the module that was handed in
 
 

@@ -43,6 +43,10 @@ class ModuleCall:
         self._written = [(names, tensor.detach()) for names, tensor in named if names[0] not in sampled]
         self._seen = False
 
+    def tensors(self) -> Iterator[Tensor]:
+        """The module's own weights and buffers."""
+        return (tensor for _, tensor, _ in self._versions)
+
     def check_unchanged(self) -> None:
         """Raises RllcError where the module is no longer at w*."""
         for name, tensor, version in self._versions:

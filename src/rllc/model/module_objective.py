@@ -57,7 +57,9 @@ class ModuleObjective:
         module: at w*, on the device of the batches.
         loss: of the module and a batch, in nats, a mean over the batch: a tensor of no axis. It must use the module that it is given.
         names: the part, as `module_part` reads it: "fc1.weight", or "fc1.weight[:, 64:128]" for a slice.
-        chunk: at most so many variants are computed at once under vmap; 0 for all.
+        chunk: at most so many variants are computed at once under vmap; 0 for all, or for as many as `budget` allows.
+        budget: bytes that a pass may keep for its backward pass, from which the chunk is then found; 0 for any number. One variant is called once,
+            at w*, to see what it keeps.
         road: "auto" tries vmap and takes the loop where that fails, "vmap" and "loop" insist.
         train_mode: evaluate the module in training mode, with dropout and batch statistics, and not in evaluation mode.
 
@@ -71,13 +73,16 @@ class ModuleObjective:
         RllcError: there is no such part, or the module cannot be copied.
     """
 
-    def __init__(self, module: nn.Module, loss: Loss, names: Sequence[str], *, chunk: int = 0, road: str = "auto", train_mode: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, loss: Loss, names: Sequence[str], *, chunk: int = 0, budget: int = 0, road: str = "auto", train_mode: bool = False
+    ) -> None:
         if road not in ROADS:
             raise RllcError(f"There is no road {road!r}.", f"Choose one of: {', '.join(ROADS)}.")
         part = pieces(module, names)
         self.origin: dict[str, Float[Tensor, "1 ..."]] = {piece.name: piece.value for piece in part}
         self.tied = {piece.name: piece.tensors[1:] for piece in part if len(piece.tensors) > 1}
         self.chunk, self.road, self.why, self._asked = chunk, road, "", road
+        self._budget = 0 if chunk else budget
         self._device = part[0].whole.device
         self._call = ModuleCall(module, loss, part, train_mode)
         self._tried = False
@@ -107,6 +112,9 @@ class ModuleObjective:
             RllcError: vmap was insisted on and cannot go, or the loss has no gradient.
         """
         with self._same_draws(context):
+            if self._budget and self.road == "vmap" and gradients:
+                self.chunk = max(1, self._budget // max(1, self._kept(context)))
+                self._budget = 0
             return self._taken(partial(self._evaluate, variants, context, gradients))
 
     @torch.no_grad()
@@ -140,6 +148,24 @@ class ModuleObjective:
             raise RllcError("The loss changes with the part but has no gradient.", "Compute it without no_grad, detach and numpy.")
         named = dict(zip(variants, (_joined(blocks)[:count] for blocks in zip(*found, strict=True)), strict=True)) if gradients else None
         return Evaluation(every[:count], named, baseline.expand(count))
+
+    def _kept(self, context: ModuleContext) -> int:
+        """Bytes that one variant keeps for its backward pass: what lies behind the part, and twice the largest piece for what comes and goes."""
+        held: dict[int, int] = {}
+
+        def seen(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        own = {tensor.untyped_storage().data_ptr() for tensor in self._call.tensors()}
+        self._restart(context.random)
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(seen, lambda tensor: tensor):
+            # the loss is kept until the count, so that no memory is given out twice
+            loss = self._call.losses({name: t[0].clone().requires_grad_() for name, t in self.origin.items()}, context.batch, vmapped=False)
+        sizes = [size for pointer, size in held.items() if pointer not in own]
+        del loss
+        return sum(sizes) + 2 * max(sizes, default=0)
 
     def _copy(self, name: str, variants: Tensor, which: slice | int) -> Tensor:
         """Of one variant or of several, w* coming after the last."""

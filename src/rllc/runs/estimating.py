@@ -104,7 +104,8 @@ def _objective(taken: Native | General, group: Group, how: How) -> tuple[Origina
     """The loss, and how to have that of some of the parts alone."""
     if isinstance(taken, General):
         module, names = taken.module, group.parts[0].names
-        return ModuleObjective(module, taken.loss, names, chunk=group.chunk, train_mode=how.train_mode), None
+        budget = (how.memory or found(1)) * 1_000_000
+        return ModuleObjective(module, taken.loss, names, chunk=group.chunk, budget=budget, train_mode=how.train_mode), None
     shape, params, products = taken.shape, taken.params, getattr(torch, how.products)
     built: list[Any] = []
 
