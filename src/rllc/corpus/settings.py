@@ -169,7 +169,8 @@ class RefinementSettings:
         after: predictions made from a token that ends with one of these texts.
         of: predictions of a token that begins with one of these texts, spaces before it aside.
         induction: predictions of a token that followed the same token earlier in its context.
-        reference: step of the checkpoint whose distribution of the next token takes the place of the labels; -1 for labels.
+        reference: what gives the distribution of the next token in place of the labels: the step of a checkpoint, or the name of a sibling, whose
+            last checkpoint it then is; -1 for labels.
     """
 
     data: str = "mixture"
@@ -177,16 +178,21 @@ class RefinementSettings:
     after: tuple[str, ...] = ()
     of: tuple[str, ...] = ()
     induction: bool = False
-    reference: int = -1
+    reference: int | str = -1
 
     def __post_init__(self) -> None:
         for name in ("containing", "after", "of"):
             if "" in getattr(self, name):
                 raise RllcError(f"{name} of a refinement holds an empty text, which every token has.", "Leave it out.")
-        if not (self.containing or self.chooses or self.reference >= 0):
+        if not (self.containing or self.chooses or self.refers):
             raise RllcError(f"The refinement of {self.data!r} refines nothing.", "Give containing, after, of, induction or reference.")
 
     @property
     def chooses(self) -> bool:
         """Whether only some predictions of a context count."""
         return bool(self.after or self.of or self.induction)
+
+    @property
+    def refers(self) -> bool:
+        """Whether a model takes the place of the labels."""
+        return isinstance(self.reference, str) or self.reference >= 0

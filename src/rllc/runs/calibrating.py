@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rllc.checkpoints.store import list_checkpoints
 from rllc.core.errors import RllcError
+from rllc.core.names import DataKey
 from rllc.corpus.tokens import open_corpus
 from rllc.posterior.calibration.advice import Advice, Finalist, Surveyed, advise, finalist, shortlist, survey
 from rllc.posterior.calibration.grid import Setting, grid, setting_of
@@ -19,6 +20,7 @@ from rllc.posterior.settings import SamplerName
 from rllc.records.store import Store
 from rllc.runs.calibration_units import KIND, Job, Origin, Place, compute, origin_of, trial_of
 from rllc.runs.experiment import MIXTURE, Experiment, parse
+from rllc.runs.grid import reference_weights
 from rllc.runs.layout import RunFolder
 from rllc.runs.local import run_units
 from rllc.runs.memory import cores, fixed
@@ -112,7 +114,10 @@ def _place(experiment: Experiment, folder: RunFolder, ask: Ask) -> tuple[Place, 
                 "Choose another folder with --out, or the experiment that it was trained with.",
             )
     corpus = open_corpus(folder.corpus).digest
-    weights = {step: infos[step].digest for step in steps}
+    weights: dict[int | str, str] = {step: infos[step].digest for step in steps}
+    refinement = experiment.refinement_of(DataKey.parse(ask.data))
+    if refinement is not None and refinement.refers:
+        weights |= reference_weights(experiment, folder, refinement.reference)
     return Place(folder.root, experiment, ask.data, ask.parts, corpus, weights), steps
 
 

@@ -70,7 +70,7 @@ class Place:
     data: str
     parts: tuple[str, ...]
     corpus: str  # digests of the text ...
-    weights: dict[int, str]  # ... and of the checkpoints
+    weights: dict[int | str, str]  # ... and of the checkpoints
 
     def units(self, step: int, experiment: Experiment) -> list[Unit]:
         """The parts in groups that share a pass, always in the same order."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from rllc.model.shape import ModelShape, slices
 from rllc.posterior.calibration.settings import CalibrationSettings
 from rllc.posterior.settings import ExtraChecks, SamplerSettings, Stopping
 from rllc.runs.mapping import plain, settings_from
-from rllc.runs.settings import EngineSettings, ImportSettings, SampleSettings, SamplingSettings
-from rllc.training.settings import TrainingSettings
+from rllc.runs.settings import EngineSettings, ImportSettings, SampleSettings, SamplingSettings, SiblingSettings
+from rllc.training.settings import CheckpointSchedule, TrainingSettings
 
 MIXTURE = "mixture"
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Experiment:
         imported: where its checkpoints come from.
         sample: blocks of the grid of cells; a cell named twice is sampled once.
         refinements: data of their own, by name.
+        siblings: models trained beside the main one, by name.
     """
 
     corpus: CorpusSettings
@@ -54,6 +57,7 @@ class Experiment:
     behaviour: BehaviourSettings = field(default_factory=BehaviourSettings)
     analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
     refinements: Mapping[str, RefinementSettings] = field(default_factory=dict)
+    siblings: Mapping[str, SiblingSettings] = field(default_factory=dict)
     title: str = "How attention heads came to differ"
     seed: int = 0
 
@@ -76,6 +80,8 @@ class Experiment:
                 raise RllcError(f"mixture.{name} is {weight}, but a share must be above 0.", "Leave the domain out or give it a share.")
             if domains is not None and name not in domains:
                 raise RllcError(f"The mixture names {name!r}, but the corpus has {', '.join(domains)}.", "Name a domain of the corpus.")
+        for name in self.siblings:
+            self.sibling(name)
         for name, refinement in self.refinements.items():
             self._check_refinement(name, refinement, domains)
         for block in self.sample:
@@ -92,6 +98,25 @@ class Experiment:
                     f"sample.checkpoints names step {missing[0]}, of which there is no checkpoint.",
                     f"There are {', '.join(map(str, sorted(steps)))}.",
                 )
+
+    def sibling(self, name: str) -> Experiment:
+        """The experiment of a sibling. Raises RllcError where there can be none such."""
+        asked = self.siblings[name]
+        if not _NAME.fullmatch(name):
+            raise RllcError(f"A sibling is called {name!r}, but its folder is called that too.", "Use small letters, digits and hyphens.")
+        if self.training is None:
+            raise RllcError("A sibling is trained beside the model, and this experiment imports its model.", "Leave [siblings] out.")
+        seeded = {} if asked.seed is None else {"seed": asked.seed}
+        return replace(
+            self,
+            title=f"{self.title}: {name}",
+            training=replace(self.training, checkpoints=CheckpointSchedule(extra=asked.checkpoints), **seeded),
+            model=replace(self.model, n_layers=asked.n_layers or self.model.n_layers),
+            sample=asked.sample,
+            refinements={key: refinement for key, refinement in self.refinements.items() if not refinement.refers},
+            siblings={},
+            **seeded,
+        )
 
     def checkpoints(self) -> tuple[int, ...]:
         """Steps at which there is a checkpoint."""
@@ -143,7 +168,13 @@ class Experiment:
             raise RllcError(f"The refinement {name!r} has the name of other data.", "Give it a name of its own.")
         if refinement.data != MIXTURE and domains is not None and refinement.data not in domains:
             raise RllcError(f"The refinement {name!r} is of {refinement.data!r}, but the corpus has {', '.join(domains)}.", "Name a domain of it.")
-        if refinement.reference >= 0 and refinement.reference not in self.checkpoints():
+        if isinstance(refinement.reference, str):
+            if refinement.reference not in self.siblings:
+                raise RllcError(
+                    f"The refinement {name!r} refers to {refinement.reference!r}, which is no sibling.",
+                    f"There are {', '.join(self.siblings)}." if self.siblings else "Give it a table [siblings.<name>], or name a step.",
+                )
+        elif refinement.refers and refinement.reference not in self.checkpoints():
             raise RllcError(
                 f"The refinement {name!r} refers to step {refinement.reference}, of which there is no checkpoint.",
                 f"There are {', '.join(map(str, sorted(self.checkpoints())))}.",

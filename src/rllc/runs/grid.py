@@ -18,7 +18,7 @@ from rllc.runs.local import run_units
 from rllc.runs.memory import cores
 from rllc.runs.plan import Unit, make_plan, make_unit
 from rllc.runs.progress import Reporter, duration
-from rllc.runs.sampling import KIND, Work, record_key, sample_unit
+from rllc.runs.sampling import KIND, Work, record_key, referred, sample_unit
 
 
 def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
@@ -112,15 +112,33 @@ def finished(experiment: Experiment, record: Record) -> bool:
 
 
 def _keyed(experiment: Experiment, folder: RunFolder) -> list[tuple[Unit, list[dict[str, Any]]]]:
-    infos = checkpoints_by_step(experiment, folder)
-    corpus_digest = open_corpus(folder.corpus).digest
-    weights = {step: info.digest for step, info in infos.items()}
+    corpus_digest, weights = open_corpus(folder.corpus).digest, weights_of(experiment, folder)
     return [(unit, [record_key(experiment, cell, weights, corpus_digest) for cell in unit.cells]) for unit in make_plan(experiment).units]
 
 
 def _recorded(experiment: Experiment, folder: RunFolder, store: Store) -> list[tuple[Unit, list[Record]]]:
     """The planned units that are recorded whole, with the records of their cells."""
     return [(unit, [store.get(KIND, key) for key in keys]) for unit, keys in _keyed(experiment, folder) if all(store.has(KIND, key) for key in keys)]
+
+
+def weights_of(experiment: Experiment, folder: RunFolder) -> dict[int | str, str]:
+    """Digests of the checkpoints by step, and by name of the siblings that refinements refer to.
+
+    Raises RllcError as `checkpoints_by_step` does.
+    """
+    found: dict[int | str, str] = {step: info.digest for step, info in checkpoints_by_step(experiment, folder).items()}
+    for reference in {refinement.reference for refinement in experiment.refinements.values() if refinement.refers}:
+        found |= reference_weights(experiment, folder, reference)
+    return found
+
+
+def reference_weights(experiment: Experiment, folder: RunFolder, reference: int | str) -> dict[int | str, str]:
+    """The digest of the checkpoint that a refinement is held against, by its step or its sibling's name. Raises RllcError where it is missing."""
+    place, step, shape = referred(experiment, folder, reference)
+    info = next((info for info in list_checkpoints(place.checkpoints) if info.step == step and info.shape == shape), None)
+    if info is None:
+        raise RllcError(f"The checkpoint of step {step} is missing in {place.checkpoints}.", "Run `rllc train` first.")
+    return {reference: info.digest}
 
 
 def checkpoints_by_step(experiment: Experiment, folder: RunFolder) -> dict[int, CheckpointInfo]:

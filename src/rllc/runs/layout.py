@@ -11,6 +11,8 @@ from pathlib import Path
 from rllc.core.errors import RllcError
 from rllc.core.files import disk_error
 
+SIBLINGS = "siblings"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -25,8 +27,9 @@ class RunFolder:
 
     @property
     def corpus(self) -> Path:
-        """Tokens and tokenizer."""
-        return self.root / "corpus"
+        """Tokens and tokenizer; a sibling reads those of its main run."""
+        main = self.root.parent.parent if self.root.parent.name == SIBLINGS else self.root
+        return main / "corpus"
 
     @property
     def checkpoints(self) -> Path:
@@ -77,6 +80,10 @@ class RunFolder:
     def log(self) -> Path:
         """The log of all sessions."""
         return self.root / "log.txt"
+
+    def sibling(self, name: str) -> RunFolder:
+        """The folder of a model trained beside this one."""
+        return RunFolder(self.root / SIBLINGS / name)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

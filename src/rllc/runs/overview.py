@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
+
 from rllc.core.outcome import Outcome
 from rllc.records import table
 from rllc.records.store import Record, Store
@@ -47,8 +49,16 @@ def describe_plan(experiment: Experiment, workers: int | None = None, rate: floa
             f"in each of {workers} workers",
             f"  records     {plan.record_bytes / 1e6:.1f} MB at most, before compression"
             + (f"; and {plan.state_bytes / 1e6:.1f} MB of kept chains for each time they are prolonged" if plan.state_bytes else ""),
+            *(f"  beside it   {name}: {_beside(experiment.sibling(name), workers, rate)}" for name in experiment.siblings),
         ]
     )
+
+
+def _beside(sibling: Experiment, workers: int, rate: float | None) -> str:
+    plan = make_plan(sibling)
+    steps = sibling.training.steps if sibling.training else 0
+    trained = f"seed {sibling.seed}, {sibling.model.n_layers} layers, {steps:,} steps of training"
+    return f"{trained}; {len(plan.cells):,} cells, {plan.cost:.3g} operations, {_hours(plan, workers, rate)}" if plan.cells else trained
 
 
 def _hours(plan: Plan, workers: int, rate: float | None) -> str:
@@ -92,6 +102,10 @@ def describe_status(root: Path) -> str:
     }
     for stage, state in stages.items():
         lines.append(f"  {stage:<8} {state}" + (f" ({duration(seconds[stage])})" if stage in seconds else ""))
+    for name in experiment.siblings:
+        sibling, place = experiment.sibling(name), folder.sibling(name)
+        planned, recorded = len(make_plan(sibling).cells), len(sound_records(Store(place.records))[0]) if place.records.exists() else 0
+        lines.append(f"  beside it, {name}: training {_done(_trained(sibling, place))}; {recorded} cells recorded, {planned} planned")
     refused = [record.meta for record in records if Outcome(record.meta["outcome"]).refused]
     lines += [f"    refused: step {meta['step']}, {meta['data']}, {meta['part']}: {meta['reason']}" for meta in refused]
     lines += [f"    {problem}" for problem in problems]
@@ -101,10 +115,15 @@ def describe_status(root: Path) -> str:
 
 
 def export_table(root: Path, format: Literal["csv", "json", "parquet"]) -> bytes:  # noqa: A002
-    """The tidy table of every recorded cell. Raises RllcError where the folder holds no run or the format's extra is missing."""
+    """The tidy table of every recorded cell, those of siblings under a run's name of their own: "mine/seed-1".
+
+    Raises RllcError where the folder holds no run or the format's extra is missing.
+    """
     folder = existing(root)
-    records, _ = sound_records(Store(folder.records))
-    return table.export(table.frame(records, run=folder.root.resolve().name), format)
+    name = folder.root.resolve().name
+    places = {name: folder} | {f"{name}/{sibling}": folder.sibling(sibling) for sibling in load(folder.experiment).siblings}
+    frames = [table.frame(sound_records(Store(place.records))[0], run=run) for run, place in places.items()]
+    return table.export(pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True), format)
 
 
 def sound_records(store: Store, kind: str = SAMPLE) -> tuple[list[Record], list[str]]:

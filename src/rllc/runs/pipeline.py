@@ -99,6 +99,10 @@ def _run_stage(stage: str, experiment: Experiment, folder: RunFolder, reporter: 
     else:
         from rllc.runs.reporting import report_stage as run
     run(experiment, folder, reporter)
+    if stage in ("train", "sample", "measure"):
+        for name in experiment.siblings:
+            reporter.line(f"Beside it, {name}:")
+            _run_stage(stage, experiment.sibling(name), folder.sibling(name), reporter)
 
 
 @contextmanager

@@ -117,10 +117,14 @@ def pass_bytes(experiment: Experiment, plan: Plan) -> int:
     """The most that a pass of any unit takes beside the weights, with its chunk."""
     widest, context = max(experiment.batch_size(), experiment.sampling.fixed_contexts), experiment.model.n_ctx
     sizes = (widest, context, _itemsize(experiment))
-    return max(
-        bytes_shared(experiment.model, unit.parts[0], len(unit.parts), *sizes)
-        + unit.chunk * bytes_per_variant(experiment.model, unit.parts[0], *sizes)
-        for unit in plan.units
+    return (
+        max(
+            bytes_shared(experiment.model, unit.parts[0], len(unit.parts), *sizes)
+            + unit.chunk * bytes_per_variant(experiment.model, unit.parts[0], *sizes)
+            for unit in plan.units
+        )
+        if plan.units
+        else 0
     )
 
 

@@ -6,7 +6,7 @@ from rllc.corpus.tokens import open_corpus
 from rllc.records.store import Record, Store
 from rllc.runs import sampling
 from rllc.runs.experiment import Experiment
-from rllc.runs.grid import checkpoints_by_step
+from rllc.runs.grid import weights_of
 from rllc.runs.layout import RunFolder
 from rllc.runs.plan import make_plan
 
@@ -16,8 +16,6 @@ def planned_samples(experiment: Experiment, folder: RunFolder, store: Store) -> 
 
     Raises DamagedRecordError where one cannot be read; it has been set aside, and the next run computes it anew.
     """
-    infos = checkpoints_by_step(experiment, folder)
-    corpus_digest = open_corpus(folder.corpus).digest
-    weights = {step: info.digest for step, info in infos.items()}
+    corpus_digest, weights = open_corpus(folder.corpus).digest, weights_of(experiment, folder)
     keys = [sampling.record_key(experiment, cell, weights, corpus_digest) for cell in make_plan(experiment).cells]
     return [store.get(sampling.KIND, key) for key in keys if store.has(sampling.KIND, key)]

@@ -28,6 +28,7 @@ from rllc.model.batch import TokenBatch, counted
 from rllc.model.evaluation import PartObjective
 from rllc.model.forward import against
 from rllc.model.objective import build_objective
+from rllc.model.shape import ModelShape
 from rllc.posterior.protocol import Originated
 from rllc.posterior.sampling import Earlier, Minibatches, Sampled, Snapshot, sample
 from rllc.posterior.traces import stacked
@@ -85,11 +86,11 @@ class Sample:
             store.put(STATE, state_key(digest, self.segment), self.state, {"draws": self.meta["draws"]})
 
 
-def record_key(experiment: Experiment, cell: Cell, weights: Mapping[int, str], corpus_digest: str) -> dict[str, Any]:
+def record_key(experiment: Experiment, cell: Cell, weights: Mapping[int | str, str], corpus_digest: str) -> dict[str, Any]:
     """What decides a cell's numbers, but for the number of draws: weights, part, data, loss, sampler, dtype, seed, estimator.
 
     Args:
-        weights: digest of the checkpoints by step, those that refinements refer to among them.
+        weights: digest of the checkpoints by step, and of siblings' last ones by name, those that refinements refer to among them.
     """
     refinement = experiment.refinement_of(cell.data)
     key = {
@@ -98,7 +99,7 @@ def record_key(experiment: Experiment, cell: Cell, weights: Mapping[int, str], c
         "step": cell.step,
         "part": str(cell.part),
         "data": data_key(experiment, cell.data, weights, corpus_digest),
-        "loss": "labels" if refinement is None or refinement.reference < 0 else "reference",
+        "loss": "labels" if refinement is None or not refinement.refers else "reference",
         "sampler": {name: value for name, value in plain(experiment.sampler).items() if name != "draws"},
         "sampling": {name: value for name, value in plain(experiment.sampling).items() if name != "keep_state"},
         "dtype": experiment.engine.dtype,
@@ -115,14 +116,22 @@ def state_key(record_digest: str, segment: int) -> dict[str, Any]:
     return {"of": record_digest, "segment": segment}
 
 
-def data_key(experiment: Experiment, data: DataKey, weights: Mapping[int, str], corpus_digest: str) -> dict[str, Any]:
+def data_key(experiment: Experiment, data: DataKey, weights: Mapping[int | str, str], corpus_digest: str) -> dict[str, Any]:
     """What decides the minibatches of a data name, and what they are held against."""
     mixture, refinement = Mixture(data.name, experiment.weights_of(data)), experiment.refinement_of(data)
     key = {"corpus": corpus_digest, "weights": dict(mixture.weights), "split": data.split, "context": experiment.model.n_ctx}
     if refinement is None:
         return key
     refined = {name: value for name, value in plain(refinement).items() if name not in ("data", "reference") and value}
-    return key | refined | ({"reference": weights[refinement.reference]} if refinement.reference >= 0 else {})
+    return key | refined | ({"reference": weights[refinement.reference]} if refinement.refers else {})
+
+
+def referred(experiment: Experiment, folder: RunFolder, reference: int | str) -> tuple[RunFolder, int, ModelShape]:
+    """Where the checkpoint of a refinement's reference lies, its step and its shape."""
+    if isinstance(reference, int):
+        return folder, reference, experiment.model
+    sibling = experiment.sibling(reference)
+    return folder.sibling(reference), sibling.checkpoints()[-1], sibling.model
 
 
 class OpenedUnit:
@@ -139,20 +148,22 @@ class OpenedUnit:
         folder = RunFolder(work.folder)
         self.device = choose_device(work.experiment.engine.device)
         self.corpus = opened(folder.corpus)
-        self._params, self.checkpoint = self._load(folder, work.unit.step)
-        self.weights = {work.unit.step: self.checkpoint.digest}
+        self._params, self.checkpoint = self._load(folder, work.unit.step, work.experiment.model)
+        self.weights: dict[int | str, str] = {work.unit.step: self.checkpoint.digest}
         self._refinement, self._reference = None, None
         if refinement := work.experiment.refinement_of(work.unit.data):
             self._refinement = Refinement(refinement, self.corpus)
-            if refinement.reference >= 0:
-                self._reference, info = self._load(folder, refinement.reference)
+            if refinement.refers:
+                place, step, shape = referred(work.experiment, folder, refinement.reference)
+                params, info = self._load(place, step, shape)
+                self._reference = (shape, params)
                 self.weights[refinement.reference] = info.digest
         self._products = getattr(torch, work.experiment.engine.products)
         self._built: list[PartObjective[Any]] = []
         self.objective = self._build(range(len(work.unit.parts)))
 
-    def _load(self, folder: RunFolder, step: int) -> tuple[dict[str, torch.Tensor], CheckpointInfo]:
-        _, weights, info = load(folder.checkpoints / checkpoint_name(step), self.experiment.model)
+    def _load(self, folder: RunFolder, step: int, shape: ModelShape) -> tuple[dict[str, torch.Tensor], CheckpointInfo]:
+        _, weights, info = load(folder.checkpoints / checkpoint_name(step), shape)
         dtype = getattr(torch, self.experiment.engine.dtype)
         return {name: tensor.to(device=self.device, dtype=dtype) for name, tensor in weights.items()}, info
 
@@ -184,7 +195,7 @@ class OpenedUnit:
         refined = RefinedStream(batches.pool, self._refinement, batches.batch_size, batches.root, batches.names)
         for tokens, marked in refined.starting(start):
             batch = counted(torch.from_numpy(tokens).to(self.device), torch.from_numpy(marked).to(self.device))
-            yield batch if self._reference is None else against(experiment.model, self._reference, batch)
+            yield batch if self._reference is None else against(*self._reference, batch)
 
     def batches(self, purpose: str, n: int) -> list[torch.Tensor | TokenBatch]:
         """The first n minibatches of a purpose."""

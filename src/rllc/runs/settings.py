@@ -63,6 +63,31 @@ class ImportSettings:
 
 
 @dataclass(frozen=True)
+class SiblingSettings:
+    """A model trained beside the experiment's on the same text with the same recipe: another seed, or fewer layers to be held against.
+
+    It lies in `siblings/<name>` of the run folder, with checkpoints and records of its own.
+
+    Args:
+        seed: root of its random streams, its initial weights among them; the experiment's unless given.
+        n_layers: its layers; the experiment's unless given.
+        checkpoints: steps that are kept beside 0 and the last.
+        sample: blocks of its own grid; none unless given.
+    """
+
+    seed: int | None = None
+    n_layers: int = 0
+    checkpoints: tuple[int, ...] = ()
+    sample: tuple[SampleSettings, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.seed is None and not self.n_layers:
+            raise RllcError("A sibling is the experiment's own model.", "Give it another seed, or n_layers.")
+        if self.n_layers < 0:
+            raise RllcError(f"A sibling has {self.n_layers} layers.", "Give 1 or more, or leave n_layers out.")
+
+
+@dataclass(frozen=True)
 class SamplingSettings:
     """The minibatches that sampling uses; the sampler's own settings are its room's.
 
