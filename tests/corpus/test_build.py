@@ -100,6 +100,16 @@ def test_changed_settings_change_the_digest(stories: Path, tmp_path: Path, chang
     assert build_corpus(tales(stories), tmp_path / "a").digest != build_corpus(tales(stories, **changed), tmp_path / "b").digest
 
 
+def test_the_folder_of_the_text_is_said_once(
+    stories: Path, settings: CorpusSettings, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)  # relative paths start at `path`, not here
+    relative = tuple(dataclasses.replace(s, paths=tuple(Path(p).name for p in s.paths)) for s in settings.sources)
+    moved = build_corpus(dataclasses.replace(settings, sources=relative, path=str(stories.parent)), tmp_path / "moved")
+    assert moved.digest == corpus.digest
+    assert settings.placed() is settings
+
+
 def test_a_larger_cap_keeps_every_document_on_its_side(stories: Path, tmp_path: Path):
     small, large = (build_corpus(tales(stories, max_bytes=size), tmp_path / str(size)) for size in (20_000, 40_000))
     assert sum(small.domains["tales"].bytes.values()) == 20_000

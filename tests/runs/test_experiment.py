@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -9,6 +10,7 @@ from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 from rllc.runs.experiment import load, parse, preset
 from rllc.runs.mapping import plain, settings_from
+from rllc.runs.plan import make_plan
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,13 @@ def test_tables_become_settings_and_come_back():
 def test_what_does_not_fit_is_told(table, message):
     with pytest.raises(RllcError, match=message):
         settings_from(Outer, table)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "experiments").glob("*.toml")), ids=lambda path: path.stem)
+def test_what_ships_as_an_experiment_is_one(path: Path):
+    experiment = load(path)
+    assert make_plan(experiment).cells
+    assert all(make_plan(experiment.sibling(name)) for name in experiment.siblings)
 
 
 def test_presets_are_experiments():

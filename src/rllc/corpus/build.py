@@ -54,7 +54,7 @@ def build_corpus(settings: CorpusSettings, folder: Path, progress: Progress | No
         RllcError: a domain without text, a vocabulary larger than the text allows, text that cannot be read, a missing extra,
             a full disk, a corpus written by a newer version.
     """
-    report = progress or (lambda _stage, _share: None)
+    report, settings = progress or (lambda _stage, _share: None), settings.placed()
     inputs = fingerprint(settings)
     tokenizer = load_tokenizer(Path(settings.tokenizer).expanduser()) if settings.tokenizer else None
     inputs["tokenizer"] = digest.of_json(tokenizer.to_str()) if tokenizer else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from rllc.core.errors import RllcError
@@ -128,6 +129,8 @@ class CorpusSettings:
 
     Args:
         sources: where documents come from. Text sources that name the same domain are merged.
+        path: folder that the relative paths of `files` start at; empty means the working directory. The one line to change where the text lies
+            elsewhere.
         vocabulary: tokens of the byte-level BPE to train, BOS and the 256 bytes included. Not used with a given `tokenizer`.
         tokenizer: path of a given `tokenizer.json`; empty means train one on the training documents.
         bos: name of the given tokenizer's beginning-of-sequence token; empty means look for a usual one.
@@ -137,6 +140,7 @@ class CorpusSettings:
     """
 
     sources: tuple[SourceSettings, ...]
+    path: str = ""
     vocabulary: int = 512
     tokenizer: str = ""
     bos: str = ""
@@ -155,6 +159,12 @@ class CorpusSettings:
             raise RllcError(f"heldout is a share of documents, but {self.heldout:g} was given.", "Use a number from 0 to below 1, such as 0.1.")
         if self.max_bytes < 1:
             raise RllcError(f"max_bytes is {self.max_bytes}, which leaves no text.", "Use a positive number of bytes a domain.")
+
+    def placed(self) -> CorpusSettings:
+        """The same with `path` put before the relative paths of its sources."""
+        folder = Path(self.path).expanduser()
+        sources = tuple(replace(source, paths=tuple(str(folder / Path(path).expanduser()) for path in source.paths)) for source in self.sources)
+        return replace(self, sources=sources, path="") if self.path else self
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,9 @@ def fingerprint(settings: CorpusSettings) -> dict[str, Any]:
             content.append(files_fingerprint(source))
         else:
             content.append(None)
-    return {"settings": asdict(settings), "content": content}
+    said = asdict(settings)
+    del said["path"]  # it has been put before the paths
+    return {"settings": said, "content": content}
 
 
 def gather(settings: CorpusSettings, progress: Progress) -> dict[str, list[Document]]:
