@@ -271,7 +271,7 @@ def import_(
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE", help="Folder, glob or file of checkpoints, or a hub repository.")],
     steps: Annotated[tuple[int, ...], tyro.conf.arg(help="These steps alone; a hub repository needs them.")] = (),
     revision: Annotated[str, tyro.conf.arg(help="The repository's revision of a step; step{step}, or with --file the main branch.")] = "",
-    file: Annotated[str, tyro.conf.arg(help="The repository's file of a step, such as checkpoints/*_{step}.pth.")] = "",
+    file: Annotated[str, tyro.conf.arg(help="The repository's file of a step, such as checkpoints/ckpt_{step:07d}.pth.")] = "",
     config: Annotated[Path | None, tyro.conf.arg(help="JSON file with what the checkpoints do not say of their model.")] = None,
     context: Annotated[int, tyro.conf.arg(help="Tokens of a context to sample on; otherwise all that the model takes.")] = 0,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rllc.core.errors import RllcError
-from rllc.corpus.hub import read_dataset
+from rllc.corpus.hub import given_tokenizer, read_dataset
 from rllc.corpus.settings import SourceSettings
 
 
@@ -83,3 +83,13 @@ def test_the_library_itself_on_a_local_folder(tmp_path: Path, monkeypatch: pytes
     assert sorted(read_dataset(here, 10_000, seed=0)) == sorted(("a" if i % 2 else "b", f"Row {i}.") for i in range(20))
     with pytest.raises(RllcError, match=r"could not be read: .*valid"):
         list(read_dataset(source(dataset=str(folder), split="valid", streaming=streaming), 10_000, seed=0))
+
+
+def test_a_tokenizer_that_nobody_has_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    constants = pytest.importorskip("huggingface_hub").constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(RllcError, match=r"The tokenizer of 'owner/name' could not be fetched: .*Check the name and the network"):
+        given_tokenizer("owner/name")
+    with pytest.raises(RllcError, match=r"There is no tokenizer at .*nowhere/tokenizer\.json"):
+        given_tokenizer("nowhere/tokenizer.json")

@@ -54,7 +54,7 @@ class Series:
         """Whatever a user may call a series: a folder, a glob, one checkpoint, or a repository of the hub; `steps` of it alone, if given.
 
         One checkpoint that tells no step is of step 0. A repository needs the steps. It keeps each as a revision, by default "step{step}", or as a
-        `file` of one revision, by default of the main branch: "checkpoints/*_{step}.pth"; {step} stands for the number.
+        `file` of one revision, by default of the main branch: "checkpoints/checkpoint_{step:07d}.pth"; {step} stands for the number.
         Raises RllcError where there is nothing, where a step is missing or not told, and as the others here do.
         """
         path = Path(source)

@@ -14,6 +14,7 @@ from rllc.checkpoints.steps import step_of_files
 from rllc.core.errors import RllcError
 
 HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
+STEP = re.compile(r"\{step(?::(0?\d*d))?\}")
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,12 @@ Source = Path | HubSource | TransformerLensSource
 
 
 def at(name: str, step: int) -> str | None:
-    """A name with the number of a step in it; None where there is none.
+    """A name with the number of a step in it, with zeros in front where a width is asked for; None where there is no name.
 
-    >>> at("checkpoints/*_{step}.pth", 500), at("", 500)
-    ('checkpoints/*_500.pth', None)
+    >>> at("checkpoints/checkpoint_{step:07d}.pth", 500), at("step{step}", 500), at("", 500)
+    ('checkpoints/checkpoint_0000500.pth', 'step500', None)
     """
-    return name.replace("{step}", str(step)) or None
+    return STEP.sub(lambda found: format(step, found[1] or "d"), name) or None
 
 
 def source_of(item: str | Source) -> Source:

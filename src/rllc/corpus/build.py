@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from rllc.core import digest, seeds
 from rllc.core.errors import RllcError
 from rllc.corpus import planted
+from rllc.corpus.hub import given_tokenizer
 from rllc.corpus.settings import CorpusSettings, SourceSettings
 from rllc.corpus.sources import Document, Progress, fingerprint, gather, held_out
 from rllc.corpus.standard_library import CODE, PROSE
-from rllc.corpus.tokenizer import bos_id, encode_documents, load_tokenizer, special_ids, train_tokenizer, vocabulary_size
+from rllc.corpus.tokenizer import bos_id, encode_documents, special_ids, train_tokenizer, vocabulary_size
 from rllc.corpus.tokens import (
     HEADER,
     Corpus,
@@ -56,7 +57,7 @@ def build_corpus(settings: CorpusSettings, folder: Path, progress: Progress | No
     """
     report, settings = progress or (lambda _stage, _share: None), settings.placed()
     inputs = fingerprint(settings)
-    tokenizer = load_tokenizer(Path(settings.tokenizer).expanduser()) if settings.tokenizer else None
+    tokenizer = given_tokenizer(settings.tokenizer) if settings.tokenizer else None
     inputs["tokenizer"] = digest.of_json(tokenizer.to_str()) if tokenizer else None
     key = digest.of_json(inputs)
     if (finished := _finished(folder, key)) is not None:

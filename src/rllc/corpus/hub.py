@@ -1,13 +1,21 @@
-"""Documents from Hugging Face datasets by name, through the `datasets` library (an extra)."""
+"""Documents and tokenizers of the Hugging Face hub by name, through its own libraries (extras)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rllc.core.errors import RllcError
 from rllc.corpus.local_files import missing_extra, row_document
 from rllc.corpus.settings import SourceSettings
+from rllc.corpus.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def read_dataset(source: SourceSettings, max_bytes: int, seed: int) -> Iterator[tuple[str, str]]:
@@ -38,4 +46,25 @@ def read_dataset(source: SourceSettings, max_bytes: int, seed: int) -> Iterator[
         raise RllcError(
             f"The dataset {source.dataset!r} could not be read: {' '.join(str(error).split())}",
             "Check `dataset`, `subset`, `split`, `revision` and the network.",
+        ) from error
+
+
+def given_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer at a path, or where there is none that of a repository of the hub, "owner/name".
+
+    Raises RllcError where neither is there, or is a tokenizer.
+    """
+    path = Path(name).expanduser()
+    if path.exists() or not _NAME.fullmatch(name) or path.suffix == ".json":
+        return load_tokenizer(path)
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise missing_extra(f"The tokenizer {name!r}", "huggingface-hub", "hf") from error
+    try:
+        return load_tokenizer(Path(huggingface_hub.hf_hub_download(name, "tokenizer.json")))
+    except (OSError, ValueError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise RllcError(
+            f"The tokenizer of {name!r} could not be fetched: {told}", "Check the name and the network, or give the path of a tokenizer.json."
         ) from error

@@ -202,9 +202,9 @@ def _parquet_rows(path: Path, source: SourceSettings) -> Iterator[Mapping[str, A
         raise RllcError(f"{path} could not be read as parquet: {error}.", "The file is damaged or no parquet file; fetch it again.") from error
 
 
-def missing_extra(what: str, module: str) -> RllcError:
+def missing_extra(what: str, module: str, extra: str = "data") -> RllcError:
     """The sentence for an optional dependency that is not installed."""
-    return RllcError(f"{what} needs the package {module}, which is not installed.", "Install the extra: pip install 'rllc[data]'.")
+    return RllcError(f"{what} needs the package {module}, which is not installed.", f"Install the extra: pip install 'rllc[{extra}]'.")
 
 
 def _field(row: Mapping[str, Any], name: str) -> Any:

@@ -104,13 +104,16 @@ class Experiment:
         asked = self.siblings[name]
         if not _NAME.fullmatch(name):
             raise RllcError(f"A sibling is called {name!r}, but its folder is called that too.", "Use small letters, digits and hyphens.")
-        if self.training is None:
-            raise RllcError("A sibling is trained beside the model, and this experiment imports its model.", "Leave [siblings] out.")
+        if (self.imported is None) != (asked.imported is None):
+            problem = f"Of the sibling {name!r} and the experiment's model one is imported and one is trained."
+            raise RllcError(problem, f"Give the sibling {'a table imported' if asked.imported is None else 'none'}.")
         seeded = {} if asked.seed is None else {"seed": asked.seed}
+        kept = CheckpointSchedule(extra=asked.checkpoints)
         return replace(
             self,
             title=f"{self.title}: {name}",
-            training=replace(self.training, checkpoints=CheckpointSchedule(extra=asked.checkpoints), **seeded),
+            training=None if self.training is None else replace(self.training, checkpoints=kept, **seeded),
+            imported=asked.imported,
             model=replace(self.model, n_layers=asked.n_layers or self.model.n_layers),
             sample=asked.sample,
             refinements={key: refinement for key, refinement in self.refinements.items() if not refinement.refers},

@@ -43,7 +43,8 @@ class ImportSettings:
         steps: which of them, in training steps.
         revision: the repository's revision of a step, with {step} in the place of the number; by default "step{step}", and the main branch where
             `file` is given. Unused for local files.
-        file: where a repository keeps its checkpoints as files of one revision, their name with {step}: "checkpoints/*_{step}.pth".
+        file: where a repository keeps its checkpoints as files of one revision, their name with {step}, or {step:07d} for seven
+            digits: "checkpoints/checkpoint_{step:07d}.pth".
         config: what the checkpoints themselves do not say of their model, by the names of their library; it wins over what they say.
     """
 
@@ -58,13 +59,13 @@ class ImportSettings:
             raise RllcError(
                 f"imported.source is {self.source!r} with the steps {list(self.steps)}.", "Name where checkpoints lie, and some steps, each once."
             )
-        if self.file and "{step}" not in self.file and len(self.steps) > 1:
+        if self.file and "{step" not in self.file and len(self.steps) > 1:
             raise RllcError(f"imported.file is {self.file!r} for {len(self.steps)} steps.", "Write {step} where the name has the number.")
 
 
 @dataclass(frozen=True)
 class SiblingSettings:
-    """A model trained beside the experiment's on the same text with the same recipe: another seed, or fewer layers to be held against.
+    """A model beside the experiment's on the same text: trained with the same recipe from another seed or with fewer layers, or imported.
 
     It lies in `siblings/<name>` of the run folder, with checkpoints and records of its own.
 
@@ -72,16 +73,18 @@ class SiblingSettings:
         seed: root of its random streams, its initial weights among them; the experiment's unless given.
         n_layers: its layers; the experiment's unless given.
         checkpoints: steps that are kept beside 0 and the last.
+        imported: where it comes from, in an experiment that imports its model.
         sample: blocks of its own grid; none unless given.
     """
 
     seed: int | None = None
     n_layers: int = 0
     checkpoints: tuple[int, ...] = ()
+    imported: ImportSettings | None = None
     sample: tuple[SampleSettings, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.seed is None and not self.n_layers:
+        if self.seed is None and not self.n_layers and self.imported is None:
             raise RllcError("A sibling is the experiment's own model.", "Give it another seed, or n_layers.")
         if self.n_layers < 0:
             raise RllcError(f"A sibling has {self.n_layers} layers.", "Give 1 or more, or leave n_layers out.")
