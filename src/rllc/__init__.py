@@ -9,7 +9,7 @@ _HOMES = {
     "rllc.api": ("Result", "Results", "Sweep", "estimate", "sweep"),
     "rllc.core.errors": ("RllcError",),
     "rllc.runs.monitoring": ("Monitor",),
-    "rllc.runs.refined": ("Refined",),
+    "rllc.runs.refined": ("Mixed", "Refined"),
     "rllc.checkpoints.importing": ("import_module",),
     "rllc.core.names": ("Part",),
     "rllc.core.outcome": ("Outcome",),

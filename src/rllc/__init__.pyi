@@ -15,6 +15,7 @@ from rllc.posterior.settings import SamplerSettings as SamplerSettings
 from rllc.posterior.settings import Stopping as Stopping
 from rllc.posterior.settings import Verdicts as Verdicts
 from rllc.runs.monitoring import Monitor as Monitor
+from rllc.runs.refined import Mixed as Mixed
 from rllc.runs.refined import Refined as Refined
 
 __version__: str

@@ -16,7 +16,7 @@ from rllc.core.errors import RllcError
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-_UNDERSTOOD = ("input_ids", "attention_mask", "token_type_ids")
+_UNDERSTOOD = ("input_ids", "attention_mask", "token_type_ids", "rows", "reference")
 _IGNORED = -100
 
 
@@ -62,7 +62,8 @@ def language_loss(module: nn.Module, batch: Any) -> Float[Tensor, ""]:
     Args:
         module: as `language_logits` takes it.
         batch: token ids [B, T], or a mapping with `input_ids` and, where there is padding, `attention_mask`: a position counts if both it and its
-            target are real.
+            target are real. `rows` [n] instead numbers the predictions that count among the B (T - 1), sequence by sequence, and `reference` [n, V]
+            holds probabilities of the next token that take the place of the labels.
 
     Raises:
         RllcError: the batch is none of tokens, no position counts, or as `language_logits`.
@@ -70,6 +71,10 @@ def language_loss(module: nn.Module, batch: Any) -> Float[Tensor, ""]:
     tokens, mask = _read(batch)
     logits = language_logits(module, tokens, mask)[:, :-1]
     targets = tokens[:, 1:].long()
+    if isinstance(batch, Mapping) and "rows" in batch:
+        chosen = logits.flatten(0, 1).index_select(0, batch["rows"]).to(torch.promote_types(logits.dtype, torch.float32))
+        labels = targets.flatten()[batch["rows"]]
+        return F.cross_entropy(chosen, batch["reference"].to(chosen) if "reference" in batch else labels)
     if mask is not None:
         counted = mask[:, :-1].bool() & mask[:, 1:].bool()
         if not counted.any():

@@ -23,7 +23,7 @@ from rllc.runs.memory import found
 from rllc.runs.minibatches import Source, open_samples, open_tokens
 from rllc.runs.plan import chunk_within, pass_key
 from rllc.runs.recording import meta_of
-from rllc.runs.refined import MarkedRows
+from rllc.runs.refined import RefinedBatches
 from rllc.runs.results import Result
 from rllc.runs.roads import Asked, General, Native
 from rllc.runs.sampling import ESTIMATOR
@@ -94,8 +94,8 @@ def measured(
     seconds = (time.perf_counter() - started) / len(group.parts)
     chunk = getattr(objective, "chunk", group.chunk)
     for p, asked in enumerate(group.parts):
-        doubts = () if isinstance(source.pool, MarkedRows) else doubtful(float(sampled.traces[p].baseline.mean()), taken.vocabulary)
-        notes = tuple(dict.fromkeys([*taken.notes, *asked.notes, *_told(objective), *doubts]))
+        doubts = () if isinstance(source.pool, RefinedBatches) else doubtful(float(sampled.traces[p].baseline.mean()), taken.vocabulary)
+        notes = tuple(dict.fromkeys([*taken.notes, *asked.notes, *source.notes, *_told(objective), *doubts]))
         meta = _meta(taken, source, how, objective, sampled, p) | {"step": step, "part": asked.label, "seconds": seconds, "chunk": chunk}
         yield Result(sampled.traces[p], sampled.results[p], None if sampled.origin is None else sampled.origin.part(p), meta, notes)
 

@@ -12,6 +12,7 @@ from rllc.posterior.settings import ExtraChecks, SamplerName, SamplerSettings, S
 from rllc.runs.settings import Products
 
 Road = Literal["auto", "native", "general"]
+Documents = Literal["packed", "one a row"]
 # What the paper used for its two-layer model (METHOD 2): where nothing else is known, a place to start from.
 PAPERS = {"step_size": 1e-3, "localization": 200.0, "nbeta": 30.0, "chains": 4, "draws": 200, "burn_in": 0}
 _LEAST = {
@@ -23,6 +24,7 @@ _LEAST = {
     "chunk": 0,
     "memory": 0,
     "context": 0,
+    "most_contexts": 1,
 }
 
 
@@ -57,6 +59,8 @@ class Settings(TypedDict, total=False):
     tokenizer: Any
     column: str
     context: int
+    documents: Documents
+    most_contexts: int
     collate: Any
     dtype: Literal["auto", "float32", "float64"]
     device: Literal["auto", "cpu", "cuda"]
@@ -85,6 +89,8 @@ class How:
     tokenizer: Any = None
     column: str = ""
     context: int = 0
+    documents: Documents = "packed"
+    most_contexts: int = 16_384
     collate: Any = None
     dtype: Literal["auto", "float32", "float64"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -100,6 +106,7 @@ class How:
         if 0 < self.origin_batches < 3:
             raise RllcError(f"origin_batches is {self.origin_batches}, too few for an error of the gradient.", "Give at least 3, or 0 for none.")
         choices = {"road": Road, "dtype": Literal["auto", "float32", "float64"], "device": Literal["auto", "cpu", "cuda"], "products": Products}
+        choices["documents"] = Documents
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
                 raise RllcError(f"{name} is {getattr(self, name)!r}.", f"Choose one of: {', '.join(get_args(kind))}.")

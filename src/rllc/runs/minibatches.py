@@ -18,7 +18,8 @@ from rllc.corpus.batches import ContextPool
 from rllc.model.batch import TokenBatch
 from rllc.posterior.sampling import Minibatches
 from rllc.runs.how import How
-from rllc.runs.refined import Refined, is_padded, marked_rows, unpadded
+from rllc.runs.reference import Reference
+from rllc.runs.refined import Drawn, MarkedRows, Mixed, MixedRows, PooledRows, Refined, RefinedBatches, is_padded, marked_rows, unpadded
 from rllc.runs.token_rows import is_dataset, is_texts, token_rows
 
 # The order is that in which a callable's numbers are shared out.
@@ -79,12 +80,14 @@ class Source:
         pool: what is drawn from; None where `numbered` makes the batches.
         numbered: from a whole number to the batch of that number.
         context: tokens T of a context; 0 where samples are no contexts.
+        notes: what a user should know of how it was read.
     """
 
     name: str
     pool: Pool | None
     numbered: Callable[[int], Any] | None = None
     context: int = 0
+    notes: tuple[str, ...] = ()
 
     def stream(self, how: How, purpose: str, device: torch.device, size: int = 0) -> Iterator[Any]:
         """Minibatches of a purpose without end, of the chains' size unless told otherwise; seeded as those of a run."""
@@ -111,7 +114,7 @@ class Source:
 
 
 def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, native: bool = False) -> Source:
-    """Data of a language model: contexts of token ids, on the native road refined or padded too.
+    """Data of a language model: contexts of token ids, refined, mixed or padded too.
 
     Raises RllcError as `token_rows` and `marked_rows` do.
     """
@@ -119,6 +122,8 @@ def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, nat
         if limit and data.context > limit:
             raise RllcError(f"The contexts have {data.context} tokens, more than the model's {limit}.", "Open the pool with a smaller context.")
         return Source(name, data, context=data.context)
+    if isinstance(data, Mixed) or (isinstance(data, Refined) and isinstance(data.data, Mixed)):
+        return _mixed(data, name, how, limit, vocabulary, native)
     if callable(data) and not hasattr(data, "__len__"):
         return Source(name, None, data)
     if isinstance(data, tuple) and data and all(isinstance(item, Tensor) and item.ndim > 1 for item in data):
@@ -126,16 +131,55 @@ def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, nat
     refined, inner = (data, data.data) if isinstance(data, Refined) else (None, data)
     padded = unpadded(inner) if is_padded(inner) else None
     rows = token_rows(
-        inner if padded is None else padded[0], tokenizer=how.tokenizer, column=how.column, context=how.context, limit=limit, vocabulary=vocabulary
+        inner if padded is None else padded[0],
+        tokenizer=how.tokenizer,
+        column=how.column,
+        context=how.context,
+        documents=how.documents,
+        most_contexts=how.most_contexts,
+        limit=limit,
+        vocabulary=vocabulary,
     )
-    if refined is None and padded is None:
-        return Source(name, Rows(rows), context=rows.shape[1])
-    if not native:
-        raise RllcError(
-            "Refined or padded data is for models on the native road.", "Give a function from a number to a batch, or a loss of your own."
-        )
-    real = np.ones(rows.shape, dtype=bool) if padded is None else padded[1][:, : rows.shape[1]]
-    return Source(name, marked_rows(rows, real, refined), context=rows.shape[1])
+    real = rows.counts if padded is None else rows.counts & padded[1][:, : rows.tokens.shape[1]]
+    if refined is None and real[:, 1:].all():
+        return Source(name, Rows(rows.tokens), context=rows.tokens.shape[1], notes=rows.notes)
+    reference = None if refined is None or refined.reference is None else Reference.of(refined.reference, vocabulary)
+    pool = RefinedBatches(marked_rows(rows.tokens, real, refined), reference, native)
+    return Source(name, pool, context=rows.tokens.shape[1], notes=rows.notes)
+
+
+def _mixed(data: Mixed | Refined, name: str, how: How, limit: int, vocabulary: int, native: bool) -> Source:
+    """A mixture, or a refinement of one: what it refines, it refines in each kind of data."""
+    refined, mixed = (data, data.data) if isinstance(data, Refined) else (None, data)
+    pools: list[Drawn] = []
+    notes: list[str] = []
+    context = 0
+    for part, inner in mixed.data.items():
+        if isinstance(inner, Refined) and (refined is not None or inner.reference is not None):
+            raise RllcError(f"{part!r} of the mixture is refined in a way that cannot be mixed.", "Refine the whole: Refined(Mixed(…), …).")
+        one = inner if refined is None else Refined(inner, refined.positions, refined.contexts)
+        source = open_tokens(one, name, how, limit, vocabulary, native)
+        pools.append(_drawn(source, str(part)))
+        notes += [f"{part}: {note}" for note in source.notes]
+        if context and source.context != context:
+            raise RllcError(f"The contexts of {part!r} have {source.context} tokens, and others of the mixture {context}.", "Give context=.")
+        context = source.context
+    shares = mixed.shares
+    told = "A mixture: " + ", ".join(f"{part} {share:.3g}" for part, share in shares.items()) + "."
+    reference = None if refined is None or refined.reference is None else Reference.of(refined.reference, vocabulary)
+    pool = RefinedBatches(MixedRows(pools, list(shares.values())), reference, native)
+    return Source(name, pool, context=context, notes=(told, *notes))
+
+
+def _drawn(source: Source, part: str) -> Drawn:
+    """What a kind of data in a mixture is drawn from."""
+    if isinstance(source.pool, RefinedBatches):
+        return source.pool.contexts
+    if isinstance(source.pool, Rows):
+        return MarkedRows(source.pool.tokens, np.ones(source.pool.tokens.shape, dtype=bool))
+    if isinstance(source.pool, ContextPool):
+        return PooledRows(source.pool)
+    raise RllcError(f"{part!r} of the mixture makes its own batches.", "Give rows of token ids, or texts.")
 
 
 def open_samples(data: Any, name: str, how: How) -> Source:

@@ -1,9 +1,12 @@
-"""From what a notebook has to rows of token ids: ids as they are, texts through a tokenizer, a column of a data set."""
+"""From what a notebook has to rows of token ids: ids as they are, texts through a tokenizer, a column of a data set, a stream, a file."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +14,34 @@ import torch
 from numpy.typing import NDArray
 
 from rllc.core.errors import RllcError
+from rllc.corpus.local_files import read_files
+from rllc.corpus.settings import SourceSettings
 from rllc.corpus.tokenizer import bos_id, encode_documents, parse_tokenizer
+from rllc.runs.how import Documents
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Bool, Int
 
 Ids = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 _COLUMNS = ("input_ids", "text")  # what data sets call ids and text, in the order in which they are looked for
 _LONGEST = 1024  # tokens of a context where neither user nor model asks for fewer
+_LOT = 256  # texts that are tokenized at a time
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Contexts of equal length.
+
+    Args:
+        tokens: ids [n, T].
+        counts: [n, T] whether the prediction of a token counts: not of padding, nor of a BOS behind the first token.
+        notes: what a user should know of how they were read.
+    """
+
+    tokens: Int[Ids, "n T"]
+    counts: Bool[Flags, "n T"]
+    notes: tuple[str, ...] = ()
 
 
 def is_dataset(data: Any) -> bool:
@@ -26,57 +49,102 @@ def is_dataset(data: Any) -> bool:
     return hasattr(data, "column_names") and hasattr(data, "__getitem__")
 
 
+def is_stream(data: Any) -> bool:
+    """Whether it is read from its beginning and nobody knows how long it is: a data set that is streamed, a generator, an open file."""
+    return hasattr(data, "__iter__") and not hasattr(data, "__len__")
+
+
 def is_texts(data: Any) -> bool:
     """Whether it is a sequence of texts."""
     return isinstance(data, Sequence) and not isinstance(data, str) and len(data) > 0 and isinstance(data[0], str)
 
 
-def token_rows(data: Any, *, tokenizer: Any = None, column: str = "", context: int = 0, limit: int = 0, vocabulary: int = 0) -> Int[Ids, "n T"]:
+def token_rows(
+    data: Any,
+    *,
+    tokenizer: Any = None,
+    column: str = "",
+    context: int = 0,
+    documents: Documents = "packed",
+    most_contexts: int = 16_384,
+    limit: int = 0,
+    vocabulary: int = 0,
+) -> TokenRows:
     """Contexts of equal length from any of the forms that `rllc.estimate` takes.
 
     Ids [n, T] stay as they are, cut to `context` where one is given. Texts, and rows of ids of different lengths where a `context` is given, are
     packed: the documents one after the other, each with the tokenizer's BOS before it where it has one, cut into contexts that begin with BOS too;
-    what does not fill the last one is left out.
+    what does not fill the last one is left out. "one a row" begins a context with every document, cuts what is too long and pads what is short.
 
     Args:
-        data: ids [n, T] as tensor, array or lists; a sequence of texts; a data set with columns.
+        data: ids [n, T] as tensor, array or lists; a sequence or stream of texts; a data set with columns, streamed or not; the path of a file or
+            folder of text, .jsonl or .parquet.
         tokenizer: of texts.
-        column: of a data set; "input_ids" or "text" unless given.
+        column: of a data set or a file of rows; "input_ids" or "text" unless given.
         context: tokens T; 0 for those of the rows, and of texts for the model's, at most 1024.
+        documents: how texts become contexts.
+        most_contexts: reading of texts and streams stops when there are so many.
         limit: the model's longest context; 0 where it is not known.
         vocabulary: the model's; 0 where it is not known.
 
     Raises:
         RllcError: the data is empty or in none of these forms, a context is longer than the model's, or an id lies beyond the vocabulary.
     """
-    if isinstance(data, str):
-        raise RllcError("The data is one string.", "Give a sequence of texts: [text].")
-    if is_dataset(data):
-        data = _column(data, column)
-    elif column:
+    if isinstance(data, str | Path):
+        data, column = _file(data, column), ""
+    elif is_dataset(data) or (is_stream(data) and not isinstance(data, Iterator)):
+        data, column = _column(data, column), ""
+    if column:
         raise RllcError(f"column={column!r} is given, but the data is a {type(data).__name__} without columns.", "Leave column out.")
     if limit and context > limit:
         raise RllcError(f"A context of {context} tokens is longer than the model's {limit}.", f"Set context to {limit} or less.")
-    if is_texts(data):
-        documents, bos = _encoded(list(data), tokenizer)
-        rows = _packed(documents, bos, context or min(limit or _LONGEST, _LONGEST))
+    if isinstance(data, Iterator):
+        first = list(islice(data, 1))
+        texts, data = bool(first) and isinstance(first[0], str), chain(first, data)
     else:
-        rows = _rows(data, context)
-    return _checked(rows, limit, vocabulary)
+        texts = is_texts(data)
+    if texts:
+        encoded, bos = _encoded(iter(data), tokenizer)
+        length = context or min(limit or _LONGEST, _LONGEST)
+        rows = _packed(encoded, bos, length, most_contexts) if documents == "packed" else _one_a_row(encoded, bos, length, most_contexts)
+    else:
+        rows = _rows(list(islice(data, most_contexts)) if isinstance(data, Iterator) else data, context)
+    return replace(rows, tokens=_checked(rows.tokens, limit, vocabulary))
 
 
-def _column(data: Any, column: str) -> Any:
-    names = [str(name) for name in data.column_names]
+def _file(path: str | Path, column: str) -> Iterator[str]:
+    """The texts of a file or folder."""
+    if not Path(path).expanduser().exists():
+        if isinstance(path, str) and (" " in path.strip() or not Path(path).suffix):
+            raise RllcError("The data is one string.", "Give a sequence of texts, [text], or the path of a file that exists.")
+        raise RllcError(f"There is no file {path}.", "Give the path of a file of text, .jsonl or .parquet.")
+    source = SourceSettings("files", domain="data", paths=(str(path),), text_column=column or "text", domain_column="")
+    return (text for _, text in read_files(source))
+
+
+def _column(data: Any, column: str) -> Iterator[Any]:
+    """A column of a data set, row by row."""
+    if getattr(data, "column_names", None) is not None:
+        names = [str(name) for name in data.column_names]
+        rows = iter(data)
+    else:  # a stream that learns its columns from its first row
+        rows = iter(data)
+        first = list(islice(rows, 1))
+        if first and not isinstance(first[0], Mapping):
+            return chain(first, rows)
+        names, rows = [str(name) for row in first for name in row], chain(first, rows)
+        if not first:
+            raise RllcError("The data is empty.", "Give at least one context of token ids, or text.")
     chosen = column or next((name for name in _COLUMNS if name in names), "")
     if chosen not in names:
         near = difflib.get_close_matches(column, names, 1)
         problem = f"The data set has no column {column!r}" if column else f"The data set has neither a column {' nor '.join(_COLUMNS)}"
         raise RllcError(f"{problem}; it has {', '.join(names) or 'none'}.", f'Give column="{near[0] if near else (names or ["text"])[0]}".')
-    return list(data[chosen])
+    return (row[chosen] for row in rows)
 
 
-def _encoded(texts: list[str], tokenizer: Any) -> tuple[Iterable[Ids], int | None]:
-    """Ids of every text without special tokens, and the BOS, if there is one."""
+def _encoded(texts: Iterator[str], tokenizer: Any) -> tuple[Iterator[Ids], int | None]:
+    """Ids of every text without special tokens, a lot of texts at a time, and the BOS, if there is one."""
     import tokenizers
 
     if tokenizer is None:
@@ -88,23 +156,35 @@ def _encoded(texts: list[str], tokenizer: Any) -> tuple[Iterable[Ids], int | Non
             bos = bos_id(own)
         except RllcError:
             bos = None
-        return encode_documents(own, texts), bos
+        return (np.asarray(ids, dtype=np.int64) for lot in _lots(texts) for ids in encode_documents(own, lot)), bos
     if not callable(tokenizer):
         raise RllcError(f"The tokenizer is a {type(tokenizer).__name__}.", "Give one of the transformers or the tokenizers library.")
     encode: Any = tokenizer
-    found = encode(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return [np.asarray(ids, dtype=np.int64) for ids in found], getattr(tokenizer, "bos_token_id", None)
+    lots = (encode(lot, add_special_tokens=False, verbose=False)["input_ids"] for lot in _lots(texts))
+    return (np.asarray(ids, dtype=np.int64) for lot in lots for ids in lot), getattr(tokenizer, "bos_token_id", None)
 
 
-def _packed(documents: Iterable[Ids], bos: int | None, context: int) -> Ids:
+def _lots(texts: Iterator[str]) -> Iterator[list[str]]:
+    while lot := list(islice(texts, _LOT)):
+        yield lot
+
+
+def _packed(documents: Iterable[Ids], bos: int | None, context: int, most: int) -> TokenRows:
     before = np.array([] if bos is None else [bos], dtype=np.int64)
-    stream = np.concatenate([np.concatenate([before, document]) for document in documents] or [before])
     each = context if bos is None else context - 1
     if each < 1 or context < 2:
         raise RllcError(f"A context of {context} tokens predicts nothing.", "Use at least 2.")
+    pieces, length, stopped = [before], 0, False
+    for document in documents:
+        if length >= most * context:
+            stopped = True
+            break
+        pieces += [before, document]
+        length += len(before) + len(document)
+    stream = np.concatenate(pieces[1:] or pieces)
     rows: list[Ids] = []
     start = 0
-    while start + each <= len(stream):
+    while start + each <= len(stream) and len(rows) < most:
         if bos is not None and stream[start] == bos:  # the document's own is the row's
             start += 1
             if start + each > len(stream):
@@ -113,10 +193,38 @@ def _packed(documents: Iterable[Ids], bos: int | None, context: int) -> Ids:
         start += each
     if not rows:
         raise RllcError(f"The text has {len(stream)} tokens, fewer than one context of {context}.", "Give more text, or a smaller context.")
-    return np.stack(rows)
+    tokens = np.stack(rows)
+    return TokenRows(tokens, _no_bos(tokens, bos), _stopped(stopped, len(rows)))
 
 
-def _rows(data: Any, context: int) -> Ids:
+def _one_a_row(documents: Iterable[Ids], bos: int | None, context: int, most: int) -> TokenRows:
+    if context < 2:
+        raise RllcError(f"A context of {context} tokens predicts nothing.", "Use at least 2.")
+    before = np.array([] if bos is None else [bos], dtype=np.int64)
+    whole = (np.concatenate([before, document])[:context] for document in documents)
+    fitting = (row for row in whole if len(row) > 1)  # others hold nothing to predict
+    rows = list(islice(fitting, most))
+    stopped = next(fitting, None) is not None
+    if not rows:
+        raise RllcError("No text has a token to predict.", "Give longer texts.")
+    longest = max(map(len, rows))
+    tokens, counts = np.zeros((len(rows), longest), dtype=np.int64), np.zeros((len(rows), longest), dtype=bool)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)], counts[i, : len(row)] = row, True
+    return TokenRows(tokens, counts & _no_bos(tokens, bos), _stopped(stopped, len(rows)))
+
+
+def _no_bos(tokens: Ids, bos: int | None) -> Flags:
+    counts = np.ones(tokens.shape, dtype=bool) if bos is None else tokens != bos
+    counts[:, 0] = True  # which nothing predicts anyway
+    return counts
+
+
+def _stopped(stopped: bool, rows: int) -> tuple[str, ...]:
+    return (f"The data was read until there were {rows:,} contexts (most_contexts).",) if stopped else ()
+
+
+def _rows(data: Any, context: int) -> TokenRows:
     if isinstance(data, torch.Tensor):
         data = data.detach().cpu().numpy()
     elif not isinstance(data, np.ndarray):
@@ -125,7 +233,7 @@ def _rows(data: Any, context: int) -> Ids:
             if not context:
                 lengths = sorted({len(row) for row in data})
                 raise RllcError(f"The rows of token ids have {lengths[0]} to {lengths[-1]} tokens.", "Give context=, to pack them, or equal rows.")
-            data = _packed([_whole(row) for row in data], None, context)
+            data = _packed([_whole(row) for row in data], None, context, len(data) * max(map(len, data))).tokens
     rows = np.asarray(data)
     if rows.size == 0:
         raise RllcError("The data is empty.", "Give at least one context of token ids, or text.")
@@ -134,7 +242,8 @@ def _rows(data: Any, context: int) -> Ids:
     rows = _whole(rows)
     if context > rows.shape[1]:
         raise RllcError(f"A context of {context} tokens was asked for, but the rows have {rows.shape[1]}.", "Give longer rows, or leave context out.")
-    return rows[:, :context] if context else rows
+    rows = rows[:, :context] if context else rows
+    return TokenRows(rows, np.ones(rows.shape, dtype=bool))
 
 
 def _whole(rows: NDArray[Any]) -> Ids:
