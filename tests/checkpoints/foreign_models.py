@@ -52,7 +52,23 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", _LLAMA | {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", _LLAMA | {"head_dim": 12, "num_key_value_heads": 1}),
     "qwen3, biases": ("qwen3", _LLAMA | {"head_dim": 6, "attention_bias": True}),
+    "llama, all positions stretched": ("llama", _LLAMA | {"rope_parameters": {"rope_type": "linear", "rope_theta": 300.0, "factor": 3.0}}),
     "olmo": ("olmo", {name: value for name, value in _LLAMA.items() if name != "rms_norm_eps"}),
+    "olmo2": ("olmo2", _LLAMA | {"rope_parameters": _THETA}),
+    "olmo2, biases, tied, no groups": ("olmo2", _LLAMA | {"num_key_value_heads": 4, "attention_bias": True, "tie_word_embeddings": True}),
+    "olmo3": (
+        "olmo3",
+        _LLAMA
+        | {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+        | {"rope_parameters": {"full_attention": _THETA, "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}},
+    ),
+    "phi3": ("phi3", _LLAMA | {"rope_parameters": _THETA}),
+    "phi3, half turned, window, tied": (
+        "phi3",
+        _LLAMA
+        | {"num_key_value_heads": 4, "sliding_window": 16, "tie_word_embeddings": True, "hidden_act": "gelu"}
+        | {"rope_parameters": _THETA | {"partial_rotary_factor": 0.5}},
+    ),
 }
 
 
@@ -91,12 +107,22 @@ def in_double(model: Any) -> Any:
     return model
 
 
-def _frequencies(module: Any) -> Tensor:
-    rope, half = module.config.rope_parameters, len(module.inv_freq)
+def _frequencies(module: Any) -> dict[str | None, Tensor]:
+    """Of each kind of layers, or of all by None."""
+    kinds = getattr(module, "layer_types", None)
+    if kinds is None:
+        return {None: _frequencies_of(module.config.rope_parameters, module.inv_freq)}
+    return {kind: _frequencies_of(module.config.rope_parameters[kind], getattr(module, f"{kind}_inv_freq")) for kind in kinds}
+
+
+def _frequencies_of(rope: dict[str, Any], single: Tensor) -> Tensor:
+    half = len(single)
     found = [rope["rope_theta"] ** (-i / half) for i in range(half)]
+    if rope["rope_type"] == "linear":
+        found = [f / rope["factor"] for f in found]
     if rope["rope_type"] == "llama3":
         found = [_stretched(f, rope) for f in found]
-    torch.testing.assert_close(torch.tensor(found), module.inv_freq.float(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(torch.tensor(found), single.float(), rtol=1e-6, atol=0)
     return torch.tensor(found, dtype=torch.float64)
 
 
@@ -110,8 +136,8 @@ def _stretched(frequency: float, rope: dict[str, Any]) -> float:
     return (1 - smooth) * frequency / rope["factor"] + smooth * frequency
 
 
-def _angles(frequencies: Tensor, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-    angles = (position_ids[..., None].double() * frequencies).repeat(1, 1, 2)
+def _angles(frequencies: dict[str | None, Tensor], x: Tensor, position_ids: Tensor, kind: str | None = None) -> tuple[Tensor, Tensor]:
+    angles = (position_ids[..., None].double() * frequencies[kind]).repeat(1, 1, 2)
     return angles.cos(), angles.sin()
 
 
@@ -138,6 +164,14 @@ def place(kind: str, state: dict[str, Tensor], d_head: int, piece: Slice) -> Ten
         start = 3 * piece.head * d_head + "QKV".index(which) * d_head
         rows = state[name + "query_key_value." + ending][start : start + d_head]
         return rows if letter == "b" else rows.T
+    if kind == "phi3" and which != "O":
+        fused, heads = (
+            state[f"model.layers.{layer}.self_attn.qkv_proj.weight"],
+            state[f"model.layers.{layer}.self_attn.o_proj.weight"].shape[1] // d_head,
+        )
+        groups = (len(fused) // d_head - heads) // 2
+        start = {"Q": 0, "K": heads, "V": heads + groups}[which] * d_head
+        return fused[start:][here].T
     name = f"model.layers.{layer}.self_attn.{which.lower()}_proj."
     if which == "O":
         return state[name + "weight"][:, here].T

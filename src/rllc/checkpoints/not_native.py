@@ -11,11 +11,8 @@ REASONS = {
     "gpt_neo": "its attention scores are not scaled and its layers see windows by turns",
     "gptj": "its rotary positions turn adjacent pairs, and ours halves",
     "mixtral": "its MLPs are mixtures of experts",
-    "olmo2": "the norms of its queries and keys go over all heads at once and it has norms behind attention and MLP",
-    "olmo3": "the norms of its queries and keys go over all heads at once and it has norms behind attention and MLP",
     "olmoe": "its MLPs are mixtures of experts",
     "phi": "attention and MLP of its layers share a norm",
-    "phi3": "no conversion is written for its layout",
     "qwen2_moe": "its MLPs are mixtures of experts",
     "qwen3_moe": "its MLPs are mixtures of experts",
 }

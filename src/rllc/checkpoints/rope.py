@@ -2,37 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rllc.checkpoints.foreign import Settings, not_importable
 from rllc.core.errors import RllcError
 
+FULL, SLIDING = "full_attention", "sliding_attention"
+
 
 def rotary(
-    settings: Settings, d_head: int, partial: float = 1.0, base_name: str = "rope_theta", partial_name: str = "partial_rotary_factor"
+    settings: Settings,
+    d_head: int,
+    share: float = 1.0,
+    base_name: str = "rope_theta",
+    partial_name: str = "partial_rotary_factor",
+    partial: bool = False,
 ) -> dict[str, Any]:
     """The rotary fields of our shape.
 
     Args:
         d_head: head dimension K.
-        partial: the share of a head that is turned where the config does not say.
+        share: the share of a head that is turned where the config does not say.
         base_name: how the family called the base before release 5.
         partial_name: how it called the share.
+        partial: whether the family turns another share than all where the config says so.
 
-    Raises NotImportable for a stretching other than that of Llama 3.1.
+    Raises NotImportable for a stretching other than an even one and that of Llama 3.1.
     """
     given = settings.get("rope_parameters") or settings.get("rope_scaling", {})
-    if any(isinstance(value, dict) for value in given.values()):
+    if not any(isinstance(value, dict) for value in given.values()):
+        return _fields(settings, given, d_head, share, base_name, partial_name, partial)
+    kinds = settings.get("layer_types", ())
+    if not kinds or not set(kinds) <= {FULL, SLIDING} or not all(isinstance(given.get(kind), dict) for kind in set(kinds)):
         raise not_importable(settings.what, "its layers have rotary positions of several kinds (rope_parameters)")
+    fields = {kind: _fields(settings, given[kind], d_head, share, base_name, partial_name, partial) for kind in (FULL, SLIDING) if kind in kinds}
+    return by_layer(settings, fields.get(FULL), fields.get(SLIDING), kinds)
+
+
+def by_layer(settings: Settings, full: dict[str, Any] | None, sliding: dict[str, Any] | None, kinds: Sequence[str]) -> dict[str, Any]:
+    """The rotary fields of a model whose layers are of two kinds, from those of either.
+
+    Raises NotImportable where the sliding layers' frequencies are stretched otherwise than the others'.
+    """
+    if full is None or sliding is None or full == sliding:
+        return full or sliding or {}
+    if sliding["rotary_scaling"] or sliding["rotary_dim"] != full["rotary_dim"]:
+        raise not_importable(settings.what, "the rotary frequencies of its sliding layers are stretched in a way of their own (rope_parameters)")
+    local = tuple(layer for layer, kind in enumerate(kinds) if kind == SLIDING)
+    return full | {"local_layers": local, "local_rotary_base": sliding["rotary_base"]}
+
+
+def _fields(settings: Settings, given: dict[str, Any], d_head: int, share: float, base_name: str, partial_name: str, partial: bool) -> dict[str, Any]:
+    """Of layers that are all alike."""
     kind = given.get("rope_type") or given.get("type") or "default"
     if kind not in _SCALING:
         raise not_importable(
             settings.what, f"its rotary frequencies are stretched by {kind!r} (rope_type), and the known ways are {', '.join(_SCALING)}"
         )
-    share = given.get("partial_rotary_factor", settings.get(partial_name, partial))
-    turned = int(d_head * share)
-    if turned < 1 or (share != 1 and partial == 1):
-        raise not_importable(settings.what, f"its rotary positions turn {turned} of a head's {d_head} numbers ({partial_name} = {share})")
+    own = given.get("partial_rotary_factor", settings.get(partial_name, share))
+    turned = int(d_head * own)
+    if turned < 1 or (own != 1 and not partial):
+        raise not_importable(settings.what, f"its rotary positions turn {turned} of a head's {d_head} numbers ({partial_name} = {own})")
     return {
         "positions": "rotary",
         "rotary_dim": 0 if turned == d_head else turned,
@@ -56,4 +87,11 @@ def _llama3(settings: Settings, given: dict[str, Any]) -> tuple[float, ...]:
     return tuple(float(value) for value in values if value is not None)
 
 
-_SCALING = {"default": _plain, "llama3": _llama3}
+def _linear(settings: Settings, given: dict[str, Any]) -> tuple[float, ...]:
+    factor = given.get("factor")
+    if not isinstance(factor, int | float):
+        raise RllcError(f"The rope settings of {settings.what} are {given}, without a factor.", "Give the whole config that belongs to the weights.")
+    return () if factor == 1 else (float(factor),)
+
+
+_SCALING = {"default": _plain, "linear": _linear, "llama3": _llama3}
