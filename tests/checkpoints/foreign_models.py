@@ -20,6 +20,7 @@ _TOKENS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "vocab_size"
 _GPT2 = {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": CONTEXT, "layer_norm_epsilon": 1e-3}
 _SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 40, "max_position_embeddings": CONTEXT}
 _LLAMA = _SIZES | {"rms_norm_eps": 1e-3, "num_key_value_heads": 2}
+_GEMMA = _LLAMA | {"head_dim": 12, "query_pre_attn_scalar": 20, "sliding_window": 16}
 _THETA = {"rope_type": "default", "rope_theta": 300.0}
 _LLAMA3 = {
     "rope_type": "llama3",
@@ -54,6 +55,28 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3, biases": ("qwen3", _LLAMA | {"head_dim": 6, "attention_bias": True}),
     "llama, all positions stretched": ("llama", _LLAMA | {"rope_parameters": {"rope_type": "linear", "rope_theta": 300.0, "factor": 3.0}}),
     "olmo": ("olmo", {name: value for name, value in _LLAMA.items() if name != "rms_norm_eps"}),
+    "gemma": ("gemma", _LLAMA | {"head_dim": 12, "num_key_value_heads": 1, "rope_parameters": _THETA}),
+    "gemma2": (
+        "gemma2",
+        _GEMMA | {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "rope_parameters": _THETA},
+    ),
+    "gemma2, biases, no caps, untied": (
+        "gemma2",
+        _GEMMA
+        | {"attention_bias": True, "attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False}
+        | {"hidden_activation": "gelu"},
+    ),
+    "gemma3": (
+        "gemma3_text",
+        _GEMMA
+        | {"layer_types": ["sliding_attention", "full_attention"], "final_logit_softcapping": 3.0}
+        | {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 300.0, "factor": 3.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            }
+        },
+    ),
     "olmo2": ("olmo2", _LLAMA | {"rope_parameters": _THETA}),
     "olmo2, biases, tied, no groups": ("olmo2", _LLAMA | {"num_key_value_heads": 4, "attention_bias": True, "tie_word_embeddings": True}),
     "olmo3": (
@@ -95,16 +118,35 @@ def built(kind: str, settings: dict[str, Any]) -> Any:
 
 
 def in_double(model: Any) -> Any:
-    """The model in float64, also where transformers computes in float32 whatever the weights are: in RMSNorm, OLMo's norm and rotary angles."""
+    """The model in float64, also where transformers computes in float32 whatever the weights are: norms, angles, Gemma's scale, eager softmax."""
+    if model.config._attn_implementation == "eager":
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import eager_mask
+
+        AttentionInterface.register("rllc_double", _capped_attention)
+        AttentionMaskInterface.register("rllc_double", eager_mask)
+        model.set_attn_implementation("rllc_double")
     for module in model.double().modules():
         kind = type(module).__name__
-        if kind.endswith("RMSNorm"):
+        if hasattr(module, "scalar_embed_scale"):
+            module.embed_scale = torch.tensor(module.scalar_embed_scale, dtype=torch.float64)
+        if kind.startswith("Gemma") and kind.endswith("RMSNorm"):
+            module.forward = lambda x, m=module: (1 + m.weight) * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + m.eps)
+        elif kind.endswith("RMSNorm"):
             module.forward = lambda x, m=module: m.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + m.variance_epsilon)
         elif kind == "OlmoLayerNorm":
             module.forward = lambda x: F.layer_norm(x, x.shape[-1:], eps=1e-5)
         elif kind.endswith("RotaryEmbedding"):
             module.forward = partial(_angles, _frequencies(module))
     return model
+
+
+def _capped_attention(_: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **how: Any) -> tuple[Tensor, None]:
+    """Eager attention without its detour through float32."""
+    key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+    scores, cap = query @ key.mT * how["scaling"], how["softcap"]
+    scores = scores if cap is None else torch.tanh(scores / cap) * cap
+    return ((scores + attention_mask).softmax(-1) @ value).transpose(1, 2), None
 
 
 def _frequencies(module: Any) -> dict[str | None, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rllc.checkpoints import from_gpt2, from_gpt_neox, from_llama, from_transformer_lens
+from rllc.checkpoints import from_gemma, from_gpt2, from_gpt_neox, from_llama, from_transformer_lens
 from rllc.checkpoints.foreign import NotImportable, Plan, Settings, Source, convert, not_importable, short_names
 from rllc.checkpoints.not_native import REASONS
 from rllc.core.errors import RllcError
@@ -98,6 +98,9 @@ FAMILIES = {
         (),
         ("layers.0.attention.query_key_value.weight",),
     ),
+    "gemma": Family("a Gemma model", from_gemma.GEMMA, from_llama.PREFIX, from_llama.BUFFERS),  # its names are Llama's
+    "gemma3_text": _llama("a Gemma 3 model", from_gemma.GEMMA3, ("pre_feedforward_layernorm.weight", "self_attn.q_norm.weight")),
+    "gemma2": _llama("a Gemma 2 model", from_gemma.GEMMA2, ("pre_feedforward_layernorm.weight",), ("self_attn.q_norm.weight",)),
     "olmo2": _llama("an OLMo-2 model", from_llama.OLMO2, _BEHIND, ("input_layernorm.weight",)),
     "olmo3": Family("an OLMo-3 model", from_llama.OLMO2, from_llama.PREFIX, from_llama.BUFFERS),  # its names are OLMo-2's
     "phi3": Family(
