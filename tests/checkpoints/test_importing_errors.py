@@ -106,7 +106,7 @@ def test_a_feature_that_we_have_not(originals, kind, changes, reason):
     assert "name the parts by its parameters" in refused.value.remedy
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text", "gpt_neo", "phi", "mixtral"])
+@pytest.mark.parametrize("kind", ["gpt_neo", "phi", "mixtral"])
 def test_models_that_are_not_native_say_why(kind):
     from transformers import AutoConfig, AutoModelForCausalLM
 
