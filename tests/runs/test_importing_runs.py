@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rllc.checkpoints.importing import import_module
 from rllc.checkpoints.store import list_checkpoints, load
 from rllc.core.errors import RllcError
 from rllc.main import main
@@ -74,6 +75,23 @@ def test_a_run_goes_from_foreign_checkpoints_to_the_page(
     # once imported, the source is not needed
     run_experiment(text, folder.root, "train", None, None, quiet=True)
     assert log.count("Imported 2 checkpoints") == folder.log.read_text().count("Imported 2 checkpoints") == 1
+
+
+@pytest.mark.parametrize("kind", ["gemma3_text", "olmo2"])
+def test_shapes_of_other_families_come_through_the_tables(kind: str, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32}
+    own = {"gemma3_text": {"head_dim": 8, "sliding_window": 32, "layer_types": ["full_attention", "sliding_attention"]}}.get(kind, {})
+    config = transformers.AutoConfig.for_model(kind, vocab_size=VOCABULARY, max_position_embeddings=64, pad_token_id=0, **sizes, **own)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    for step in (0, 40):
+        model.save_pretrained(tmp_path / "models" / f"step{step}")
+    text = experiment(tiny, tables(tmp_path / "models", capsys))
+    assert parse(text).model == import_module(model, n_ctx=24).shape
+    run_experiment(text, tmp_path / "run", "train", None, None, quiet=True)
+    shape, params, _ = load(list_checkpoints(RunFolder(tmp_path / "run").checkpoints)[1].folder)
+    tokens = torch.randint(0, VOCABULARY, (2, 24), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(fw.logits(shape, params, tokens), model.eval()(tokens).logits, rtol=0, atol=1e-4)
 
 
 def test_another_source_is_not_mixed_in(pythia: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

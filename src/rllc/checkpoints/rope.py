@@ -35,7 +35,8 @@ def rotary(
     if any(isinstance(value, dict) for value in given.values()):
         if not kinds or not all(kind in (FULL, SLIDING) and given.get(kind) for kind in kinds):
             raise not_importable(settings.what, "its layers have rotary positions of several kinds (rope_parameters)")
-        return by_layer(settings, *(like(settings, d_head, given[kind]) if kind in kinds else None for kind in (FULL, SLIDING)), kinds)
+        full, sliding = (like(settings, d_head, given[kind]) if kind in kinds else None for kind in (FULL, SLIDING))
+        return by_layer(settings, full, sliding, kinds)
     base, own = settings.get(base_name, 10_000.0), settings.get(partial_name, share)
     return like(settings, d_head, {"rope_theta": base, "partial_rotary_factor": own, **given}, partial, partial_name)
 
