@@ -76,7 +76,8 @@ def test_gemma_3_as_the_hub_has_it(models):
     old = {key: value for key, value in config.items() if key not in new}
     old |= {"rope_theta": 300.0, "rope_local_base_freq": 50.0, "rope_scaling": {"rope_type": "linear", "factor": 3.0}, "sliding_window_pattern": 2}
     assert same(import_state(state, old), import_module(models["gemma3"]))
-    assert import_state(state, old | {"sliding_window_pattern": 6}).shape.local_layers == (0, 1)
+    sliding = import_state(state, old | {"sliding_window_pattern": 6}).shape
+    assert (sliding.local_layers, sliding.rotary_base, sliding.rotary_scaling) == ((), 50.0, ())
     assert import_state(state, old | {"rope_scaling": None}).shape.rotary_scaling == ()
 
 
@@ -86,6 +87,22 @@ def test_phi_3_as_the_hub_has_it(models):
     old = config | {"rope_theta": rope["rope_theta"], "partial_rotary_factor": 0.5, "rope_scaling": None}
     assert import_state(state, old).shape.rotary_dim == 4
     assert same(import_state(state, old), import_module(models[PHI3]))
+
+
+@pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3", "olmo2", "olmo3", "phi3"])
+def test_what_a_config_leaves_out_is_as_the_library_has_it(models, name):
+    """Context, window, base, epsilon, caps and the rest at the defaults of transformers' own class."""
+    from transformers import AutoConfig
+
+    kind, settings = CASES[name]
+    sizes = {"hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "head_dim"}
+    few = {key: value for key, value in settings.items() if key in sizes} | {"vocab_size": 37, "max_position_embeddings": 8192, "model_type": kind}
+    state = models[name].state_dict()
+    whole = AutoConfig.for_model(**few).to_dict()
+    tied = {key: tensor for key, tensor in state.items() if key != "lm_head.weight" or not whole["tie_word_embeddings"]}
+    bare = import_state(tied, few).shape
+    found = import_state(tied, whole).shape
+    assert bare == found
 
 
 def test_gemma_2_whose_config_leaves_out_its_caps_or_says_that_there_are_none(models):

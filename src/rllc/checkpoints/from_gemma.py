@@ -51,5 +51,5 @@ def _third(settings: Settings) -> dict[str, Any]:
 
 
 GEMMA = Kin(unit_norm=True, tied=True, more=_first)
-GEMMA2 = Kin(unit_norm=True, tied=True, norm_place="both", window=True, more=_second)
-GEMMA3 = Kin(unit_norm=True, tied=True, norm_place="both", window=True, qk_norm="head", more=_third)
+GEMMA2 = Kin(unit_norm=True, tied=True, norm_place="both", window=True, window_size=4096, more=_second)
+GEMMA3 = Kin(unit_norm=True, tied=True, norm_place="both", window=True, window_size=4096, qk_norm="head", more=_third)

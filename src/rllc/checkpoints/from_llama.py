@@ -6,7 +6,7 @@ Gemma is a kin too, with a file of its own for what only it has.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -65,7 +65,10 @@ class Kin:
         fused: the matrices of queries, keys and values are one, and those of gate and input of the MLP.
         partial: a share of every head may be turned.
         window: queries see `sliding_window` tokens, in all layers or those of `layer_types`; otherwise only where `use_sliding_window` says so.
-        tied: the unembedding is the embedding where the config does not say.
+        tied: whether the unembedding is the embedding,
+        norm_eps: what norms add to a variance,
+        rotary_base: the base of its positions, and
+        window_size: of its window, 0 for none, where the config does not say.
         more: fields of our shape that only it has, from its config.
     """
 
@@ -79,6 +82,9 @@ class Kin:
     partial: bool = False
     window: bool = False
     tied: bool = False
+    norm_eps: float = 1e-6
+    rotary_base: float = 10_000.0
+    window_size: int = 0
     more: Callable[[Settings], dict[str, Any]] = _nothing
 
     def __call__(self, settings: Settings, source: Source, n_ctx: int) -> Plan:
@@ -98,8 +104,8 @@ class Kin:
         return Plan(shape, (*rules, *unembedding_rules(source, "lm_head.weight", shape)), notes)
 
     def _shape(self, settings: Settings, source: Source, n_ctx: int) -> tuple[ModelShape, list[str], tuple[str, ...]]:
-        window = settings.get("sliding_window", 0) if _slides(settings, self.window) else 0
-        length, notes = settings.context("max_position_embeddings", n_ctx, window)
+        window = settings.values.get("sliding_window", self.window_size) if _slides(settings, self.window) else 0
+        length, notes = settings.context("max_position_embeddings", n_ctx, window or 0)
         width, n_heads = settings.whole("hidden_size"), settings.whole("num_attention_heads")
         d_head = settings.whole("head_dim") if settings.get("head_dim") else settings.per_head("hidden_size", "num_attention_heads")
         groups = settings.whole("num_key_value_heads", n_heads)
@@ -114,7 +120,7 @@ class Kin:
             "n_ctx": length,
             "d_mlp": settings.whole("intermediate_size"),
             "norm": self.norm,
-            "norm_eps": 1e-5 if self.norm == "layernorm_pre" else float(settings.get("rms_norm_eps", 1e-6)),
+            "norm_eps": float(settings.get("rms_norm_eps", self.norm_eps)),
             "tied": tied,
             "n_kv_heads": 0 if groups == n_heads else groups,
             "gated_mlp": True,
@@ -126,8 +132,10 @@ class Kin:
             "qk_norm": bool(self.qk_norm),
             "qk_norm_over": self.qk_norm or "head",
         }
-        more = {"activation": settings.activation("hidden_act", "silu"), **rotary(settings, d_head, partial=self.partial)} | self.more(settings)
-        return ModelShape(**fields | more), tied_notes, notes
+        fields |= rotary(settings, d_head, partial=self.partial, base=self.rotary_base) | self.more(settings)
+        if "activation" not in fields:
+            fields["activation"] = settings.activation("hidden_act", "silu")
+        return ModelShape(**fields), tied_notes, notes
 
     def _norm(self, shape: ModelShape, theirs: str, ours: str) -> list[Rule]:
         return [] if shape.norm.endswith("_pre") else [self._weight(theirs, (shape.d_model,), keep(ours + ".w"))]
@@ -168,12 +176,13 @@ class Kin:
 
 
 LLAMA = Kin()
-MISTRAL = Kin(qkv_bias=False, output_bias=False, window=True)
+MISTRAL = Kin(qkv_bias=False, output_bias=False, window=True, window_size=4096)
 QWEN2 = Kin(qkv_bias=True, output_bias=False)
 QWEN3 = Kin(qk_norm="head")
-OLMO = Kin(norm="layernorm_pre")
-OLMO2 = Kin(norm_place="post", qk_norm="layer", window=True)  # and OLMo-3, some of whose layers see a window
-PHI3 = Kin(qkv_bias=False, output_bias=False, fused=True, partial=True, window=True)
+OLMO = Kin(norm="layernorm_pre", norm_eps=1e-5)  # its config knows no other
+OLMO2 = Kin(norm_place="post", qk_norm="layer", norm_eps=1e-5, window=True)
+OLMO3 = replace(OLMO2, window_size=4096, rotary_base=500_000.0)  # some of its layers see a window, and its names are OLMo-2's
+PHI3 = Kin(qkv_bias=False, output_bias=False, fused=True, partial=True, norm_eps=1e-5, window=True)
 
 
 def _slides(settings: Settings, window: bool) -> bool:

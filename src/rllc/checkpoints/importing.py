@@ -102,7 +102,7 @@ FAMILIES = {
     "gemma3_text": _llama("a Gemma 3 model", from_gemma.GEMMA3, ("pre_feedforward_layernorm.weight", "self_attn.q_norm.weight")),
     "gemma2": _llama("a Gemma 2 model", from_gemma.GEMMA2, ("pre_feedforward_layernorm.weight",), ("self_attn.q_norm.weight",)),
     "olmo2": _llama("an OLMo-2 model", from_llama.OLMO2, _BEHIND, ("input_layernorm.weight",)),
-    "olmo3": Family("an OLMo-3 model", from_llama.OLMO2, from_llama.PREFIX, from_llama.BUFFERS),  # its names are OLMo-2's
+    "olmo3": Family("an OLMo-3 model", from_llama.OLMO3, from_llama.PREFIX, from_llama.BUFFERS),  # its names are OLMo-2's
     "phi3": Family(
         "a Phi-3 model",
         from_llama.PHI3,

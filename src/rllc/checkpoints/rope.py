@@ -18,6 +18,7 @@ def rotary(
     base_name: str = "rope_theta",
     partial_name: str = "partial_rotary_factor",
     partial: bool = False,
+    base: float = 10_000.0,
 ) -> dict[str, Any]:
     """The rotary fields of our shape.
 
@@ -27,6 +28,7 @@ def rotary(
         base_name: how the family called the base before release 5.
         partial_name: how it called the share.
         partial: whether the family turns another share than all where the config says so.
+        base: the base where the config does not say.
 
     Raises NotImportable for a stretching other than an even one and that of Llama 3.1.
     """
@@ -37,8 +39,8 @@ def rotary(
             raise not_importable(settings.what, "its layers have rotary positions of several kinds (rope_parameters)")
         full, sliding = (like(settings, d_head, given[kind]) if kind in kinds else None for kind in (FULL, SLIDING))
         return by_layer(settings, full, sliding, kinds)
-    base, own = settings.get(base_name, 10_000.0), settings.get(partial_name, share)
-    return like(settings, d_head, {"rope_theta": base, "partial_rotary_factor": own, **given}, partial, partial_name)
+    general = {"rope_theta": settings.get(base_name, base), "partial_rotary_factor": settings.get(partial_name, share)}
+    return like(settings, d_head, general | given, partial, partial_name)
 
 
 def like(
@@ -72,12 +74,12 @@ def layer_kinds(settings: Settings, period: int) -> tuple[str, ...]:
 
 
 def by_layer(settings: Settings, full: dict[str, Any] | None, sliding: dict[str, Any] | None, kinds: Sequence[str]) -> dict[str, Any]:
-    """The rotary fields of a model whose layers are of two kinds, from those of either; None for a kind that it has not.
+    """The rotary fields of a model whose layers may be of two kinds, from those of either; None for a kind that it has not.
 
     Raises NotImportable where frequencies of sliding layers are stretched, and otherwise than the others.
     """
-    if full is None or sliding is None or full == sliding:
-        return full or sliding or {}
+    if full is None or sliding is None or full == sliding or len(set(kinds)) == 1:
+        return (full if FULL in kinds else sliding) or {}
     if sliding["rotary_scaling"]:
         raise not_importable(settings.what, "the rotary frequencies of its sliding layers are stretched in a way of their own (rope_parameters)")
     local = tuple(layer for layer, kind in enumerate(kinds) if kind == SLIDING)
