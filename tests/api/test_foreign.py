@@ -61,6 +61,18 @@ def test_a_head_of_olmo_2_is_native_and_tells_that_it_scales_others() -> None:
     np.testing.assert_allclose(general.traces.losses[..., 0], rs["1:1"].traces.losses[..., 0], rtol=0, atol=5e-6)
 
 
+def test_a_context_beyond_a_window_is_sampled_as_it_is() -> None:
+    torch.manual_seed(0)
+    sizes = TINY | {"num_key_value_heads": 2, "head_dim": 4, "sliding_window": 6, "query_pre_attn_scalar": 4, "pad_token_id": 0}
+    model = transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**sizes))
+    within, beyond = (rllc.estimate(model, tokens(), "1:3", context=context, **SMALL) for context in (6, 9))
+    assert (within.road, beyond.road) == ("native", "general")
+    assert any("a context of 9 tokens is asked for, and the native road of this model has 6" in note for note in beyond.notes)
+    assert any("the sliding window" in note for note in beyond.notes)
+    with pytest.raises(rllc.RllcError, match="longer than the model's 6"):
+        rllc.estimate(model, tokens(), "1:3", context=9, road="native", **SMALL)
+
+
 @pytest.mark.parametrize("given", ["folder", "series"])
 def test_a_series_of_folders_is_swept(tmp_path: Path, given: str) -> None:
     for step in (0, 100):

@@ -145,6 +145,9 @@ def take_road(model: Any, how: How) -> Native | General:
         if how.road == "native":
             raise
         return _general(model, how, None, (f"The general road was taken: {error.problem}",))
+    if how.context > (most := imported.shape.n_ctx) and how.road != "native":
+        why = f"The general road was taken: a context of {how.context} tokens is asked for, and the native road of this model has {most}."
+        return _general(model, how, None, (why, *(note for note in imported.notes if note.startswith("n_ctx"))))
     device = how.device if how.device != "auto" else _device_of(model)
     return replace(_native(imported, how, device), notes=tuple(getattr(imported, "notes", ())))
 
