@@ -69,7 +69,10 @@ def _check_scale(settings: Settings) -> None:
     usual = math.sqrt(settings.whole("d_head"))
     scale = float(settings.get("attn_scale", -1.0))
     if scale != -1 and not math.isclose(scale, usual, rel_tol=1e-6):
-        raise not_importable(settings.what, f"its attention scores are divided by {scale:g} (attn_scale), and ours by the root of d_head, {usual:g}")
+        raise not_importable(
+            settings.what,
+            f"its attention scores are divided by {scale:g} (attn_scale), and converted are those divided by the root of d_head, {usual:g}",
+        )
 
 
 def _shape(settings: Settings, source: Source, n_ctx: int) -> tuple[ModelShape, list[str]]:

@@ -5,7 +5,7 @@ REASONS = {
     "codegen": "its rotary positions turn adjacent pairs, and ours halves",
     "falcon": "attention and MLP of its layers share norms, or its positions are ALiBi",
     "gemma3": "it reads images too; its text half alone, model.model.language_model, can be converted",
-    "gpt_neo": "its attention scores are not scaled and its layers see windows by turns",
+    "gpt_neo": "no conversion is written for its layout, and its layers see windows by turns",
     "gptj": "its rotary positions turn adjacent pairs, and ours halves",
     "mixtral": "its MLPs are mixtures of experts",
     "olmoe": "its MLPs are mixtures of experts",
