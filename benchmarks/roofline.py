@@ -22,7 +22,7 @@ import torch
 from engine_work import PAPER, paper_work, step_seconds
 from peers_timing import machine
 
-from rllc.model import forward as fw
+from rllc.model.attention import attend
 from rllc.model.cross_entropy import row_blocks
 from rllc.model.shape import ModelShape
 
@@ -84,7 +84,7 @@ def needed(shape: ModelShape, layer: int, batch: int, variants: int, chains: int
         up = random(batch, t, heads, k).transpose(1, 2)
 
         def both() -> object:
-            return torch.autograd.grad(fw.attend(q, q, q), q, up)
+            return torch.autograd.grad(attend(shape, q, q, q), q, up)
 
         # causal: half of two products forward, and of five backward
         found.append((f"attention of {heads} heads", 7.0 * batch * heads * t * t * k, both, calls))

@@ -41,13 +41,36 @@ def test_a_live_model_and_its_folder_are_one(tmp_path: Path) -> None:
 
 def test_what_is_no_member_of_the_family_is_sampled_as_it_is(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**TINY, num_key_value_heads=2, pad_token_id=0))
+    model = transformers.GraniteForCausalLM(transformers.GraniteConfig(**TINY, num_key_value_heads=2, pad_token_id=0))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     r = rllc.estimate(model, tokens(), "1:3", **SMALL)
     assert r.road == "general"
-    assert any("norms of its queries and keys go over all heads" in note for note in r.notes)
+    assert any("A model of type 'granite' cannot be converted" in note for note in r.notes)
     assert np.isfinite(r.traces.losses).all()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_head_of_olmo_2_is_native_and_tells_that_it_scales_others() -> None:
+    torch.manual_seed(0)
+    model = transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**TINY, num_key_value_heads=2, pad_token_id=0))
+    rs = rllc.estimate(model, tokens(), ["0:3", "1:1", "1:2.O"], **SMALL)
+    assert {r.road for r in rs.cells} == {"native"}
+    for part, told in {"0:3": True, "1:1": True, "1:2.O": False}.items():
+        assert any("changes the scale of the others'" in note for note in rs[part].notes) is told
+    general = rllc.estimate(model, tokens(), "1:1", road="general", **SMALL)
+    np.testing.assert_allclose(general.traces.losses[..., 0], rs["1:1"].traces.losses[..., 0], rtol=0, atol=5e-6)
+
+
+def test_a_context_beyond_a_window_is_sampled_as_it_is() -> None:
+    torch.manual_seed(0)
+    sizes = TINY | {"num_key_value_heads": 2, "head_dim": 4, "sliding_window": 6, "query_pre_attn_scalar": 4, "pad_token_id": 0}
+    model = transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**sizes))
+    within, beyond = (rllc.estimate(model, tokens(), "1:3", context=context, **SMALL) for context in (6, 9))
+    assert (within.road, beyond.road) == ("native", "general")
+    assert any("a context of 9 tokens is asked for, and the native road of this model has 6" in note for note in beyond.notes)
+    assert any("the sliding window" in note for note in beyond.notes)
+    with pytest.raises(rllc.RllcError, match="longer than the model's 6"):
+        rllc.estimate(model, tokens(), "1:3", context=9, road="native", **SMALL)
 
 
 @pytest.mark.parametrize("given", ["folder", "series"])

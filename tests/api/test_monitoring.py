@@ -30,10 +30,10 @@ def gpt2():
     return transformers.GPT2LMHeadModel(config)
 
 
-def olmo2():
+def granite():
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": 32}
-    return transformers.Olmo2ForCausalLM(transformers.Olmo2Config(vocab_size=23, pad_token_id=0, attention_dropout=0.1, **sizes))
+    return transformers.GraniteForCausalLM(transformers.GraniteConfig(vocab_size=23, pad_token_id=0, attention_dropout=0.1, **sizes))
 
 
 def trained(model, monitor: rllc.Monitor | None = None):
@@ -57,7 +57,7 @@ def trained(model, monitor: rllc.Monitor | None = None):
 
 @pytest.fixture(scope="module")
 def alone():
-    return trained(gpt2()), trained(olmo2())
+    return trained(gpt2()), trained(granite())
 
 
 class Writer:
@@ -81,7 +81,7 @@ class Run:
 
 @pytest.mark.parametrize(("which", "when"), [(0, "afterwards"), (0, "now"), (0, "process"), (1, "afterwards"), (1, "now")])
 def test_the_training_is_not_changed_by_a_bit_and_the_numbers_are_those_of_the_kept_weights(tmp_path: Path, alone, which: int, when: str) -> None:
-    make = (gpt2, olmo2)[which]
+    make = (gpt2, granite)[which]
     writer, run = Writer(), Run()
     data = {"a": tokens(100), "b": tokens(101)}
     monitor = rllc.Monitor(tmp_path / "watched", data, ["0:0", "0:1"], every=4, steps=[1], when=when, log_to=[writer, run], **SMALL)
@@ -138,7 +138,7 @@ def test_what_cannot_be_is_refused_before_the_training(tmp_path: Path, given: di
 def test_a_second_process_needs_a_model_that_converts(tmp_path: Path) -> None:
     monitor = rllc.Monitor(tmp_path, tokens(), "0:0", steps=[0], when="process", **SMALL)
     with pytest.raises(rllc.RllcError, match=r"this one is sampled as it is\. Set when=\"afterwards\""):
-        monitor.step(0, olmo2())
+        monitor.step(0, granite())
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own on compiling

@@ -20,6 +20,7 @@ _TOKENS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "vocab_size"
 _GPT2 = {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": CONTEXT, "layer_norm_epsilon": 1e-3}
 _SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 40, "max_position_embeddings": CONTEXT}
 _LLAMA = _SIZES | {"rms_norm_eps": 1e-3, "num_key_value_heads": 2}
+_GEMMA = _LLAMA | {"head_dim": 12, "query_pre_attn_scalar": 20, "sliding_window": 16}
 _THETA = {"rope_type": "default", "rope_theta": 300.0}
 _LLAMA3 = {
     "rope_type": "llama3",
@@ -52,7 +53,45 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", _LLAMA | {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", _LLAMA | {"head_dim": 12, "num_key_value_heads": 1}),
     "qwen3, biases": ("qwen3", _LLAMA | {"head_dim": 6, "attention_bias": True}),
+    "llama, all positions stretched": ("llama", _LLAMA | {"rope_parameters": {"rope_type": "linear", "rope_theta": 300.0, "factor": 3.0}}),
     "olmo": ("olmo", {name: value for name, value in _LLAMA.items() if name != "rms_norm_eps"}),
+    "gemma": ("gemma", _LLAMA | {"head_dim": 12, "num_key_value_heads": 1, "rope_parameters": _THETA}),
+    "gemma2": (
+        "gemma2",
+        _GEMMA | {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "rope_parameters": _THETA},
+    ),
+    "gemma2, biases, no caps, untied": (
+        "gemma2",
+        _GEMMA
+        | {"attention_bias": True, "attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False}
+        | {"hidden_activation": "gelu"},
+    ),
+    "gemma3": (
+        "gemma3_text",
+        _GEMMA
+        | {"layer_types": ["sliding_attention", "full_attention"], "final_logit_softcapping": 3.0}
+        | {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 300.0, "factor": 3.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            }
+        },
+    ),
+    "olmo2": ("olmo2", _LLAMA | {"rope_parameters": _THETA}),
+    "olmo2, biases, tied, no groups": ("olmo2", _LLAMA | {"num_key_value_heads": 4, "attention_bias": True, "tie_word_embeddings": True}),
+    "olmo3": (
+        "olmo3",
+        _LLAMA
+        | {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+        | {"rope_parameters": {"full_attention": _THETA, "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}},
+    ),
+    "phi3": ("phi3", _LLAMA | {"rope_parameters": _THETA}),
+    "phi3, half turned, window, tied": (
+        "phi3",
+        _LLAMA
+        | {"num_key_value_heads": 4, "sliding_window": 16, "tie_word_embeddings": True, "hidden_act": "gelu"}
+        | {"rope_parameters": _THETA | {"partial_rotary_factor": 0.5}},
+    ),
 }
 
 
@@ -79,10 +118,21 @@ def built(kind: str, settings: dict[str, Any]) -> Any:
 
 
 def in_double(model: Any) -> Any:
-    """The model in float64, also where transformers computes in float32 whatever the weights are: in RMSNorm, OLMo's norm and rotary angles."""
+    """The model in float64, also where transformers computes in float32 whatever the weights are: norms, angles, Gemma's scale, eager softmax."""
+    if model.config._attn_implementation == "eager":
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import eager_mask
+
+        AttentionInterface.register("rllc_double", _capped_attention)
+        AttentionMaskInterface.register("rllc_double", eager_mask)
+        model.set_attn_implementation("rllc_double")
     for module in model.double().modules():
         kind = type(module).__name__
-        if kind.endswith("RMSNorm"):
+        if hasattr(module, "scalar_embed_scale"):
+            module.embed_scale = torch.tensor(module.scalar_embed_scale, dtype=torch.float64)
+        if kind.startswith("Gemma") and kind.endswith("RMSNorm"):
+            module.forward = lambda x, m=module: (1 + m.weight) * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + m.eps)
+        elif kind.endswith("RMSNorm"):
             module.forward = lambda x, m=module: m.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + m.variance_epsilon)
         elif kind == "OlmoLayerNorm":
             module.forward = lambda x: F.layer_norm(x, x.shape[-1:], eps=1e-5)
@@ -91,12 +141,30 @@ def in_double(model: Any) -> Any:
     return model
 
 
-def _frequencies(module: Any) -> Tensor:
-    rope, half = module.config.rope_parameters, len(module.inv_freq)
+def _capped_attention(_: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **how: Any) -> tuple[Tensor, None]:
+    """Eager attention without its detour through float32."""
+    key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+    scores, cap = query @ key.mT * how["scaling"], how["softcap"]
+    scores = scores if cap is None else torch.tanh(scores / cap) * cap
+    return ((scores + attention_mask).softmax(-1) @ value).transpose(1, 2), None
+
+
+def _frequencies(module: Any) -> dict[str | None, Tensor]:
+    """Of each kind of layers, or of all by None."""
+    kinds = getattr(module, "layer_types", None)
+    if kinds is None:
+        return {None: _frequencies_of(module.config.rope_parameters, module.inv_freq)}
+    return {kind: _frequencies_of(module.config.rope_parameters[kind], getattr(module, f"{kind}_inv_freq")) for kind in kinds}
+
+
+def _frequencies_of(rope: dict[str, Any], single: Tensor) -> Tensor:
+    half = len(single)
     found = [rope["rope_theta"] ** (-i / half) for i in range(half)]
+    if rope["rope_type"] == "linear":
+        found = [f / rope["factor"] for f in found]
     if rope["rope_type"] == "llama3":
         found = [_stretched(f, rope) for f in found]
-    torch.testing.assert_close(torch.tensor(found), module.inv_freq.float(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(torch.tensor(found), single.float(), rtol=1e-6, atol=0)
     return torch.tensor(found, dtype=torch.float64)
 
 
@@ -110,8 +178,8 @@ def _stretched(frequency: float, rope: dict[str, Any]) -> float:
     return (1 - smooth) * frequency / rope["factor"] + smooth * frequency
 
 
-def _angles(frequencies: Tensor, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-    angles = (position_ids[..., None].double() * frequencies).repeat(1, 1, 2)
+def _angles(frequencies: dict[str | None, Tensor], x: Tensor, position_ids: Tensor, kind: str | None = None) -> tuple[Tensor, Tensor]:
+    angles = (position_ids[..., None].double() * frequencies[kind]).repeat(1, 1, 2)
     return angles.cos(), angles.sin()
 
 
@@ -138,6 +206,14 @@ def place(kind: str, state: dict[str, Tensor], d_head: int, piece: Slice) -> Ten
         start = 3 * piece.head * d_head + "QKV".index(which) * d_head
         rows = state[name + "query_key_value." + ending][start : start + d_head]
         return rows if letter == "b" else rows.T
+    if kind == "phi3" and which != "O":
+        fused, heads = (
+            state[f"model.layers.{layer}.self_attn.qkv_proj.weight"],
+            state[f"model.layers.{layer}.self_attn.o_proj.weight"].shape[1] // d_head,
+        )
+        groups = (len(fused) // d_head - heads) // 2
+        start = {"Q": 0, "K": heads, "V": heads + groups}[which] * d_head
+        return fused[start:][here].T
     name = f"model.layers.{layer}.self_attn.{which.lower()}_proj."
     if which == "O":
         return state[name + "weight"][:, here].T

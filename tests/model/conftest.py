@@ -38,6 +38,19 @@ RELATIVES: dict[str, dict[str, Any]] = {
     "qwen3": LLAMA | {"qk_norm": True},
     "folded": {"norm": "layernorm_pre", "d_mlp": 11, "activation": "relu"},
     "folded-rms": {"norm": "rmsnorm_pre", "output_bias": False},
+    "olmo2": LLAMA | {"norm_place": "post", "qk_norm": True, "qk_norm_over": "layer"},
+    "phi3": LLAMA | {"rotary_dim": 2},
+    "gemma": LLAMA | {"activation": "gelu_tanh", "tied": True, "embedding_scale": 3.0, "n_kv_heads": 1},
+    "gemma2": LLAMA
+    | {"norm_place": "both", "activation": "gelu_tanh", "tied": True, "embedding_scale": 3.0}
+    | {"score_scale": 0.7, "score_softcap": 0.8, "logit_softcap": 2.0},
+    "gemma3": LLAMA
+    | {"norm_place": "both", "activation": "gelu_tanh", "tied": True, "embedding_scale": 3.0, "score_scale": 0.7, "qk_norm": True}
+    | {"rotary_base": 50.0, "rotary_scaling": (3.0,), "local_layers": (0,), "local_rotary_base": 7.0},
+    # No model in use is like these: what the others have, where they have it not.
+    "capped": {"score_softcap": 0.8, "logit_softcap": 2.0, "positions": "learned", "embedding_scale": 3.0},
+    "behind": {"norm_place": "post", "positions": "rotary", "qk_norm": True, "qk_norm_over": "layer", "local_layers": (1,)},
+    "both-beside": {"norm_place": "both", "positions": "rotary", "d_mlp": 11, "parallel": True},
 }
 FAMILY |= {name: replace(SMALL, **change) for name, change in RELATIVES.items()}
 
@@ -58,13 +71,16 @@ def plain_norm(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Te
     return x / (x.pow(2).mean(1, keepdim=True) + shape.norm_eps).sqrt() * params.get(name + ".w", 1.0) + params.get(name + ".b", 0.0)
 
 
-def plain_turn(shape: ModelShape, vectors: Tensor) -> Tensor:
-    """The first R numbers of queries or keys [T, K] as R/2 complex numbers each, the i-th of position t turned by t / base^(2i/R)."""
+def plain_turn(shape: ModelShape, layer: int, vectors: Tensor) -> Tensor:
+    """The first R numbers of queries or keys [T, K] of a layer as R/2 complex numbers each, the i-th of position t turned by t / base^(2i/R)."""
     if shape.positions != "rotary":
         return vectors
     size = shape.rotary_dim or shape.d_head
-    speeds = [shape.rotary_base ** (-2 * i / size) for i in range(size // 2)]
-    if shape.rotary_scaling:
+    local = layer in shape.local_layers
+    speeds = [(shape.local_rotary_base if local else shape.rotary_base) ** (-2 * i / size) for i in range(size // 2)]
+    if len(shape.rotary_scaling) == 1 and not local:
+        speeds = [speed / shape.rotary_scaling[0] for speed in speeds]
+    elif shape.rotary_scaling and not local:
         speeds = [stretched(speed, *shape.rotary_scaling) for speed in speeds]
     angles = [[t * speed for speed in speeds] for t in range(len(vectors))]
     half = size // 2
@@ -92,24 +108,35 @@ def plain_activation(shape: ModelShape, x: Tensor) -> Tensor:
 
 
 def plain_mlp(shape: ModelShape, params: Mapping[str, Tensor], layer: int, weights: Mapping[str, Tensor], stream: Tensor) -> Tensor:
-    read = plain_norm(shape, params, f"blocks.{layer}.ln2", stream)
+    read = plain_norm(shape, params, f"blocks.{layer}.ln2", stream) if shape.norm_place != "post" else stream
     hidden = read @ weights["W_in"] + weights.get("b_in", 0.0)
     hidden = plain_activation(shape, read @ weights["W_gate"]) * hidden if shape.gated_mlp else plain_activation(shape, hidden)
-    return hidden @ weights["W_out"] + weights.get("b_out", 0.0)
+    written = hidden @ weights["W_out"] + weights.get("b_out", 0.0)
+    return plain_norm(shape, params, f"blocks.{layer}.ln2_post", written) if shape.norm_place != "pre" else written
 
 
-def plain_query_or_key(shape: ModelShape, weights: Mapping[str, Tensor], piece: str, index: int, read: Tensor) -> Tensor:
-    vectors = read @ weights[f"W_{piece}"][index]
+def plain_queries_or_keys(shape: ModelShape, layer: int, weights: Mapping[str, Tensor], piece: str, read: Tensor) -> list[Tensor]:
+    """Of every head, or of every group of heads."""
+    found = [read @ matrix for matrix in weights[f"W_{piece}"]]
     if shape.qkv_bias:
-        vectors = vectors + weights[f"b_{piece}"][index]
+        found = [vectors + bias for vectors, bias in zip(found, weights[f"b_{piece}"], strict=True)]
     if shape.qk_norm:
-        vectors = vectors / (vectors.pow(2).mean(1, keepdim=True) + shape.norm_eps).sqrt() * weights[f"{piece.lower()}_norm.w"]
-    return plain_turn(shape, vectors)
+        norm = weights[f"{piece.lower()}_norm.w"]
+        squares = [vectors.pow(2).mean(1, keepdim=True) for vectors in found]
+        if shape.qk_norm_over == "layer":
+            squares = [sum(squares[1:], squares[0]) / len(squares)] * len(squares)
+        own = norm if shape.qk_norm_over == "layer" else [norm] * len(found)
+        found = [vectors / (square + shape.norm_eps).sqrt() * w for vectors, square, w in zip(found, squares, own, strict=True)]
+    return [plain_turn(shape, layer, vectors) for vectors in found]
+
+
+def plain_cap(x: Tensor, cap: float) -> Tensor:
+    return cap * (1 - 2 / (torch.exp(2 * x / cap) + 1)) if cap else x
 
 
 def plain_sequence(shape: ModelShape, params: Mapping[str, Tensor], sequence: Tensor) -> tuple[Tensor, dict[tuple[int, int], Tensor]]:
     """Logits [T, V] of one sequence, and the attention [T, T] of every (layer, head)."""
-    stream = torch.stack([params["embed.W_E"][token] for token in sequence])
+    stream = torch.stack([params["embed.W_E"][token] * shape.embedding_scale for token in sequence])
     length = len(sequence)
     if shape.positions == "learned":
         stream = stream + params["pos.W_pos"][:length]
@@ -117,21 +144,23 @@ def plain_sequence(shape: ModelShape, params: Mapping[str, Tensor], sequence: Te
     for layer in range(shape.n_layers):
         weights = {name.split(".", 3)[3]: tensor for name, tensor in params.items() if name.startswith(f"blocks.{layer}.") and "ln" not in name}
         before = stream
-        read = plain_norm(shape, params, f"blocks.{layer}.ln1", stream)
+        read = plain_norm(shape, params, f"blocks.{layer}.ln1", stream) if shape.norm_place != "post" else stream
         asked = read + params["pos.W_pos"][:length] if shape.positions == "shortformer" else read
+        queries, keys = (plain_queries_or_keys(shape, layer, weights, piece, asked) for piece in "QK")
+        written = torch.zeros_like(stream)
         for h in range(shape.n_heads):
             group = h if not shape.n_kv_heads else h // (shape.n_heads // shape.n_kv_heads)
-            query = plain_query_or_key(shape, weights, "Q", h, asked)
-            key = plain_query_or_key(shape, weights, "K", group, asked)
             value = read @ weights["W_V"][group] + (weights["b_V"][group] if shape.qkv_bias else 0.0)
-            powers = torch.exp(query @ key.T / shape.d_head**0.5).tril()
+            scores = queries[h] @ keys[group].T * (shape.score_scale or 1 / shape.d_head**0.5)
+            powers = torch.exp(plain_cap(scores, shape.score_softcap)).tril()
             patterns[layer, h] = powers / powers.sum(1, keepdim=True)
-            stream = stream + patterns[layer, h] @ value @ weights["W_O"][h]
-        stream = stream + weights.get("b_O", 0.0)
+            written = written + patterns[layer, h] @ value @ weights["W_O"][h]
+        written = written + weights.get("b_O", 0.0)
+        stream = stream + (plain_norm(shape, params, f"blocks.{layer}.ln1_post", written) if shape.norm_place != "pre" else written)
         if shape.d_mlp:
             stream = stream + plain_mlp(shape, params, layer, weights, before if shape.parallel else stream)
     unembed = params["embed.W_E"].T if shape.tied else params["unembed.W_U"]
-    return plain_norm(shape, params, "ln_final", stream) @ unembed + params.get("unembed.b_U", 0.0), patterns
+    return plain_cap(plain_norm(shape, params, "ln_final", stream) @ unembed + params.get("unembed.b_U", 0.0), shape.logit_softcap), patterns
 
 
 def plain_logits(shape: ModelShape, params: Mapping[str, Tensor], tokens: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from rllc.model import forward as fw
+from rllc.model.rotary import rotate
 from rllc.model.shape import ModelShape
 
 
@@ -88,11 +89,11 @@ def test_a_long_context_is_positionwise_the_short_one(plain: SimpleNamespace) ->
 def test_rotary_scores_depend_on_the_distance_alone(plain: SimpleNamespace) -> None:
     shape = replace(plain.SMALL, positions="rotary", d_head=8)
     q, k = torch.randn(2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    scores = fw.rotate(shape, q.expand(9, 8)) @ fw.rotate(shape, k.expand(9, 8)).T
+    scores = rotate(shape, 0, q.expand(9, 8)) @ rotate(shape, 0, k.expand(9, 8)).T
     for distance in range(-8, 9):
         diagonal = scores.diagonal(distance)
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=0, atol=1e-12)
-    torch.testing.assert_close(fw.rotate(shape, q.expand(9, 8)).norm(dim=1), q.norm().expand(9), rtol=0, atol=1e-12)
+    torch.testing.assert_close(rotate(shape, 0, q.expand(9, 8)).norm(dim=1), q.norm().expand(9), rtol=0, atol=1e-12)
 
 
 def test_a_fresh_model_is_seeded_scaled_and_guesses_evenly() -> None:

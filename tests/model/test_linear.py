@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rllc.model.forward import attend
+from rllc.model.attention import attend
 from rllc.model.linear import shared_product
+from rllc.model.shape import ModelShape
 
 SIZES = [(5, 10, 17), (165, 10, 96), (33, 64, 40), (64, 128, 512), (1, 3, 1)]
 
@@ -46,11 +47,14 @@ def test_a_second_derivative_is_refused() -> None:
         gradient.sum().backward()
 
 
+@pytest.mark.parametrize("cap", [0.0, 2.0])
 @pytest.mark.parametrize("size", [1, 4, 12, 16, 24, 32])
 @pytest.mark.parametrize("length", [1, 5, 33])
-def test_a_sequence_attends_the_same_to_the_bit_alone_and_among_others(size: int, length: int) -> None:
+def test_a_sequence_attends_the_same_to_the_bit_alone_and_among_others(size: int, length: int, cap: float) -> None:
     q, k, v = torch.randn(3, 6, 3, length, size)
-    together = attend(q, k, v)
-    assert all(torch.equal(attend(q[n : n + 1], k[n : n + 1], v[n : n + 1])[0], together[n]) for n in range(6))
-    weights = (q.double() @ k.double().mT / size**0.5).exp().tril()
+    shape = ModelShape(d_head=size, score_softcap=cap)
+    together = attend(shape, q, k, v)
+    assert all(torch.equal(attend(shape, q[n : n + 1], k[n : n + 1], v[n : n + 1])[0], together[n]) for n in range(6))
+    scores = q.double() @ k.double().mT / size**0.5
+    weights = (cap * torch.tanh(scores / cap) if cap else scores).exp().tril()
     torch.testing.assert_close(together.double(), weights / weights.sum(-1, keepdim=True) @ v.double(), rtol=0, atol=2e-6)

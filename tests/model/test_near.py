@@ -27,21 +27,25 @@ def problem(moved: float, dtype: torch.dtype = torch.float64) -> tuple[Tensor, T
 
 
 @pytest.mark.parametrize("block", [40, 7 * 40, 1 << 19])
-@pytest.mark.parametrize("kept", [0, 1 << 24])
-def test_in_double_precision_it_is_cross_entropy(monkeypatch: pytest.MonkeyPatch, block: int, kept: int) -> None:
+@pytest.mark.parametrize(("kept", "cap"), [(0, 0.0), (1 << 24, 0.0), (1 << 24, 1.5)])
+def test_in_double_precision_it_is_cross_entropy(monkeypatch: pytest.MonkeyPatch, block: int, kept: int, cap: float) -> None:
     monkeypatch.setattr(cross_entropy, "_BLOCK_NUMBERS", block)
     monkeypatch.setattr(near, "KEPT_LOGITS", kept)
     rows, weight, bias, x, targets = problem(0.5)
-    base = Base.of(rows, weight)
+    base = Base.of(rows, weight, cap)
+
+    def cut(logits: Tensor) -> Tensor:
+        return cap * torch.tanh(logits / cap) if cap else logits
+
     assert (base.kept is None) == (kept == 0)
     x.requires_grad_()
-    expected = torch.stack([F.cross_entropy(one @ weight + bias, targets) for one in x])
+    expected = torch.stack([F.cross_entropy(cut(one @ weight + bias), targets) for one in x])
     got = near_losses(x, base, bias, targets, torch.float64)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     scales = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     (a,), (b,) = (torch.autograd.grad(loss @ scales, x) for loss in (got, expected))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
-    torch.testing.assert_close(base.loss(bias, targets), F.cross_entropy(rows @ weight + bias, targets), rtol=0, atol=1e-12)
+    torch.testing.assert_close(base.loss(bias, targets), F.cross_entropy(cut(rows @ weight + bias), targets), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("moved", [1.0, 1e-1, 1e-2, 1e-3])
@@ -64,7 +68,7 @@ def test_rows_that_have_not_moved_have_the_baseline_s_loss_to_the_bit(products: 
     assert torch.equal(losses, base.loss(bias, targets).expand(3))
 
 
-@pytest.mark.parametrize("change", [{}, {"d_mlp": 48, "norm": "rmsnorm"}])
+@pytest.mark.parametrize("change", [{}, {"d_mlp": 48, "norm": "rmsnorm"}, {"d_mlp": 48, "norm_place": "both", "logit_softcap": 3.0}])
 def test_short_products_in_an_objective(change: dict[str, object]) -> None:
     """Exactly zero under a frozen zero W_O, differences within a hundredth, gradients within a hundredth of their norm; last layers unchanged."""
     shape = replace(SHAPE, **change)

@@ -118,17 +118,6 @@ def test_any_other_part(plain: SimpleNamespace, shape: ModelShape, text: str) ->
     assert_equals_looped_plain_losses(plain, shape, [text], chains=2, chunk=0)
 
 
-@pytest.mark.parametrize("relative", ["gpt2", "nanogpt", "neox", "llama", "qwen2", "qwen3", "folded", "folded-rms"])
-@pytest.mark.parametrize("texts", [["0:2", "0:1"], ["1:0", "1:2"], ["0:0.Q", "0:1.Q"], ["1:1.O", "1:2.O"], ["full"], ["1.attn"]], ids="|".join)
-def test_models_in_use(plain: SimpleNamespace, relative: str, texts: list[str]) -> None:
-    assert_equals_looped_plain_losses(plain, replace(BASE, **plain.RELATIVES[relative]), texts, chains=2, chunk=3)
-
-
-@pytest.mark.parametrize("text", ["0:g1", "1:g0", "1:g1.K", "1:g0.V", "0:g0.Q", "0:1+1:g1"])
-def test_groups_of_heads_with_shared_keys_and_values(plain: SimpleNamespace, text: str) -> None:
-    assert_equals_looped_plain_losses(plain, replace(BASE, **plain.RELATIVES["qwen2"]), [text], chains=2, chunk=0)
-
-
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 6, 7])
 def test_chunks_that_cut_through_parts(plain: SimpleNamespace, chunk: int) -> None:
     assert_equals_looped_plain_losses(plain, BASE, ["1:2", "1:0"], chains=3, chunk=chunk)
@@ -178,6 +167,8 @@ def test_the_baseline_is_the_plain_loss_and_the_origin_s(texts: list[str]) -> No
 
 MANY = [{}, {"positions": "learned", "d_mlp": 48}, {"positions": "rotary", "d_mlp": 48, "parallel": True}]
 MANY += [{"positions": "rotary", "norm": "rmsnorm", "d_mlp": 48, "qk_norm": True, "gated_mlp": True, "qkv_bias": False}]
+MANY += [{"norm_place": "both", "score_softcap": 2.0, "logit_softcap": 8.0, "d_mlp": 48}, {"norm_place": "post", "norm": "rmsnorm"}]
+MANY += [{"logit_softcap": 3.0}]
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 3])

@@ -244,6 +244,13 @@ def test_in_a_model_without_shared_keys_a_group_is_a_head() -> None:
     assert slices(SHAPES[0], Part.parse("1:g2")) == slices(SHAPES[0], Part.parse("1:2"))
 
 
+@pytest.mark.parametrize(("text", "inside"), [("0:1", False), ("0:1.Q", False), ("0:1.K+0:1.V", False), ("0:1.V", True), ("0:1.V+0:1.O", True)])
+def test_a_head_whose_queries_scale_those_of_others_is_not_within_itself(text: str, inside: bool) -> None:
+    wide = replace(SHAPES[0], qk_norm=True, qk_norm_over="layer")
+    assert within_one_head(wide, Part.parse(text)) is inside
+    assert within_one_head(replace(wide, qk_norm_over="head"), Part.parse(text))
+
+
 def test_shared_keys_cannot_be_named_as_a_head_s() -> None:
     with pytest.raises(RllcError, match=r"'0:3\.V' of '0:3\.V' is shared by heads 2 to 3 of its layer\. Name it by the group: 0:g1\.V\."):
         slices(GROUPED, Part.parse("0:3.V"))
@@ -260,6 +267,7 @@ def test_a_shape_tells_what_is_beyond_the_paper_s_only_where_it_differs() -> Non
     assert list(ModelShape().as_dict())[-1] == "tied"
     assert ModelShape(rotary_scaling=(8.0, 1.0, 4.0, 64.0), tied=True).as_dict()["rotary_scaling"] == [8.0, 1.0, 4.0, 64.0]
     assert ModelShape(qkv_bias=False).as_dict()["qkv_bias"] is False
+    assert ModelShape(local_layers=(1,)).as_dict()["local_layers"] == [1]
 
 
 def test_parts_of_equal_shape_are_stacked_under_the_names_of_the_first() -> None:
@@ -285,7 +293,11 @@ def test_a_size_below_one_is_refused(name: str) -> None:
     ({"positions": "rotary", "d_head": 5}, r"an even number of a head's 5 numbers, and here they would turn 5"),
     ({"positions": "rotary", "rotary_dim": 34}, r"of a head's 32 numbers, and here they would turn 34"),
     ({"n_kv_heads": 3}, r"model\.n_kv_heads is 3, which does not divide the 8 heads"),
-    ({"rotary_scaling": (8.0, 1.0)}, r"model\.rotary_scaling is \[8\.0, 1\.0\], but has four numbers"),
+    ({"rotary_scaling": (8.0, 1.0)}, r"model\.rotary_scaling is \[8\.0, 1\.0\], but has one number or four"),
+    ({"norm_place": "before"}, r"model\.norm_place is 'before', which is unknown\. Choose one of: pre, post, both"),
+    ({"qk_norm_over": "model"}, r"model\.qk_norm_over is 'model', which is unknown\. Choose one of: head, layer"),
+    ({"logit_softcap": -30.0}, r"model\.logit_softcap is -30\.0, but must not be negative"),
+    ({"local_layers": (0, 2)}, r"model\.local_layers is \[0, 2\]\. Give some of the layers 0 to 1, or none"),
 ])  # fmt: skip
 def test_a_shape_that_does_not_fit_together_is_refused(wrong: dict[str, object], sentence: str) -> None:
     with pytest.raises(RllcError, match=sentence):
@@ -299,6 +311,9 @@ def test_a_shape_survives_json_and_lists_its_tensors(plain: SimpleNamespace) -> 
         assert ("unembed.W_U" in names) is not shape.tied
         assert ("pos.W_pos" in names) is (shape.positions != "rotary")
         assert ("blocks.1.mlp.W_in" in names) is bool(shape.d_mlp)
+        norms = {f"ln{i}{behind}" for i in (1, 2) for behind in ("", "_post") if f"blocks.1.ln{i}{behind}.w" in names}
+        places = {"pre": {"ln1", "ln2"}, "post": {"ln1_post", "ln2_post"}, "both": {"ln1", "ln2", "ln1_post", "ln2_post"}}[shape.norm_place]
+        assert norms == (set() if shape.norm.endswith("_pre") else places if shape.d_mlp else {name for name in places if "1" in name})
         assert ("ln_final.b" in names) is (shape.norm == "layernorm" and shape.norm_bias)
         assert ("ln_final.w" in names) is (not shape.norm.endswith("_pre"))
     assert [str(head) for head in plain.SMALL.heads()] == ["0:0", "0:1", "0:2", "1:0", "1:1", "1:2"]

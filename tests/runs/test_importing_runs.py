@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rllc.checkpoints.importing import import_module
 from rllc.checkpoints.store import list_checkpoints, load
 from rllc.core.errors import RllcError
 from rllc.main import main
@@ -79,6 +80,23 @@ def test_a_run_goes_from_foreign_checkpoints_to_the_page(
     assert log.count("Imported 2 checkpoints") == folder.log.read_text().count("Imported 2 checkpoints") == 1
 
 
+@pytest.mark.parametrize("kind", ["gemma3_text", "olmo2"])
+def test_shapes_of_other_families_come_through_the_tables(kind: str, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32}
+    own = {"gemma3_text": {"head_dim": 8, "sliding_window": 32, "layer_types": ["full_attention", "sliding_attention"]}}.get(kind, {})
+    config = transformers.AutoConfig.for_model(kind, vocab_size=VOCABULARY, max_position_embeddings=64, pad_token_id=0, **sizes, **own)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    for step in (0, 40):
+        model.save_pretrained(tmp_path / "models" / f"step{step}")
+    text = experiment(tiny, tables(tmp_path / "models", capsys))
+    assert parse(text).model == import_module(model, n_ctx=24).shape
+    run_experiment(text, tmp_path / "run", "train", None, None, quiet=True)
+    shape, params, _ = load(list_checkpoints(RunFolder(tmp_path / "run").checkpoints)[1].folder)
+    tokens = torch.randint(0, VOCABULARY, (2, 24), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(fw.logits(shape, params, tokens), model.eval()(tokens).logits, rtol=0, atol=1e-4)
+
+
 def test_another_source_is_not_mixed_in(pythia: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = experiment(tiny, tables(pythia, capsys))
     run_experiment(text, tmp_path / "run", "train", None, None, quiet=True)
@@ -110,11 +128,11 @@ def test_weights_that_are_not_finite_are_refused(pythia: Path, tmp_path: Path, c
 
 
 def test_a_model_that_is_none_of_ours_says_what_still_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = transformers.Olmo2Config(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-    transformers.Olmo2ForCausalLM(config).save_pretrained(tmp_path / "olmo")
-    assert main(["import", str(tmp_path / "olmo")]) == 2
+    config = transformers.PhiConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    transformers.PhiForCausalLM(config).save_pretrained(tmp_path / "phi")
+    assert main(["import", str(tmp_path / "phi")]) == 2
     told = capsys.readouterr().err
-    assert "the norms of its queries and keys go over all heads at once" in told
+    assert "attention and MLP of its layers share a norm" in told
     assert "any torch module, and name the parts by its parameters" in told
 
 

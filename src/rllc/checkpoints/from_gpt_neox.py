@@ -35,7 +35,7 @@ def huggingface(settings: Settings, source: Source, n_ctx: int) -> Plan:
         qkv_bias=bias,
         output_bias=bias,
         unembed_bias=False,
-        **rotary(settings, d_head, 0.25, "rotary_emb_base", "rotary_pct"),
+        **rotary(settings, d_head, 0.25, "rotary_emb_base", "rotary_pct", partial=True),
     )
     rules = [Rule("embed_in.weight", (shape.d_vocab, width), keep("embed.W_E")), *norm("final_layer_norm", "ln_final", width, True)]
     for layer in range(shape.n_layers):

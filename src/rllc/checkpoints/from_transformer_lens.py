@@ -14,6 +14,7 @@ from rllc.model.shape import ModelShape
 BUFFERS = r"blocks\.\d+\.attn\.(mask|IGNORE|rotary_sin|rotary_cos)"
 _NORMS = {"LN": "layernorm", "LNPre": "layernorm_pre", "RMS": "rmsnorm", "RMSPre": "rmsnorm_pre"}
 _POSITIONS = {"standard": "learned", "shortformer": "shortformer", "rotary": "rotary"}
+_ONLY = "which is converted from the model of transformers alone"
 _WIDE_NORMS = ("Olmo2ForCausalLM", "Olmo3ForCausalLM", "OlmoeForCausalLM")
 
 
@@ -26,13 +27,13 @@ _REFUSED = {
     "scale_attn_by_inverse_layer_idx": (bool, "its attention scores are scaled by the layer"),
     "attention_dir": (lambda value: value != "causal", "its attention looks ahead"),
     "use_local_attn": (bool, "its layers see a window of the context only"),
-    "attn_scores_soft_cap": (_positive, "its attention scores are capped"),
-    "output_logits_soft_cap": (_positive, "its logits are capped"),
+    "attn_scores_soft_cap": (_positive, f"its attention scores are capped, {_ONLY}"),
+    "output_logits_soft_cap": (_positive, f"its logits are capped, {_ONLY}"),
     "use_attention_sinks": (bool, "its attention has sinks"),
     "use_logn_attn": (bool, "its queries grow with the position"),
     "clip_qkv": (lambda _: True, "it clips queries, keys and values"),
-    "use_normalization_before_and_after": (bool, "it has norms behind attention and MLP"),
-    "original_architecture": (_WIDE_NORMS.__contains__, "it has norms behind attention and MLP, or over all heads at once"),
+    "use_normalization_before_and_after": (bool, f"it has norms behind attention and MLP, {_ONLY}"),
+    "original_architecture": (_WIDE_NORMS.__contains__, f"it has norms behind attention and MLP, or over all heads at once, {_ONLY}"),
     "post_embedding_ln": (bool, "it has a norm behind the embedding"),
     "rotary_adjacent_pairs": (bool, "its rotary positions turn adjacent pairs, and ours halves"),
     "rotary_scaling_factor": (lambda value: value != 1, "its rotary frequencies are stretched evenly"),
@@ -68,7 +69,10 @@ def _check_scale(settings: Settings) -> None:
     usual = math.sqrt(settings.whole("d_head"))
     scale = float(settings.get("attn_scale", -1.0))
     if scale != -1 and not math.isclose(scale, usual, rel_tol=1e-6):
-        raise not_importable(settings.what, f"its attention scores are divided by {scale:g} (attn_scale), and ours by the root of d_head, {usual:g}")
+        raise not_importable(
+            settings.what,
+            f"its attention scores are divided by {scale:g} (attn_scale), and converted are those divided by the root of d_head, {usual:g}",
+        )
 
 
 def _shape(settings: Settings, source: Source, n_ctx: int) -> tuple[ModelShape, list[str]]:

@@ -1,4 +1,4 @@
-"""Models of other libraries as ours: GPT-2, nanoGPT, GPT-NeoX, Llama, Mistral, Qwen, OLMo and TransformerLens, converted once, proven by logits."""
+"""Models of other libraries as ours: GPT-2, nanoGPT, GPT-NeoX, Llama and its kin, and TransformerLens, converted once, proven by logits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rllc.checkpoints import from_gpt2, from_gpt_neox, from_llama, from_transformer_lens
+from rllc.checkpoints import from_gemma, from_gpt2, from_gpt_neox, from_llama, from_transformer_lens
 from rllc.checkpoints.foreign import NotImportable, Plan, Settings, Source, convert, not_importable, short_names
 from rllc.checkpoints.not_native import REASONS
 from rllc.core.errors import RllcError
@@ -63,6 +63,8 @@ def _llama(what: str, kin: from_llama.Kin, has: tuple[str, ...], lacks: tuple[st
     return Family(what, kin, from_llama.PREFIX, from_llama.BUFFERS, (), names, tuple(f"layers.0.{name}" for name in lacks))
 
 
+_BEHIND = ("post_attention_layernorm.weight", "post_feedforward_layernorm.weight", "self_attn.q_norm.weight")
+
 # By transformers' model_type where there is one. Of families with equal settings or names, the more special one comes first.
 FAMILIES = {
     "transformer_lens": Family(
@@ -95,6 +97,19 @@ FAMILIES = {
         from_gpt_neox.BUFFERS,
         (),
         ("layers.0.attention.query_key_value.weight",),
+    ),
+    "gemma": Family("a Gemma model", from_gemma.GEMMA, from_llama.PREFIX, from_llama.BUFFERS),  # its names are Llama's
+    "gemma3_text": _llama("a Gemma 3 model", from_gemma.GEMMA3, ("pre_feedforward_layernorm.weight", "self_attn.q_norm.weight")),
+    "gemma2": _llama("a Gemma 2 model", from_gemma.GEMMA2, ("pre_feedforward_layernorm.weight",), ("self_attn.q_norm.weight",)),
+    "olmo2": _llama("an OLMo-2 model", from_llama.OLMO2, _BEHIND, ("input_layernorm.weight",)),
+    "olmo3": Family("an OLMo-3 model", from_llama.OLMO3, from_llama.PREFIX, from_llama.BUFFERS),  # its names are OLMo-2's
+    "phi3": Family(
+        "a Phi-3 model",
+        from_llama.PHI3,
+        from_llama.PREFIX,
+        from_llama.BUFFERS,
+        (),
+        ("layers.0.self_attn.qkv_proj.weight", "layers.0.mlp.gate_up_proj.weight"),
     ),
     "qwen3": _llama("a Qwen3 model", from_llama.QWEN3, ("self_attn.q_norm.weight", "input_layernorm.weight")),
     "qwen2": _llama("a Qwen2 model", from_llama.QWEN2, ("self_attn.q_proj.bias", "input_layernorm.weight"), ("self_attn.o_proj.bias",)),

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rllc.model.softcap import cap_, through_cap_
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
@@ -50,14 +52,15 @@ class Block:
 
 
 def row_losses(
-    logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"] | Float[Tensor, "N V"], room: Block, differentiated: bool = False
+    logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"] | Float[Tensor, "N V"], room: Block, differentiated: bool = False, cap: float = 0.0
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
     """The sum of the rows' cross-entropy in nats, in float64, and its gradient with respect to the logits, in that room, if asked for.
 
     Against token ids, or against probabilities, which differs by their entropy from the Kullback-Leibler divergence. The softmax kernel goes
     over a row once, in the cache; log Σ exp follows from the largest probability, which is at least 1/V. The target's logit is read against the
-    largest: an offset common to all logits then costs no precision.
+    largest: an offset common to all logits then costs no precision. Logits with a cap are used up.
     """
+    cap_(logits, cap)
     labels = targets.ndim == 1
     index = targets[:, None] if labels else targets
     mean = logits.gather(1, index) if labels else (logits * index).sum(1, keepdim=True)
@@ -68,8 +71,9 @@ def row_losses(
     if not differentiated:
         return total, None
     if not labels:
-        return total, probabilities.sub_(index)
-    return total, probabilities.scatter_add_(1, index, probabilities.new_full((1, 1), -1.0).expand(index.shape))
+        return total, through_cap_(probabilities.sub_(index), logits, cap)
+    residual = probabilities.scatter_add_(1, index, probabilities.new_full((1, 1), -1.0).expand(index.shape))
+    return total, through_cap_(residual, logits, cap)
 
 
 def variant_losses(
@@ -77,6 +81,7 @@ def variant_losses(
     weight: Float[Tensor, "D V"] | Float[Tensor, "C D V"],
     bias: Float[Tensor, " V"] | Float[Tensor, "C V"],
     targets: Int[Tensor, " N"] | Float[Tensor, "N V"],
+    cap: float = 0.0,
 ) -> Float[Tensor, " C"]:
     """Mean next-token cross-entropy of each variant, in nats per token.
 
@@ -85,6 +90,7 @@ def variant_losses(
         weight: [D, V], or [C, D, V] where it differs between variants.
         bias: [V] or [C, V].
         targets: [N] token ids, or [N, V] probabilities.
+        cap: soft cap of the logits; 0 for none.
 
     Returns [C] in float64 (the sum over tokens is taken there), differentiable once with respect to x, weight and bias.
 
@@ -93,12 +99,12 @@ def variant_losses(
     for shared in ([weight] if weight.ndim == 2 else []) + ([bias] if bias.ndim == 1 else []):
         if x.shape[0] > 1 and shared.requires_grad and torch.is_grad_enabled():
             raise ValueError("a weight or bias shared by several variants cannot hold the gradients of each one's loss; give it the axis C")
-    return _FusedCrossEntropy.apply(x, weight, bias, targets)  # pyright: ignore[reportReturnType]
+    return _FusedCrossEntropy.apply(x, weight, bias, targets, cap)  # pyright: ignore[reportReturnType]
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, cap: float) -> Tensor:
         n_variants, n_rows, _ = x.shape
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_x = torch.empty_like(x) if needs_x else None
@@ -113,7 +119,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
             total = torch.zeros((), dtype=torch.float64, device=x.device)
             for rows in row_blocks(n_rows, weight.shape[-1], x.device.type):
                 logits = torch.addmm(b, x[c, rows], w, out=room.logits(rows))
-                loss, residual = row_losses(logits, targets[rows], room, differentiated)
+                loss, residual = row_losses(logits, targets[rows], room, differentiated, cap)
                 total += loss
                 if residual is None:
                     continue
@@ -140,4 +146,4 @@ class _FusedCrossEntropy(torch.autograd.Function):
             return gradient * (factors.reshape([-1] + [1] * ndim) if gradient.ndim > ndim else factors[0])
 
         grad_x, grad_weight, grad_bias = ctx.saved_tensors
-        return scaled(grad_x, 2), scaled(grad_weight, 2), scaled(grad_bias, 1), None
+        return scaled(grad_x, 2), scaled(grad_weight, 2), scaled(grad_bias, 1), None, None

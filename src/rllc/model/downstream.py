@@ -26,13 +26,16 @@ class DownstreamContext:
     """What one minibatch shares behind P heads.
 
     Args:
-        rest: [P, B, T, D] the residual stream after the attention layer, without the contribution of each part's head.
+        rest: [P, B, T, D] the residual stream after the attention layer, without the contribution of each part's head; where a norm is behind
+            attention, what attention writes without that head.
+        beside: [B, T, D] the stream that what passes such a norm is added to; None without one.
         base: the logits at the checkpoint, where products are in a shorter type.
         baseline: the loss at the checkpoint, a float64 scalar in nats per token.
     """
 
     batch: TokenBatch
     rest: Float[Tensor, "P B T D"]
+    beside: Float[Tensor, "B T D"] | None
     base: Base | None
     baseline: Float[Tensor, ""]
 
@@ -55,15 +58,20 @@ class Downstream:
         self._products = products if products in SHORT else None
 
     def prepare(
-        self, batch: TokenBatch, total: Float[Tensor, "B T D"], rest: Float[Tensor, "P B T D"], z: Float[Tensor, "P B T K"]
+        self,
+        batch: TokenBatch,
+        total: Float[Tensor, "B T D"],
+        rest: Float[Tensor, "P B T D"],
+        z: Float[Tensor, "P B T K"],
+        beside: Float[Tensor, "B T D"] | None = None,
     ) -> DownstreamContext:
-        """The stream after the layer's attention at the checkpoint, and without each head."""
+        """The stream after the layer's attention at the checkpoint, and without each head; what attention writes alone, where it joins a stream."""
         del z
-        x = self._run(total[None])
+        x = self._run(total[None], beside)
         if self._products is None:
-            return DownstreamContext(batch, rest, None, fw.read_out(self.shape, self.params, x, batch)[0])
-        base = Base.of(self._rows(x, batch)[0], fw.unembedding(self.shape, self.params))
-        return DownstreamContext(batch, rest, base, base.loss(fw.unembedding_bias(self.shape, self.params), batch.targets))
+            return DownstreamContext(batch, rest, beside, None, fw.read_out(self.shape, self.params, x, batch)[0])
+        base = Base.of(self._rows(x, batch)[0], fw.unembedding(self.shape, self.params), self.shape.logit_softcap)
+        return DownstreamContext(batch, rest, beside, base, base.loss(fw.unembedding_bias(self.shape, self.params), batch.targets))
 
     def losses(
         self, z: Float[Tensor, "C B T K"], w_o: Float[Tensor, "C K D"] | None, owner: Int[Tensor, " C"], context: DownstreamContext
@@ -71,13 +79,15 @@ class Downstream:
         """Mean loss [C] in nats per token (float64) of variants; `owner` says which part each belongs to, `w_o` is None unless it is sampled."""
         w_o = self._w_o[owner] if w_o is None else w_o
         written = torch.matmul(z.flatten(1, 2), w_o).view(*z.shape[:3], -1)
-        x, batch = self._run(context.rest[owner] + written), context.batch
+        x, batch = self._run(context.rest[owner] + written, context.beside), context.batch
         if context.base is None or self._products is None:
             return fw.read_out(self.shape, self.params, x, batch)
         return near_losses(self._rows(x, batch), context.base, fw.unembedding_bias(self.shape, self.params), batch.targets, self._products)
 
-    def _run(self, x: Float[Tensor, "C B T D"]) -> Float[Tensor, "C B T D"]:
-        """From the stream after the layer's attention to that after the last layer."""
+    def _run(self, x: Float[Tensor, "C B T D"], beside: Float[Tensor, "B T D"] | None) -> Float[Tensor, "C B T D"]:
+        """From the stream after the layer's attention, or what joins that beside it, to that after the last layer."""
+        if beside is not None:
+            x = fw.joined(self.shape, self.params, self.layer, beside[None], x)
         return fw.run_blocks(self.shape, self.params, fw.after_attention(self.shape, self.params, self.layer, x), self.layer + 1)
 
     def _rows(self, x: Float[Tensor, "C B T D"], batch: TokenBatch) -> Float[Tensor, "C n D"]:

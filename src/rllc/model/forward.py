@@ -15,17 +15,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from rllc.model.attention import attend, attention_weights, placed
 from rllc.model.batch import TokenBatch, token_batch
 from rllc.model.cross_entropy import variant_losses
 from rllc.model.linear import shared_product
-from rllc.model.rotary import rotate
 from rllc.model.shape import ModelShape
+from rllc.model.softcap import capped
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 Params = dict[str, Tensor]
-_CACHE_LINE = 16  # numbers of fp32 in 64 bytes
 _ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu, "silu": F.silu}
 
 
@@ -71,10 +71,22 @@ def norm(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Float[Te
     return _plus(x if weight is None else x * _per_variant(weight, 1), bias)
 
 
+def norm_before(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Float[Tensor, "#C B T D"]) -> Float[Tensor, "C B T D"]:
+    """What attention or MLP reads of the stream [C, B, T, D], past the norm "blocks.0.ln1" or its like where that is its place."""
+    return norm(shape, params, name, x) if shape.norms_before else x
+
+
+def norm_behind(shape: ModelShape, params: Mapping[str, Tensor], name: str, x: Float[Tensor, "#C B T D"]) -> Float[Tensor, "C B T D"]:
+    """What attention or MLP adds to the stream [C, B, T, D], past the norm "blocks.0.ln1_post" or its like where that is its place."""
+    return norm(shape, params, name + "_post", x) if shape.norms_behind else x
+
+
 def embed(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "C B T D"]:
     """Residual stream [C, B, T, D] before the first layer, of tokens [B, T]."""
     weight = params["embed.W_E"]
     x = weight[:, tokens] if _batched(weight, 2) else F.embedding(tokens, weight)[None]
+    if shape.embedding_scale != 1:
+        x = x * shape.embedding_scale
     if shape.positions == "learned":
         x = x + position_rows(params["pos.W_pos"], tokens.shape[1])
     return x
@@ -92,25 +104,6 @@ def query_key_input(shape: ModelShape, params: Mapping[str, Tensor], x: Float[Te
     return x + position_rows(params["pos.W_pos"], x.shape[2]) if shape.positions == "shortformer" else x
 
 
-def attend(q: Float[Tensor, "N H T K"], k: Float[Tensor, "N H T K"], v: Float[Tensor, "N H T K"]) -> Float[Tensor, "N H T K"]:
-    """Causal attention over [N, H, T, K].
-
-    The kernel's last bits depend on how a sequence lies in memory; with K padded to whole cache lines all lie alike, so that equal sequences
-    give equal results wherever they stand in the batch.
-    """
-    size = q.shape[-1]
-    if rest := -size % _CACHE_LINE:
-        q, k, v = (F.pad(x, (0, rest)) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=size**-0.5)[..., :size]
-
-
-def attention_weights(q: Float[Tensor, "*N T K"], k: Float[Tensor, "*N T K"]) -> Float[Tensor, "*N T T"]:
-    """The causal attention pattern [..., T, T] of queries and keys [..., T, K]."""
-    scores = q @ k.mT / q.shape[-1] ** 0.5
-    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-    return scores.masked_fill(future, float("-inf")).softmax(-1)
-
-
 def project_heads(
     x: Float[Tensor, "#C B T D"],
     weight: Float[Tensor, "H D K"] | Float[Tensor, "C H D K"],
@@ -121,14 +114,6 @@ def project_heads(
     flat = weight.transpose(-3, -2).reshape(*weight.shape[:-3], d, h * k)
     out = _plus(linear(x, flat), None if bias is None else bias.flatten(-2))
     return out.view(*out.shape[:3], h, k).transpose(2, 3)
-
-
-def placed(shape: ModelShape, weight: Tensor | None, x: Float[Tensor, "*N T K"]) -> Float[Tensor, "*N T K"]:
-    """Queries or keys as they meet: past their norm, where there is one with its weight [K] or [C, K], and turned by their positions."""
-    if weight is not None:
-        weight = weight[:, None, None, None] if _batched(weight, 1) else weight
-        x = F.rms_norm(x, (shape.d_head,), eps=shape.norm_eps) * weight
-    return rotate(shape, x)
 
 
 class Attended(NamedTuple):
@@ -144,7 +129,8 @@ def queries_keys_values(shape: ModelShape, params: Mapping[str, Tensor], layer: 
     prefix = f"blocks.{layer}.attn."
     qk = query_key_input(shape, params, x)
     q, k, v = (project_heads(qk if z in "QK" else x, params[f"{prefix}W_{z}"], params.get(f"{prefix}b_{z}")) for z in "QKV")
-    return Attended(placed(shape, params.get(prefix + "q_norm.w"), q), placed(shape, params.get(prefix + "k_norm.w"), k), v)
+    q, k = (placed(shape, layer, params.get(f"{prefix}{name}_norm.w"), y) for name, y in (("q", q), ("k", k)))
+    return Attended(q, k, v)
 
 
 def head_outputs(shape: ModelShape, attended: Attended, capture: Capture | None = None) -> Float[Tensor, "C B H T K"]:
@@ -155,17 +141,17 @@ def head_outputs(shape: ModelShape, attended: Attended, capture: Capture | None 
         k, v = (z.repeat_interleave(share, 2) for z in (k, v))
     q, k, v = (z.expand(c, *z.shape[1:]).reshape(-1, *z.shape[2:]) for z in (q, k, v))
     if capture is not None:
-        pattern = attention_weights(q, k)
+        pattern = attention_weights(shape, q, k)
         capture.attention.append(pattern.unflatten(0, (c, -1)))
-    return attend(q, k, v).unflatten(0, (c, -1))
+    return attend(shape, q, k, v).unflatten(0, (c, -1))
 
 
 def attention(
     shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "#C B T D"], capture: Capture | None = None
 ) -> Float[Tensor, "C B T D"]:
-    """The attention layer's contribution to the residual stream, [C, B, T, D]."""
+    """What the attention layer writes, [C, B, T, D], before a norm behind it."""
     prefix = f"blocks.{layer}.attn."
-    z = head_outputs(shape, queries_keys_values(shape, params, layer, norm(shape, params, f"blocks.{layer}.ln1", x)), capture)
+    z = head_outputs(shape, queries_keys_values(shape, params, layer, norm_before(shape, params, f"blocks.{layer}.ln1", x)), capture)
     weight = params[prefix + "W_O"].flatten(-3, -2)
     return _plus(linear(z.transpose(2, 3).flatten(-2), weight), params.get(prefix + "b_O"))
 
@@ -173,11 +159,18 @@ def attention(
 def mlp(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "#C B T D"]) -> Float[Tensor, "C B T D"]:
     """The contribution of the layer's MLP to the residual stream, [C, B, T, D], given the stream that it reads."""
     prefix = f"blocks.{layer}.mlp."
-    x = norm(shape, params, f"blocks.{layer}.ln2", x)
+    x = norm_before(shape, params, f"blocks.{layer}.ln2", x)
     hidden = _plus(linear(x, params[prefix + "W_in"]), params.get(prefix + "b_in"))
     act = _ACTIVATIONS[shape.activation]
     hidden = act(linear(x, params[prefix + "W_gate"])) * hidden if shape.gated_mlp else act(hidden)
-    return _plus(linear(hidden, params[prefix + "W_out"]), params.get(prefix + "b_out"))
+    return norm_behind(shape, params, f"blocks.{layer}.ln2", _plus(linear(hidden, params[prefix + "W_out"]), params.get(prefix + "b_out")))
+
+
+def joined(
+    shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "#C B T D"], written: Float[Tensor, "#C B T D"]
+) -> Float[Tensor, "C B T D"]:
+    """The stream with what a layer's attention has written added to it, past the norm behind it where there is one."""
+    return x + norm_behind(shape, params, f"blocks.{layer}.ln1", written)
 
 
 def after_attention(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "#C B T D"]) -> Float[Tensor, "C B T D"]:
@@ -195,7 +188,7 @@ def run_blocks(
 ) -> Float[Tensor, "C B T D"]:
     """The residual stream [C, B, T, D] before layer `stop` (after the last one unless given), from that before layer `start`."""
     for layer in range(start, shape.n_layers if stop is None else stop):
-        attended = x + attention(shape, params, layer, x, capture)
+        attended = joined(shape, params, layer, x, attention(shape, params, layer, x, capture))
         beside = shape.parallel and shape.d_mlp
         x = attended + mlp(shape, params, layer, x) if beside else after_attention(shape, params, layer, attended)
     return x
@@ -215,7 +208,7 @@ def unembedding_bias(shape: ModelShape, params: Mapping[str, Tensor]) -> Float[T
 def logits(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tensor, "B T"], capture: Capture | None = None) -> Float[Tensor, "B T V"]:
     """Logits [B, T, V] of tokens [B, T] under one model (no axis C in `params`)."""
     x = norm(shape, params, "ln_final", run_blocks(shape, params, embed(shape, params, tokens), capture=capture))
-    return _plus(linear(x, unembedding(shape, params)), params.get("unembed.b_U"))[0]
+    return capped(_plus(linear(x, unembedding(shape, params)), params.get("unembed.b_U")), shape.logit_softcap)[0]
 
 
 def token_losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T-1"]:
@@ -228,7 +221,7 @@ def read_out(shape: ModelShape, params: Mapping[str, Tensor], x: Float[Tensor, "
     rows = norm(shape, params, "ln_final", batch.predicting(x)[:, None])[:, 0]
     weight, bias = unembedding(shape, params), unembedding_bias(shape, params)
     c = max(rows.shape[0], weight.shape[0] if weight.ndim == 3 else 1, bias.shape[0] if bias.ndim == 2 else 1)
-    return variant_losses(rows.expand(c, -1, -1), weight, bias, batch.targets)
+    return variant_losses(rows.expand(c, -1, -1), weight, bias, batch.targets, shape.logit_softcap)
 
 
 def losses(shape: ModelShape, params: Mapping[str, Tensor], batch: Int[Tensor, "B T"] | TokenBatch) -> Float[Tensor, " C"]:
@@ -241,7 +234,7 @@ def against(shape: ModelShape, params: Mapping[str, Tensor], batch: TokenBatch) 
     """The same predictions, held against this model's distribution of the next token in place of the labels."""
     x = norm(shape, params, "ln_final", run_blocks(shape, params, embed(shape, params, batch.tokens)))
     scores = _plus(linear(batch.predicting(x)[:, None], unembedding(shape, params)), params.get("unembed.b_U"))[0, 0]
-    return TokenBatch(batch.tokens, batch.rows, scores.softmax(-1))
+    return TokenBatch(batch.tokens, batch.rows, capped(scores, shape.logit_softcap).softmax(-1))
 
 
 def init_params(shape: ModelShape, seed: int, dtype: torch.dtype = torch.float32) -> Params:

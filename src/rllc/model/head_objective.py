@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rllc.core.names import Part
 from rllc.model import forward as fw
+from rllc.model.attention import attend, placed
 from rllc.model.batch import TokenBatch, token_batch
 from rllc.model.downstream import Downstream
 from rllc.model.evaluation import Evaluation, Passes
@@ -78,17 +79,20 @@ class HeadObjective:
         """Run the frozen network on a batch: what the heads read, the rest of the residual stream for each, the baseline."""
         shape, params, layer, batch = self.shape, self.params, self.layer, token_batch(batch)
         x = fw.run_blocks(shape, params, fw.embed(shape, params, batch.tokens), stop=layer)
-        normed = fw.norm(shape, params, f"blocks.{layer}.ln1", x)
+        normed = fw.norm_before(shape, params, f"blocks.{layer}.ln1", x)
         attended = fw.queries_keys_values(shape, params, layer, normed)
         z = fw.head_outputs(shape, attended)[0]
         # Baseline and rest are summed in one order, so that a head whose W_O is zero leaves no rounding between them: its λ̂ is exactly 0.
-        all_but = x[0] if (b := params.get(f"blocks.{layer}.attn.b_O")) is None else x[0] + b
+        bias = params.get(f"blocks.{layer}.attn.b_O", x.new_zeros(()))
+        all_but = x[0] if shape.norms_behind else x[0] + bias
         if shape.parallel and shape.d_mlp:
             all_but = all_but + fw.mlp(shape, params, layer, x)[0]
+        # The heads' sum is added to the stream, or passes a norm with the bias and then joins it.
+        all_but, beside = (bias.expand(x[0].shape), all_but) if shape.norms_behind else (all_but, None)
         outputs = torch.einsum("bhtk,hkd->hbtd", z, params[f"blocks.{layer}.attn.W_O"])
         total = outputs.sum(0)
         rest = torch.stack([all_but + (total - outputs[h]) for h in self.heads])
-        behind = self._behind.prepare(batch, all_but + total, rest, z[:, self.heads].transpose(0, 1))
+        behind = self._behind.prepare(batch, all_but + total, rest, z[:, self.heads].transpose(0, 1), beside)
         normed_qk = fw.query_key_input(shape, params, normed)
         share = shape.n_heads // shape.groups
         owners = {"Q": self.heads, "K": [h // share for h in self.heads], "V": [h // share for h in self.heads]}
@@ -124,6 +128,6 @@ class HeadObjective:
             x, flat = context.normed if piece == "V" else context.normed_qk, weight.transpose(0, 1).flatten(1)
             out = x @ flat if bias is None else torch.addmm(bias.flatten(), x, flat)
             out = out.view(context.batch, -1, len(weight), shape.d_head).transpose(1, 2)
-            return out if piece == "V" else fw.placed(shape, self.params.get(f"{prefix}{piece.lower()}_norm.w"), out)
+            return out if piece == "V" else placed(shape, self.layer, self.params.get(f"{prefix}{piece.lower()}_norm.w"), out)
 
-        return fw.attend(*(project(piece) for piece in "QKV")).transpose(0, 1)
+        return attend(shape, *(project(piece) for piece in "QKV")).transpose(0, 1)

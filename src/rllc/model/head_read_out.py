@@ -73,12 +73,18 @@ class HeadReadOut:
         self._written = w_o @ self._weight  # [P, K, V]
 
     def prepare(
-        self, batch: TokenBatch, total: Float[Tensor, "B T D"], rest: Float[Tensor, "P B T D"], z: Float[Tensor, "P B T K"]
+        self,
+        batch: TokenBatch,
+        total: Float[Tensor, "B T D"],
+        rest: Float[Tensor, "P B T D"],
+        z: Float[Tensor, "P B T K"],
+        beside: Float[Tensor, "B T D"] | None = None,
     ) -> ReadOutContext:
-        """The stream after the last layer at the checkpoint, without each head, and what each head attends together."""
+        """The stream after the last layer at the checkpoint, without each head, and what each head attends together; no norm is behind the heads."""
+        del beside
         x, others = (self._centred(batch.predicting(y)) for y in (total, rest))
         scale = self._scale(_squared(x))
-        base = Base.of(x * scale[:, None], self._weight)
+        base = Base.of(x * scale[:, None], self._weight, self.shape.logit_softcap)
         own_z = batch.predicting(z) * scale[:, None]
         return ReadOutContext(base, scale, others, _squared(others), own_z, batch, base.loss(self._bias, batch.targets))
 
@@ -143,7 +149,7 @@ class _HeadLosses(torch.autograd.Function):
                     if p != part:
                         without, part = torch.addmm(whole, own_z[p, rows], own_written[p], alpha=-1, out=room.base(rows)), p
                 logits = torch.addcmul(bias, without, r, out=room.logits(rows)).addmm_(x, m)
-                loss, residual = row_losses(logits, targets[rows], room, differentiated)
+                loss, residual = row_losses(logits, targets[rows], room, differentiated, base.cap)
                 losses[c] += loss
                 if residual is None or d_coefficients is None or d_ratio is None:
                     continue

@@ -18,28 +18,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Base:
-    """The logits of N rows at the checkpoint, without bias, by blocks of rows.
+    """The logits of N rows at the checkpoint, without bias and cap, by blocks of rows.
 
     Args:
         rows: [N, D] what the unembedding is applied to.
         weight: [D, V] the unembedding.
+        cap: soft cap of the logits, once the bias is added; 0 for none.
         kept: [N, V] their product, where it is not made anew for each block.
     """
 
     rows: Float[Tensor, "N D"]
     weight: Float[Tensor, "D V"]
+    cap: float = 0.0
     kept: Float[Tensor, "N V"] | None = None
 
     @classmethod
-    def of(cls, rows: Float[Tensor, "N D"], weight: Float[Tensor, "D V"]) -> Base:
+    def of(cls, rows: Float[Tensor, "N D"], weight: Float[Tensor, "D V"], cap: float = 0.0) -> Base:
         """The logits, kept where they are few enough."""
-        base = cls(rows, weight)
+        base = cls(rows, weight, cap)
         if len(rows) * weight.shape[1] > KEPT_LOGITS:
             return base
         kept = rows.new_empty(len(rows), weight.shape[1])
         for block in base.blocks():
             torch.mm(rows[block], weight, out=kept[block])
-        return cls(rows, weight, kept)
+        return cls(rows, weight, cap, kept)
 
     def blocks(self) -> list[slice]:
         """The blocks of rows, in order."""
@@ -53,7 +55,7 @@ class Base:
         """Mean cross-entropy at the checkpoint in nats per token, in float64; to the bit what a variant gets that has not moved."""
         room, total = Block(self.rows, self.weight), torch.zeros((), dtype=torch.float64, device=self.rows.device)
         for block in self.blocks():
-            total += row_losses(torch.add(bias, self.logits(block), out=room.logits(block)), targets[block], room)[0]
+            total += row_losses(torch.add(bias, self.logits(block), out=room.logits(block)), targets[block], room, cap=self.cap)[0]
         return total / len(targets)
 
 
@@ -89,7 +91,7 @@ class _NearLosses(torch.autograd.Function):
             for c in range(n_variants):
                 moved = (x[c, rows] - base.rows[rows]).to(weight.dtype)
                 logits = torch.add(shared, moved @ weight, out=room.logits(rows))
-                loss, residual = row_losses(logits, targets[rows], room, gradient is not None)
+                loss, residual = row_losses(logits, targets[rows], room, gradient is not None, base.cap)
                 losses[c] += loss
                 if residual is not None and gradient is not None:
                     gradient[c, rows] = (residual.to(weight.dtype) @ weight.T).to(x.dtype)

@@ -13,6 +13,7 @@ from rllc.core.names import Atom, Head, Part
 HEAD_TENSORS = {"Q": ("W_Q", "b_Q"), "K": ("W_K", "b_K"), "V": ("W_V", "b_V"), "O": ("W_O",)}
 
 _PAPERS_FIELDS = 11  # the first fields of a shape, up to `tied`
+_TUPLES = ("rotary_scaling", "local_layers")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ModelShape:
     """A member of the transformer family of METHOD 4.
 
     The defaults are the language model of Wang et al.: attention-only, shortformer positions, LayerNorm, untied. GPT-2, GPT-NeoX, Llama, Mistral,
-    Qwen2 and Qwen3 are other members.
+    Qwen2 and Qwen3, OLMo-2, Phi-3 and Gemma are other members.
 
     Args:
         d_head: head dimension K; n_heads * d_head need not equal d_model.
@@ -33,11 +34,18 @@ class ModelShape:
         activation: of the MLPs: "gelu" (exact), "gelu_tanh", "relu" or "silu".
         gated_mlp: the activation of one product multiplies another (SwiGLU).
         parallel: attention and MLP of a layer read the same residual stream (GPT-NeoX).
-        qk_norm: every query and key passes an RMSNorm over K, whose weights all heads share (Qwen3).
+        qk_norm: every query and key passes an RMSNorm, over K by weights that all heads share (Qwen3), or as `qk_norm_over` says.
         qkv_bias, output_bias, mlp_bias, norm_bias, unembed_bias: whether these biases exist.
         rotary_dim: how many of the first numbers of a head are turned; 0 for all.
         rotary_base: base of the rotary frequencies.
-        rotary_scaling: (factor, low, high, original context) that stretches the frequencies as Llama 3.1 does; empty for none.
+        rotary_scaling: (factor, low, high, original context) that stretches the frequencies as Llama 3.1 does, or (factor,) that stretches all
+            evenly; empty for none.
+        norm_place: "pre" norms what attention and MLP read, "post" what they write, before it is added to the stream (OLMo-2), "both" both (Gemma 2).
+        qk_norm_over: "head", or "layer" where the norm of queries and that of keys run over all heads of a layer at once (OLMo-2).
+        score_scale: what the products of queries and keys are multiplied by; 0 for d_head ** -0.5.
+        score_softcap, logit_softcap: scores and logits pass c tanh(x / c); 0 for not at all.
+        embedding_scale: what an embedding is multiplied by on its way into the stream, and not as an unembedding.
+        local_layers: layers whose positions are turned by `local_rotary_base`, unstretched (Gemma 3).
 
     Raises RllcError where a size is not positive or the sizes do not fit each other.
     """
@@ -66,15 +74,24 @@ class ModelShape:
     rotary_dim: int = 0
     rotary_base: float = 10_000.0
     rotary_scaling: tuple[float, ...] = ()
+    norm_place: Literal["pre", "post", "both"] = "pre"
+    qk_norm_over: Literal["head", "layer"] = "head"
+    score_scale: float = 0.0
+    score_softcap: float = 0.0
+    logit_softcap: float = 0.0
+    embedding_scale: float = 1.0
+    local_layers: tuple[int, ...] = ()
+    local_rotary_base: float = 10_000.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rotary_scaling", tuple(self.rotary_scaling))  # a list, where it was read from a file
+        for name in _TUPLES:
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list, where it was read from a file
         for name in ("n_layers", "d_model", "n_heads", "d_head", "d_vocab", "n_ctx"):
             if getattr(self, name) < 1:
                 raise RllcError(f"model.{name} is {getattr(self, name)}, but must be at least 1.", "Give a positive number.")
         if self.d_mlp < 0:
             raise RllcError(f"model.d_mlp is {self.d_mlp}, but must not be negative.", "Give 0 for an attention-only model.")
-        for name in ("positions", "norm", "activation"):
+        for name in ("positions", "norm", "activation", "norm_place", "qk_norm_over"):
             allowed = get_args(get_type_hints(ModelShape)[name])
             if getattr(self, name) not in allowed:
                 raise RllcError(f"model.{name} is {getattr(self, name)!r}, which is unknown.", f"Choose one of: {', '.join(allowed)}.")
@@ -87,10 +104,16 @@ class ModelShape:
             raise RllcError(
                 f"model.n_kv_heads is {self.n_kv_heads}, which does not divide the {self.n_heads} heads.", "Give a divisor of n_heads, or 0."
             )
-        if self.rotary_scaling and len(self.rotary_scaling) != 4:
+        if len(self.rotary_scaling) not in (0, 1, 4):
             raise RllcError(
-                f"model.rotary_scaling is {list(self.rotary_scaling)}, but has four numbers.", "Give factor, low, high and original context, or none."
+                f"model.rotary_scaling is {list(self.rotary_scaling)}, but has one number or four.",
+                "Give a factor, or factor, low, high and original context, or none.",
             )
+        for name in ("score_scale", "score_softcap", "logit_softcap"):
+            if getattr(self, name) < 0:
+                raise RllcError(f"model.{name} is {getattr(self, name)}, but must not be negative.", "Give a positive number, or 0 for none.")
+        if not set(self.local_layers) <= set(range(self.n_layers)):
+            raise RllcError(f"model.local_layers is {list(self.local_layers)}.", f"Give some of the layers 0 to {self.n_layers - 1}, or none.")
 
     @property
     def groups(self) -> int:
@@ -101,6 +124,21 @@ class ModelShape:
     def turned(self) -> int:
         """How many numbers of a query or key the rotary positions turn."""
         return self.rotary_dim or self.d_head
+
+    @property
+    def scale(self) -> float:
+        """What the product of a query and a key is multiplied by."""
+        return self.score_scale or self.d_head**-0.5
+
+    @property
+    def norms_before(self) -> bool:
+        """Whether attention and MLP read the stream past a norm."""
+        return self.norm_place != "post"
+
+    @property
+    def norms_behind(self) -> bool:
+        """Whether what attention and MLP write passes a norm before it is added to the stream."""
+        return self.norm_place != "pre"
 
     @property
     def shares_keys(self) -> bool:
@@ -115,26 +153,29 @@ class ModelShape:
         """
         d, h, k = self.d_model, self.n_heads, self.d_head
         heads = {"Q": h, "K": self.groups, "V": self.groups}
+        norms = {"q": (h, k), "k": (self.groups, k)} if self.qk_norm_over == "layer" else {"q": (k,), "k": (k,)}
         mlp = {"W_in": (d, self.d_mlp), "b_in": (self.d_mlp,), "W_out": (self.d_mlp, d), "b_out": (d,)}
         shapes: dict[str, tuple[int, ...]] = {"embed.W_E": (self.d_vocab, d)}
         if self.positions != "rotary":
             shapes["pos.W_pos"] = (self.n_ctx, d)
         for layer in range(self.n_layers):
             block = f"blocks.{layer}."
-            shapes |= self._norm(block + "ln1")
+            shapes |= self._norm(block + "ln1") if self.norms_before else {}
             shapes |= {f"{block}attn.W_{x}": (n, d, k) for x, n in heads.items()}
             if self.qkv_bias:
                 shapes |= {f"{block}attn.b_{x}": (n, k) for x, n in heads.items()}
             if self.qk_norm:
-                shapes |= {f"{block}attn.q_norm.w": (k,), f"{block}attn.k_norm.w": (k,)}
+                shapes |= {f"{block}attn.{piece}_norm.w": size for piece, size in norms.items()}
             shapes[block + "attn.W_O"] = (h, k, d)
             if self.output_bias:
                 shapes[block + "attn.b_O"] = (d,)
+            shapes |= self._norm(block + "ln1_post") if self.norms_behind else {}
             if m := self.d_mlp:
-                shapes |= self._norm(block + "ln2")
+                shapes |= self._norm(block + "ln2") if self.norms_before else {}
                 if self.gated_mlp:
                     shapes[block + "mlp.W_gate"] = (d, m)
                 shapes |= {f"{block}mlp.{name}": size for name, size in mlp.items() if self.mlp_bias or name.startswith("W")}
+                shapes |= self._norm(block + "ln2_post") if self.norms_behind else {}
         shapes |= self._norm("ln_final")
         if not self.tied:
             shapes["unembed.W_U"] = (d, self.d_vocab)
@@ -148,7 +189,7 @@ class ModelShape:
 
     def as_dict(self) -> dict[str, Any]:
         """The shape as JSON-able values. What is beyond the paper's model is there only where it differs, so that older shapes keep their keys."""
-        plain = asdict(self) | {"rotary_scaling": list(self.rotary_scaling)}
+        plain = asdict(self) | {name: list(getattr(self, name)) for name in _TUPLES}
         beyond = {f.name: f.default for f in fields(self)[_PAPERS_FIELDS:]}
         return {name: value for name, value in plain.items() if name not in beyond or getattr(self, name) != beyond[name]}
 
@@ -206,16 +247,22 @@ def first_layer(shape: ModelShape, part: Part) -> int:
 
 
 def within_one_head(shape: ModelShape, part: Part) -> bool:
-    """True where the part is a head or pieces of one, so that it can share a pass with others of its layer; keys that heads share are no head's."""
+    """True where the part is a head or pieces of one and changes no other head of its layer, so that it can share a pass with such parts.
+
+    Keys that heads share are no head's; and where the norms of queries and keys run over a whole layer, those of one head scale those of all.
+    """
     if shape.shares_keys and any(atom.kind == "group" for atom in part.atoms):
         return False
     found = slices(shape, part)
+    if shape.qk_norm and shape.qk_norm_over == "layer" and any(s.tensor[-1] in "QK" for s in found):
+        return False
     return all(s.head is not None for s in found) and len({(s.tensor.split(".")[1], s.head) for s in found}) == 1
 
 
 def last_layer_head(shape: ModelShape, part: Part) -> bool:
     """True where the part lies within one head with nothing but the final norm and the unembedding behind it."""
-    return within_one_head(shape, part) and first_layer(shape, part) == shape.n_layers - 1 and (shape.parallel or not shape.d_mlp)
+    last = first_layer(shape, part) == shape.n_layers - 1 and (shape.parallel or not shape.d_mlp) and not shape.norms_behind
+    return last and within_one_head(shape, part)
 
 
 def _tensor_layer(shape: ModelShape, tensor: str) -> int:

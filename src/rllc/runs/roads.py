@@ -157,6 +157,9 @@ def take_road(model: Any, how: How) -> Native | General:
         if how.road == "native":
             raise
         return _general(model, how, None, (f"The general road was taken: {error.problem}",))
+    if how.context > (most := imported.shape.n_ctx) and how.road != "native":
+        why = f"The general road was taken: a context of {how.context} tokens is asked for, and the native road of this model has {most}."
+        return _general(model, how, None, (why, *(note for note in imported.notes if note.startswith("n_ctx"))))
     device = how.device if how.device != "auto" else _device_of(model)
     return replace(_native(imported, how, device), notes=tuple(getattr(imported, "notes", ())))
 
@@ -268,6 +271,8 @@ def _notes(shape: ModelShape, part: Part) -> tuple[str, ...]:
     notes: list[str] = []
     if shape.shares_keys and any(atom.kind == "head" for atom in part.atoms):
         notes.append("Keys and values are shared by several heads and belong to none of them: a head is its Q and O alone.")
+    if shape.qk_norm and shape.qk_norm_over == "layer" and any(s.head is not None and s.tensor[-1] in "QK" for s in slices(shape, part)):
+        notes.append("The norms of queries and keys run over all heads of a layer at once, so that a head's Q or K changes the scale of the others'.")
     if shape.tied and any(str(s) == "embed.W_E" for s in slices(shape, part)):
         notes.append("Embedding and unembedding are one tensor: it is sampled once, and changes in both.")
     return tuple(notes)
