@@ -26,6 +26,7 @@ def estimate(
     *,
     step: int | None = None,
     data_name: str = "data",
+    evaluate_on: Mapping[str, Any] | None = None,
     progress: bool = True,
     **settings: Unpack[Settings],
 ) -> Result: ...
@@ -37,6 +38,7 @@ def estimate(
     *,
     step: int | None = None,
     data_name: str = "data",
+    evaluate_on: Mapping[str, Any] | None = None,
     progress: bool = True,
     **settings: Unpack[Settings],
 ) -> Result | Results: ...
@@ -47,6 +49,7 @@ def estimate(
     *,
     step: int | None = None,
     data_name: str = "data",
+    evaluate_on: Mapping[str, Any] | None = None,
     progress: bool = True,
     **settings: Unpack[Settings],
 ) -> Result | Results:
@@ -64,19 +67,23 @@ def estimate(
             - a language model of another library without a loss. It is converted and takes the fast native road where it can, else it is called as
               it is; `road="native"` or `"general"` insists, and the result says which was taken, and why.
         data: of a language model token ids [n, T], texts (with `tokenizer=`), a data set (with `column=` where it is not called input_ids or text),
-            a mapping of input_ids and attention_mask, a `rllc.Refined`, or a `rllc.corpus.batches.ContextPool`; of a module with a loss a tensor or a
-            tuple of tensors with samples along the first axis, or a data set of samples by number; of both a function from a whole number to the
-            batch of that number. Minibatches are drawn with replacement.
+            a mapping of input_ids and attention_mask, a `rllc.Refined`, a `rllc.Mixed`, a streamed data set or another stream of texts, the path of
+            a file (.jsonl, .parquet, text), or a `rllc.corpus.batches.ContextPool`; of a module with a loss a tensor or a tuple of tensors with
+            samples along the first axis, or a data set of samples by number; of both a function from a whole number to the batch of that number.
+            Minibatches are drawn with replacement.
         part: a part, "1:6" or "heads" or "1.attn" for example (`rllc.core.names.Part`), or several in a list. Of a module with a loss the names of
             parameters and slices of them, "fc1.weight[:, 64:128]", a list being one part; several parts are then a mapping of name to such lists.
         step: training step of the checkpoint, for the tables; 0 unless the model knows it.
         data_name: what tables call the data. Minibatches are seeded by it too: equal names, equal batches.
+        evaluate_on: other data by name. The chains move by `data` alone, as they would without; what nβ (E[l] - l(w*)) is on the other data is in
+            the result's `elsewhere` and in its tables, where `data` and `evaluated_on` then differ.
         progress: show a bar with the time left, on a terminal and in a notebook that has ipywidgets.
         settings: sampler ("sgld", "leimkuhler-matthews", "rmsprop-sgld", "sgnht", "mala", or a `SamplerSettings` that says everything), step_size ε,
             localization γ, nbeta nβ, chains, draws (a chain), burn_in, and the samplers' own; batch_size; origin_batches (minibatches at the
             checkpoint itself, for the tilt and the unpaired estimate; 0 for none); fixed_contexts (evaluate every draw on one fixed set of so many);
             full_batch (of MALA); control_batches; seed; stopping, checks, verdicts (of `rllc.posterior.settings`); road; loss (module, batch → nats);
-            train_mode; tokenizer, column, context, collate (of the data); dtype, device, products; chunk (most variants of a pass), or memory
+            train_mode; tokenizer, column, context, documents ("packed" or "one a row"), most_contexts (of texts and
+            streams), collate (of the data); dtype, device, products; chunk (most variants of a pass), or memory
             (megabytes of one, from which the chunk is chosen; 0 for what is free).
 
     Returns:
@@ -118,13 +125,14 @@ def estimate(
     asked = taken.parts(part)
     source = open_data(data, data_name, taken, how)
     at = step_of(taken, step)
+    others = [open_data(other, name, taken, how) for name, other in (evaluate_on or {}).items()]
     groups = grouped(taken, asked, how, source.context)
     reporter = Reporter(quiet=not progress)
     reporter.quiet = not reporter.draws_bars  # a line for every number would drown a script's own
     found: dict[str, Result] = {}
     with reporter.stage("Sampling", float(len(groups))) as bar:
         for group in groups:
-            found |= {r.part: r for r in measured(taken, group, source, how, at, bar.within(1.0))}
+            found |= {r.part: r for r in measured(taken, group, source, how, at, bar.within(1.0), others)}
     results = Results(tuple(found[one.label] for one in asked))
     one_part = len(asked) == 1 and not isinstance(part, Mapping) and part != "heads"
     # a list of parameters is one part, a list of one name of our grammar a list of parts

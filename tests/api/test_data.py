@@ -26,6 +26,10 @@ def tokenizer():
     return train_tokenizer(TEXTS * 3, 262)
 
 
+def ids_of(data, **how):
+    return token_rows(data, **how).tokens
+
+
 def llc(data, **how):
     return rllc.estimate(Ours(), data, "1:0", **(SMALL | how)).llc
 
@@ -49,7 +53,7 @@ def test_batches_are_drawn_with_replacement_from_seeds():
 
 def test_texts_are_packed_with_a_bos_before_every_context_and_document(tokenizer):
     ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in TEXTS]
-    rows = token_rows(TEXTS, tokenizer=tokenizer, context=8)
+    rows = ids_of(TEXTS, tokenizer=tokenizer, context=8)
     assert (rows[:, 0] == 0).all()
     stream = [0, *ids[0], 0, *ids[1], 0, *ids[2]]
     flat = list(rows[:, 1:].flatten())
@@ -62,9 +66,9 @@ def test_texts_are_packed_with_a_bos_before_every_context_and_document(tokenizer
 def test_a_tokenizer_without_bos_and_one_of_transformers(tokenizer):
     transformers = pytest.importorskip("transformers")
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|bos|>")
-    np.testing.assert_array_equal(token_rows(TEXTS, tokenizer=fast, context=8), token_rows(TEXTS, tokenizer=tokenizer, context=8))
+    np.testing.assert_array_equal(ids_of(TEXTS, tokenizer=fast, context=8), ids_of(TEXTS, tokenizer=tokenizer, context=8))
     bare = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-    flat = token_rows(TEXTS, tokenizer=bare, context=4).flatten()
+    flat = ids_of(TEXTS, tokenizer=bare, context=4).flatten()
     stream = [i for text in TEXTS for i in tokenizer.encode(text, add_special_tokens=False).ids]
     assert flat.tolist() == stream[: len(flat)]
     assert len(stream) - len(flat) < 4
@@ -73,15 +77,15 @@ def test_a_tokenizer_without_bos_and_one_of_transformers(tokenizer):
 def test_a_data_set_and_its_column(tokenizer):
     datasets = pytest.importorskip("datasets")
     texts = datasets.Dataset.from_dict({"text": TEXTS, "body": TEXTS[::-1]})
-    np.testing.assert_array_equal(token_rows(texts, tokenizer=tokenizer, context=8), token_rows(TEXTS, tokenizer=tokenizer, context=8))
-    reverse = token_rows(texts, tokenizer=tokenizer, context=8, column="body")
-    np.testing.assert_array_equal(reverse, token_rows(TEXTS[::-1], tokenizer=tokenizer, context=8))
+    np.testing.assert_array_equal(ids_of(texts, tokenizer=tokenizer, context=8), ids_of(TEXTS, tokenizer=tokenizer, context=8))
+    reverse = ids_of(texts, tokenizer=tokenizer, context=8, column="body")
+    np.testing.assert_array_equal(reverse, ids_of(TEXTS[::-1], tokenizer=tokenizer, context=8))
     ids = datasets.Dataset.from_dict({"input_ids": tokens().tolist()})
     assert llc(ids) == llc(tokens())
     with pytest.raises(rllc.RllcError, match=r"no column 'txt'; it has text, body\. Give column=\"text\""):
-        token_rows(texts, tokenizer=tokenizer, column="txt")
+        ids_of(texts, tokenizer=tokenizer, column="txt")
     with pytest.raises(rllc.RllcError, match="neither a column input_ids nor text"):
-        token_rows(texts.remove_columns(["text"]), tokenizer=tokenizer)
+        ids_of(texts.remove_columns(["text"]), tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +115,11 @@ def test_data_that_cannot_be_read_is_told(data, how, problem):
 
 def test_too_little_text(tokenizer):
     with pytest.raises(rllc.RllcError, match="fewer than one context of 900"):
-        token_rows(TEXTS, tokenizer=tokenizer, context=900)
+        ids_of(TEXTS, tokenizer=tokenizer, context=900)
 
 
 def test_ragged_ids_are_packed_where_a_context_is_given():
-    rows = token_rows([[1, 2, 3], [4, 5], [6, 7, 8, 9]], context=4)
+    rows = ids_of([[1, 2, 3], [4, 5], [6, 7, 8, 9]], context=4)
     assert rows.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
 
 
@@ -172,3 +176,78 @@ def test_texts_for_a_module_with_a_loss(tokenizer):
     rllc.estimate(nn.Linear(2, 1), TEXTS, "weight", loss=loss, tokenizer=tokenizer, context=8, **SMALL)
     assert seen[0].shape == (3, 8)
     assert isinstance(open_samples(TEXTS, "d", how_from({"tokenizer": tokenizer, "context": 8})).pool, Rows)
+
+
+def test_a_bos_inside_a_row_is_no_target(tokenizer):
+    rows = token_rows(TEXTS, tokenizer=tokenizer, context=8)
+    inside = rows.tokens[:, 1:] == 0
+    assert inside.any()
+    np.testing.assert_array_equal(rows.counts[:, 1:], ~inside)
+
+
+def test_one_document_a_row_is_padded_and_cut(tokenizer):
+    ids = [[0, *tokenizer.encode(text, add_special_tokens=False).ids] for text in TEXTS]
+    assert len({len(row) for row in ids}) > 1
+    longest = max(map(len, ids))
+    rows = token_rows(TEXTS, tokenizer=tokenizer, context=longest + 5, documents="one a row")
+    assert rows.tokens.shape == (3, longest)
+    for row, counts, expected in zip(rows.tokens, rows.counts, ids, strict=True):
+        assert row[counts].tolist() == expected
+        assert not counts[len(expected) :].any()
+    cut = token_rows([*TEXTS, ""], tokenizer=tokenizer, context=4, documents="one a row")
+    assert cut.tokens.tolist() == [row[:4] for row in ids]  # nothing can be predicted in an empty text
+    with pytest.raises(rllc.RllcError, match="documents is 'one'"):
+        how_from({"documents": "one"})
+
+
+def test_streams_are_read_as_far_as_is_wanted(tokenizer):
+    datasets = pytest.importorskip("datasets")
+    read = []
+
+    def texts():
+        for i in range(100_000):
+            read.append(i)
+            yield TEXTS[i % 3]
+
+    rows = token_rows(texts(), tokenizer=tokenizer, context=8, most_contexts=5)
+    whole = token_rows(TEXTS * 10, tokenizer=tokenizer, context=8)
+    np.testing.assert_array_equal(rows.tokens, whole.tokens[:5])
+    assert len(read) <= 256
+    assert rows.notes == ("The data was read until there were 5 contexts (most_contexts).",)
+    assert whole.notes == ()
+    stream = datasets.Dataset.from_dict({"body": TEXTS * 10}).to_iterable_dataset()
+    np.testing.assert_array_equal(ids_of(stream, tokenizer=tokenizer, context=8, column="body"), whole.tokens)
+    with pytest.raises(rllc.RllcError, match="no column 'text'"):
+        ids_of(stream, tokenizer=tokenizer, column="text")
+    single = token_rows(iter(TEXTS * 9), tokenizer=tokenizer, context=30, documents="one a row", most_contexts=4)
+    assert len(single.tokens) == 4
+    assert single.notes == ("The data was read until there were 4 contexts (most_contexts).",)
+    ids = iter(tokens().tolist())
+    assert ids_of(ids, most_contexts=7).tolist() == tokens()[:7].tolist()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "txt"])
+def test_files_are_data(tokenizer, tmp_path, suffix):
+    path = tmp_path / f"texts.{suffix}"
+    if suffix == "txt":
+        path.write_text("\n".join(TEXTS))
+        expected = ids_of(["\n".join(TEXTS)], tokenizer=tokenizer, context=8)
+    else:
+        datasets = pytest.importorskip("datasets")
+        made = datasets.Dataset.from_dict({"body": TEXTS})
+        made.to_json(path) if suffix == "jsonl" else made.to_parquet(path)
+        expected = ids_of(TEXTS, tokenizer=tokenizer, context=8)
+    column = {} if suffix == "txt" else {"column": "body"}
+    np.testing.assert_array_equal(ids_of(path, tokenizer=tokenizer, context=8, **column), expected)
+    np.testing.assert_array_equal(ids_of(str(path), tokenizer=tokenizer, context=8, **column), expected)
+
+
+def test_files_that_cannot_be_read_are_told(tokenizer, tmp_path):
+    with pytest.raises(rllc.RllcError, match=r"There is no file .*none\.jsonl"):
+        ids_of(tmp_path / "none.jsonl", tokenizer=tokenizer)
+    (tmp_path / "half.jsonl").write_text('{"text": "the river"}\n{"text": "the st')
+    with pytest.raises(rllc.RllcError, match=r"half\.jsonl"):
+        ids_of(tmp_path / "half.jsonl", tokenizer=tokenizer, context=8)
+    (tmp_path / "other.jsonl").write_text('{"body": "the river"}\n')
+    with pytest.raises(rllc.RllcError, match=r"other\.jsonl.*text"):
+        ids_of(tmp_path / "other.jsonl", tokenizer=tokenizer, context=8)

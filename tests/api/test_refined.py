@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 import rllc
 from rllc.model import forward as fw
 
-from .toys import SHAPE, SMALL, Foreign, Ours, stand_ins, tokens
+from .toys import SHAPE, SMALL, Ours, tokens
 
 
 def test_everything_counting_is_the_data_itself() -> None:
@@ -73,7 +75,145 @@ def test_what_cannot_be_is_refused(data: object, sentence: str) -> None:
         rllc.estimate(Ours(), data, "0:0", **SMALL)
 
 
-def test_the_general_road_says_that_it_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_ins(monkeypatch)
-    with pytest.raises(rllc.RllcError, match=r"Refined or padded data is for models on the native road"):
-        rllc.estimate(Foreign(), rllc.Refined(tokens(), positions=lambda ids: ids > 3), "0:0", road="general", **SMALL)
+def model_of_transformers(seed: int = 0):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(seed)
+    config = transformers.GPT2Config(vocab_size=11, n_positions=6, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    return transformers.GPT2LMHeadModel(config).double().eval()
+
+
+def half_padded(side: str) -> dict[str, torch.Tensor]:
+    real = torch.ones(12, 6, dtype=torch.long)
+    real[::2, 4:] = 0
+    return {"input_ids": tokens(), "attention_mask": real if side == "right" else real.flip(1)}
+
+
+REFINED = {
+    "positions": lambda: rllc.Refined(tokens(), positions=lambda ids: ids > 6),
+    "contexts": lambda: rllc.Refined(tokens(), contexts=lambda ids: (ids == 5).any(1)),
+    "right": lambda: half_padded("right"),
+    "left": lambda: half_padded("left"),
+    "reference": lambda: rllc.Refined(tokens(), positions=lambda ids: ids > 4, reference=model_of_transformers(1)),
+    "mixed": lambda: rllc.Mixed({"a": tokens(), "b": rllc.Refined(tokens(seed=5), positions=lambda ids: ids > 6)}, {"a": 1, "b": 3}),
+    "refined mixture": lambda: rllc.Refined(
+        rllc.Mixed({"a": tokens(), "b": tokens(seed=5)}), positions=lambda ids: ids != 3, reference=model_of_transformers(1)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFINED)
+def test_both_roads_take_the_same_loss(kind: str) -> None:
+    """Libraries lay weights out in other orders, so that the noise falls on others: the losses at w* are equal, and all the chains' on one part."""
+    roads = {road: rllc.estimate(model_of_transformers(), REFINED[kind](), "1:0", road=road, **SMALL) for road in ("native", "general")}
+    np.testing.assert_allclose(roads["general"].traces.baseline, roads["native"].traces.baseline, rtol=0, atol=1e-9)
+    plain = rllc.estimate(model_of_transformers(), tokens(), "1:0", **SMALL)
+    assert np.abs(roads["native"].traces.baseline - plain.traces.baseline).max() > 1e-3
+    bare = {road: rllc.estimate(model_of_transformers(), REFINED[kind](), "1:0.O", road=road, **SMALL) for road in ("native", "general")}
+    np.testing.assert_allclose(bare["general"].traces.losses, bare["native"].traces.losses, rtol=0, atol=1e-9)
+
+
+def test_a_module_that_cannot_be_converted_is_a_reference_too() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(2)
+    sizes = {"vocab_size": 11, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "max_position_embeddings": 6, "intermediate_size": 16}
+    other = transformers.GPTNeoForCausalLM(transformers.GPTNeoConfig(attention_types=[[["global"], 1]], **sizes)).train()
+    refined = rllc.Refined(tokens(), positions=lambda ids: ids > 6, reference=other)
+    roads = {road: rllc.estimate(model_of_transformers(), refined, "1:0.O", road=road, **SMALL) for road in ("native", "general")}
+    np.testing.assert_allclose(roads["general"].traces.losses, roads["native"].traces.losses, rtol=0, atol=1e-6)
+    assert other.training
+    assert other.transformer.h[0].training
+
+
+def test_a_mixture_draws_in_proportion_and_says_so() -> None:
+    ones, twos = torch.full((4, 6), 1), torch.full((4, 6), 2)
+    r = rllc.estimate(Ours(), rllc.Mixed({"a": ones, "b": twos}, {"a": 3, "b": 1}), "1:0", **SMALL | {"batch_size": 4000, "draws": 4})
+    alone = {name: rllc.estimate(Ours(), ids, "1:0", **SMALL).traces.baseline[0, 0] for name, ids in (("a", ones), ("b", twos))}
+    share = (r.traces.baseline[0] - alone["b"]) / (alone["a"] - alone["b"])
+    assert abs(share - 0.75).max() < 4 * (0.75 * 0.25 / 4000) ** 0.5
+    assert share.std() > 0
+    assert r.notes[0] == "A mixture: a 0.75, b 0.25."
+
+
+def test_two_refinements_are_compared_on_common_noise() -> None:
+    model = model_of_transformers()
+    data = {"some": rllc.Refined(tokens(), positions=lambda ids: ids > 4), "others": rllc.Refined(tokens(), positions=lambda ids: ids <= 4)}
+    for road in ("native", "general"):
+        rows = rllc.sweep(model, data, "1:0", progress=False, road=road, **SMALL).run().differences("data")
+        assert rows["aligned"].tolist() == [True]
+        assert np.isfinite(rows["difference"]).all()
+    same = rllc.sweep(model, {"a": data["some"], "b": data["some"]}, "1:0", progress=False, **SMALL | {"draws": 60}).run().differences("data")
+    assert abs(same["difference"][0]) < 3 * same["stderr"][0]
+
+
+@pytest.mark.parametrize(("data", "sentence"), [
+    (lambda: rllc.Mixed({}), r"A mixture of no data"),
+    (lambda: rllc.Mixed({"a": tokens()}, {"b": 1}), r"The weights are of b and the data of a"),
+    (lambda: rllc.Mixed({"a": tokens()}, {"a": 0}), r"The weight of 'a' is 0"),
+    (lambda: rllc.Mixed({"a": tokens(), "b": tokens(length=5)}), r"The contexts of 'b' have 5 tokens, and others of the mixture 6"),
+    (lambda: rllc.Mixed({"a": rllc.Refined(tokens(), reference=Ours())}), r"'a' of the mixture is refined in a way that cannot be mixed"),
+    (lambda: rllc.Refined(tokens(), reference=Ours(shape=dataclasses.replace(SHAPE, d_vocab=13))), r"The reference predicts 13 tokens and the model"),
+])  # fmt: skip
+def test_mixtures_and_references_that_cannot_be(data, sentence: str) -> None:
+    with pytest.raises(rllc.RllcError, match=sentence):
+        rllc.estimate(Ours(), data(), "0:0", **SMALL)
+
+
+# --- evaluated elsewhere
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "leimkuhler-matthews", "rmsprop-sgld", "sgnht"])
+def test_evaluated_on_its_own_data_the_chains_see_their_own_losses(sampler: str) -> None:
+    """The stream of the same name is the chains' own."""
+    r = rllc.estimate(Ours(), tokens(), ["1:0", "1:1"], evaluate_on={"data": tokens(), "b": tokens(seed=3)}, sampler=sampler, **SMALL)
+    alone = rllc.estimate(Ours(), tokens(), ["1:0", "1:1"], sampler=sampler, **SMALL)
+    for part in ("1:0", "1:1"):
+        np.testing.assert_array_equal(r[part].traces.losses, alone[part].traces.losses)  # no chain moves by the others
+        own, other = r[part].elsewhere["data"], r[part].elsewhere["b"]
+        np.testing.assert_allclose(own.traces.losses, r[part].traces.losses, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(own.traces.baseline, r[part].traces.baseline, rtol=0, atol=1e-6)
+        assert own.llc == pytest.approx(r[part].llc, abs=1e-3, nan_ok=True)
+        assert np.abs(other.traces.losses - own.traces.losses).max() > 1e-3
+
+
+def test_on_quadratics_the_answer_elsewhere_is_known() -> None:
+    """Under exp{-nβ ½ Σ h v² - (γ/2) v²} a loss ½ Σ k v² rises by ½ Σ k / a, a = nβ h + γ; a step ε widens each variance by 1 / (1 - ε a / 4)."""
+    h, k = torch.tensor([1.0, 4.0, 2.0, 9.0], dtype=torch.float64), torch.tensor([3.0, 0.0, 2.0, 1.0], dtype=torch.float64)
+
+    class Bowls(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros(4, dtype=torch.float64))
+
+    def loss(module, batch):
+        return 0.5 * (batch[0] * module.w**2).sum()
+
+    nbeta, gamma, step = 20.0, 5.0, 8e-3
+    settings = {"nbeta": nbeta, "localization": gamma, "step_size": step, "chains": 64, "draws": 1500, "burn_in": 100, "batch_size": 1}
+    r = rllc.estimate(Bowls(), h[None], "w", loss=loss, evaluate_on={"other": k[None], "double": 2 * h[None]}, origin_batches=3, **settings)
+    a = nbeta * h + gamma
+    variance = 1 / (a * (1 - step * a / 4))
+    for result, curvature in ((r, h), (r.elsewhere["other"], k)):
+        exact = float(nbeta * 0.5 * (curvature * variance).sum())
+        assert abs(result.llc - exact) < 3.5 * result.stderr
+        assert result.stderr < 0.02 * exact
+    assert r.elsewhere["double"].llc == pytest.approx(2 * r.llc, rel=1e-12)  # and that without any chance
+
+
+def test_elsewhere_is_in_every_table(tmp_path) -> None:
+    r = rllc.estimate(Ours(), tokens(), "1:0", data_name="code", evaluate_on={"prose": tokens(seed=3)}, **SMALL)
+    rows = r.to_pandas().sort_values("evaluated_on")
+    assert rows[["data", "evaluated_on"]].values.tolist() == [["code", "code"], ["code", "prose"]]
+    assert rows["llc"].tolist() == pytest.approx([r.llc, r.elsewhere["prose"].llc], nan_ok=True)
+    assert "evaluated on prose" in r._repr_html_()
+    assert "with the chains of code" in r._repr_html_()
+    assert "no learning coefficient of prose" in r.elsewhere["prose"]._repr_html_()
+    assert "1:0 on code, evaluated on prose at step 0: nβ (E[l] - l(w*)) = " in str(r.elsewhere["prose"])
+
+
+def test_a_refused_cell_is_refused_everywhere() -> None:
+    r = rllc.estimate(Ours(), tokens(), "1:0", evaluate_on={"b": tokens(seed=3)}, **SMALL | {"step_size": 0.019, "nbeta": 1e5})
+    assert r.outcome.refused
+    assert r.elsewhere["b"].outcome.refused
+    assert np.isnan(r.elsewhere["b"].llc)
+    with pytest.raises(rllc.RllcError, match="Take another sampler to evaluate elsewhere"):
+        rllc.estimate(Ours(), tokens(), "1:0", evaluate_on={"b": tokens()}, sampler="mala", **SMALL)

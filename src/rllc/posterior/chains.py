@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,6 +69,10 @@ class Chains:
         noise_seeds: one integer a chain, [P][chains]; nothing else is random here.
         control: ∇l_n(w*) as named tensors [P, ...], for the control variate.
         fixed: a batch on which the loss is evaluated at every draw too.
+        elsewhere: minibatches of other data by name, on which it is evaluated as well; no chain moves by them.
+
+    Attributes:
+        seen_elsewhere: by name the traces of the last `advance` with losses and baseline on that data in place of its own.
 
     Raises:
         RllcError: the part cannot be sampled, or what the settings ask for is missing or cannot be.
@@ -83,6 +88,7 @@ class Chains:
         *,
         control: Mapping[str, Float[Tensor, "P ..."]] | None = None,
         fixed: Any = None,
+        elsewhere: Mapping[str, Iterable[Any]] | None = None,
     ) -> None:
         self.objective: Objective[Any] = objective
         self.settings = settings
@@ -96,6 +102,12 @@ class Chains:
             raise RllcError("control_variate needs the gradient at the checkpoint.", "Give minibatches for it, or leave control_variate out.")
         if fixed is not None and settings.sampler == "mala":
             raise RllcError("MALA samples one fixed batch, on which it is evaluated too.", "Leave the fixed evaluation set out.")
+        if elsewhere and settings.sampler == "mala":
+            raise RllcError(
+                "MALA's draws are points that were evaluated earlier, on its own batch alone.", "Take another sampler to evaluate elsewhere."
+            )
+        self._elsewhere = {name: iter(stream) for name, stream in (elsewhere or {}).items()}
+        self.seen_elsewhere: dict[str, Traces] = {}
         self._control = self._layout.flatten(control) if settings.control_variate and control is not None else None
         self._fixed_batch = fixed
         self._fixed: Any = None if fixed is None else objective.prepare(fixed)
@@ -121,12 +133,16 @@ class Chains:
         # Filled on the device and read at the end: reading at every step would wait for it, and small tensors kept from every step would
         # keep the memory between them from being used again.
         kept = self._center.new_empty(evaluations, len(_NAMES) + (self._fixed is not None), len(self._center), dtype=torch.float64)
+        other = self._center.new_empty(evaluations, 2 * len(self._elsewhere), len(self._center), dtype=torch.float64)
         for t in range(evaluations):
             context = self._prepare(batches, t, evaluations)
             evaluation = self.objective.evaluate(self._layout.views(self._center + self._state.displacement), context)
             point = self._point(evaluation, context)
             if self._fixed is not None:
                 kept[t, -1] = self._on_fixed(point)
+            for i, stream in enumerate(self._elsewhere.values()):
+                seen = self._loss_at(point, self.objective.prepare(_next(stream, t, evaluations)))
+                other[t, 2 * i], other[t, 2 * i + 1] = seen.losses.detach(), seen.baseline.detach()
             following = self._noise.draw()
             step: Step = self._sampler.step(self._state, point, following, self.settings)
             for row, values in zip(kept[t], (evaluation.baseline.detach(), *self._recorded(step, point)), strict=False):
@@ -136,7 +152,13 @@ class Chains:
             self.evaluations += 1
             if on_step is not None:
                 on_step(t + 1, evaluations)
-        return self._traces(kept, Segment(evaluations, discarded))
+        traces = self._traces(kept, Segment(evaluations, discarded))
+        columns = other.permute(1, 2, 0).cpu().numpy().reshape(-1, 2, self.parts, self.settings.chains, evaluations)
+        self.seen_elsewhere = {
+            name: replace(traces, losses=losses.copy(), baseline=_one_baseline(baseline), fixed_losses=None, fixed_baseline=None)
+            for name, (losses, baseline) in zip(self._elsewhere, columns, strict=True)
+        }
+        return traces
 
     def _prepare(self, batches: Iterator[Any], t: int, needed: int) -> Any:
         if self.settings.sampler == "mala":
@@ -161,8 +183,11 @@ class Chains:
         v, gradient = drawn.displacement, drawn.gradient
         return drawn.losses, dot(v, gradient), squared(v), squared(gradient), dot(v, drawn.force), step.stein, ratio
 
+    def _loss_at(self, point: Point, context: Any) -> Evaluated:
+        return self.objective.evaluate(self._layout.views(self._center + point.displacement), context, gradients=False)
+
     def _on_fixed(self, point: Point) -> Tensor:
-        evaluation = self.objective.evaluate(self._layout.views(self._center + point.displacement), self._fixed, gradients=False)
+        evaluation = self._loss_at(point, self._fixed)
         self._fixed_baseline = evaluation.baseline.detach()
         return evaluation.losses.detach()
 

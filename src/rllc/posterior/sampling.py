@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rllc.core.errors import RllcError
 from rllc.posterior.chains import Chains
 from rllc.posterior.curvature import twin
 from rllc.posterior.diagnostics import Extras
@@ -37,6 +38,7 @@ class Minibatches:
         control: for ∇l_n(w*), where the settings ask for the control variate.
         fixed: one batch to evaluate every draw on, in place of its own minibatch.
         halving: for the chains at half the step size, where that check is asked for.
+        elsewhere: of other data by name, one an evaluation each, on which every draw is evaluated too.
     """
 
     sample: Iterable[Any]
@@ -44,6 +46,7 @@ class Minibatches:
     control: Iterable[Any] = ()
     fixed: Any = None
     halving: Iterable[Any] = ()
+    elsewhere: Mapping[str, Iterable[Any]] = field(default_factory=dict[str, Iterable[Any]])
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Sampled:
     results: tuple[Result, ...]
     origin: OriginGradient | None
     snapshots: tuple[Snapshot, ...]  # where the chains of each part stand, arrays [1, chains, ...]
+    elsewhere: tuple[Mapping[str, Traces], ...] = ()  # of each part, by name of other data: its traces with the losses and the baseline there
 
 
 def sample(
@@ -106,10 +110,13 @@ def sample(
     def assessed(traces: Traces, p: int, extras: Extras | None = None) -> Result:
         return assess(traces, None if origin is None else origin.part(p), verdicts, extras)[0]
 
-    chains = Chains(objective, start, settings, noise_seeds, control=control, fixed=data.fixed)
+    chains = Chains(objective, start, settings, noise_seeds, control=control, fixed=data.fixed, elsewhere=data.elsewhere)
+    seen: list[dict[str, list[Traces]]] = [{name: [] for name in data.elsewhere} for _ in range(chains.parts)]
     pieces: list[list[Traces]] = [[] for _ in range(chains.parts)]
     results: list[Result | None] = [None] * chains.parts
     done, wanted = 0, settings.draws
+    if earlier is not None and data.elsewhere:
+        raise RllcError("What was drawn before was not evaluated elsewhere.", "Sample anew.")
     if earlier is not None:
         pieces = [[earlier.traces.part(p)] for p in range(chains.parts)]
         results = [assessed(part, p) for p, (part,) in enumerate(pieces)]
@@ -126,6 +133,8 @@ def sample(
         standing = chains.snapshot()
         for place, p in enumerate(active):
             pieces[p].append(traces.part(place))
+            for name, other in chains.seen_elsewhere.items():
+                seen[p][name].append(other.part(place))
             snapshots[p] = {name: array[place : place + 1] for name, array in standing.items()}
             results[p] = assessed(joined(pieces[p]), p)
         going = [place for place, p in enumerate(active) if _unfinished(results[p], done, stopping)]
@@ -138,7 +147,8 @@ def sample(
     whole = tuple(joined(part) for part in pieces)
     extras = _extras(objective, start, data, at_origin, settings, checks, noise_seeds, control, whole)
     final = tuple(assessed(traces, p, extras.part(p)) for p, traces in enumerate(whole))
-    return Sampled(whole, final, origin, tuple(snapshots))
+    elsewhere = tuple({name: joined(parts) for name, parts in of_part.items()} for of_part in seen)
+    return Sampled(whole, final, origin, tuple(snapshots), elsewhere)
 
 
 def _unfinished(result: Result | None, done: int, stopping: Stopping) -> bool:

@@ -25,6 +25,7 @@ def result_card(
     outcome: Outcome,
     reason: str,
     notes: Sequence[str] = (),
+    elsewhere: Sequence[tuple[str, float, float]] = (),
 ) -> str:
     """One cell: λ̂ ± its error, the interval, the outcome with its sentence, the settings. What has no number has a dash.
 
@@ -36,16 +37,19 @@ def result_card(
         outcome: what became of the cell.
         reason: why, as sentences.
         notes: sentences that belong to the number.
+        elsewhere: name of other data, nβ (E[l] - l(w*)) there for the same chains, and its standard error.
     """
+    away = meta.get("evaluated_on", meta["data"]) != meta["data"]
     rows: list[tuple[object, object]] = [
-        ("λ̂", tag("b", number(llc, stderr))),
+        ("nβ (E[l] − l(w*))" if away else "λ̂", tag("b", number(llc, stderr))),
         ("interval", ends(interval, stderr)),
         ("outcome", join([badge(outcome), reason], " ")),
     ]
+    rows += [(f"evaluated on {name}", f"{number(value, error)}, with the chains of {meta['data']}") for name, value, error in elsewhere]
     rows += [("note", note) for note in notes]
     settings = ", ".join(f"{name.replace('_', ' ')} {value_text(meta[name])}" for name in _SETTINGS if meta.get(name) not in (None, "", 0))
     rows.append(("settings", settings))
-    title = f"{meta['part']} on {meta['data']}, step {value_text(meta['step'])}"
+    title = f"{meta['part']} on {meta['data']}, step {value_text(meta['step'])}" + (f", evaluated on {meta['evaluated_on']}" if away else "")
     body = join(tag("tr", tag("th", name, scope="row", style=_CELL), tag("td", value, style=_CELL)) for name, value in rows)
     return str(tag("table", tag("caption", title, style="text-align:left;font-weight:600"), tag("tbody", body), style=_STYLE))
 

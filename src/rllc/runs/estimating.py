@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +16,7 @@ from rllc.core.errors import RllcError
 from rllc.model.module_objective import ModuleObjective
 from rllc.model.objective import build_objective
 from rllc.posterior.protocol import Originated
+from rllc.posterior.result import assess
 from rllc.posterior.sampling import Sampled, sample
 from rllc.runs.doubts import doubtful
 from rllc.runs.how import How
@@ -68,7 +69,13 @@ def grouped(taken: Native | General, asked: Sequence[Asked], how: How, context: 
 
 
 def measured(
-    taken: Native | General, group: Group, source: Source, how: How, step: int, on_step: Callable[[int, int], None] | None = None
+    taken: Native | General,
+    group: Group,
+    source: Source,
+    how: How,
+    step: int,
+    on_step: Callable[[int, int], None] | None = None,
+    elsewhere: Sequence[Source] = (),
 ) -> Iterator[Result]:
     """Sample a group of parts on shared minibatches: a result for each, in its order.
 
@@ -82,7 +89,7 @@ def measured(
     chains = how.sampler.chains
     sampled = sample(
         objective,
-        source.minibatches(how, taken.device),
+        source.minibatches(how, taken.device, elsewhere),
         how.sampler,
         noise_seeds=[[seeds.derive(how.seed, "noise", part.label, chain) for chain in range(chains)] for part in group.parts],
         stopping=how.stopping,
@@ -97,7 +104,22 @@ def measured(
         doubts = () if isinstance(source.pool, RefinedBatches) else doubtful(float(sampled.traces[p].baseline.mean()), taken.vocabulary)
         notes = tuple(dict.fromkeys([*taken.notes, *asked.notes, *source.notes, *_told(objective), *doubts]))
         meta = _meta(taken, source, how, objective, sampled, p) | {"step": step, "part": asked.label, "seconds": seconds, "chunk": chunk}
-        yield Result(sampled.traces[p], sampled.results[p], None if sampled.origin is None else sampled.origin.part(p), meta, notes)
+        origin = None if sampled.origin is None else sampled.origin.part(p)
+        others = {name: _seen(sampled, p, name, how, meta) for name in sampled.elsewhere[p]}
+        yield Result(sampled.traces[p], sampled.results[p], origin, meta, notes, others)
+
+
+def _seen(sampled: Sampled, p: int, name: str, how: How, meta: Mapping[str, Any]) -> Result:
+    """The same chains evaluated on other data. What refuses the cell refuses this too, and so does a loss that is not finite there."""
+    traces, own = sampled.elsewhere[p][name], sampled.results[p]
+    found = own if own.outcome.refused else assess(traces, verdicts=how.verdicts)[0]
+    told = replace(own, estimate=found.estimate) if not found.outcome.refused else found
+    here = meta_of(traces, told, None) | {key: meta[key] for key in _SHARED} | {"evaluated_on": name}
+    return Result(traces, told, None, here, (f"Sampled on {meta['data']}, evaluated on {name}: no learning coefficient of {name}.",))
+
+
+# What a result has in common with its chains' evaluation on other data.
+_SHARED = ("data", "fixed_contexts", "batch_size", "context", "dtype", "threads", "seed", "estimator", "road", "step", "part", "seconds", "chunk")
 
 
 def _objective(taken: Native | General, group: Group, how: How) -> tuple[Originated[Any], Callable[[Sequence[int]], Originated[Any]] | None]:

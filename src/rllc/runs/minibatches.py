@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice, repeat
 from typing import Any, Protocol
@@ -99,8 +99,8 @@ class Source:
                 batch = self.pool.draw(seeds.generator(how.seed, purpose, self.name, index), size or how.batch_size)
             yield moved(batch, device)
 
-    def minibatches(self, how: How, device: torch.device) -> Minibatches:
-        """All the data that sampling takes."""
+    def minibatches(self, how: How, device: torch.device, elsewhere: Sequence[Source] = ()) -> Minibatches:
+        """All the data that sampling takes, and the minibatches of other data on which its draws are evaluated too."""
         chains: Iterator[Any] = self.stream(how, "sample", device)
         if how.sampler.sampler == "mala":
             chains = repeat(next(self.stream(how, "full", device, how.full_batch)))
@@ -110,11 +110,14 @@ class Source:
             control=islice(self.stream(how, "control", device), how.control_batches),
             fixed=next(self.stream(how, "fixed", device, how.fixed_contexts)) if how.fixed_contexts else None,
             halving=self.stream(how, "halving", device),
+            elsewhere={source.name: source.stream(how, "sample", device) for source in elsewhere},
         )
 
 
-def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, native: bool = False) -> Source:
+def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, native: bool = False, alone: bool = False) -> Source:
     """Data of a language model: contexts of token ids, refined, mixed or padded too.
+
+    Where they are wanted `alone`, as for a loss of the user's own, ids come without what of them counts.
 
     Raises RllcError as `token_rows` and `marked_rows` do.
     """
@@ -141,7 +144,7 @@ def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, nat
         vocabulary=vocabulary,
     )
     real = rows.counts if padded is None else rows.counts & padded[1][:, : rows.tokens.shape[1]]
-    if refined is None and real[:, 1:].all():
+    if refined is None and (real[:, 1:].all() or alone):
         return Source(name, Rows(rows.tokens), context=rows.tokens.shape[1], notes=rows.notes)
     reference = None if refined is None or refined.reference is None else Reference.of(refined.reference, vocabulary)
     pool = RefinedBatches(marked_rows(rows.tokens, real, refined), reference, native)
@@ -188,7 +191,7 @@ def open_samples(data: Any, name: str, how: How) -> Source:
     Raises RllcError where the data is empty or in no form that batches can be drawn from.
     """
     if isinstance(data, ContextPool) or is_texts(data) or how.tokenizer is not None or (is_dataset(data) and how.column):
-        return open_tokens(data, name, how, 0, 0)
+        return open_tokens(data, name, how, 0, 0, alone=True)
     if callable(data) and not hasattr(data, "__len__"):
         return Source(name, None, data)
     if isinstance(data, Tensor | np.ndarray):

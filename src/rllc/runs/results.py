@@ -39,6 +39,8 @@ class Result:
         origin: what is known of the checkpoint itself; None where no minibatches were spent on it.
         meta: settings, names and numbers by the names of the table's columns.
         notes: sentences that belong to the number: what the part shares with others, which road was taken and why.
+        elsewhere: by name of other data, nβ (E[l] - l(w*)) *there*, for the same chains, which this result's own data moved. That is no learning
+            coefficient of the other data, whose own posterior would be another one: it says how much of it these weights hold.
     """
 
     traces: Traces = field(repr=False)
@@ -46,6 +48,7 @@ class Result:
     origin: OriginGradient | None = field(repr=False)
     meta: Mapping[str, Any] = field(repr=False)
     notes: tuple[str, ...] = ()
+    elsewhere: Mapping[str, Result] = field(default_factory=dict)
 
     @property
     def part(self) -> str:
@@ -56,6 +59,11 @@ class Result:
     def data(self) -> str:
         """Name of the data."""
         return str(self.meta["data"])
+
+    @property
+    def evaluated_on(self) -> str:
+        """Name of the data that the loss is of; other than `data`, on which the chains moved, where it was evaluated elsewhere."""
+        return str(self.meta["evaluated_on"])
 
     @property
     def step(self) -> int:
@@ -109,13 +117,14 @@ class Result:
         """The cell as the table's room reads it. Its key is a digest of settings and traces: equal keys, equal results."""
         arrays = arrays_of(self.traces)
         key = {"part": self.part, "data": self.data, "step": self.step, "seed": self.meta["seed"], "traces": digest.of_arrays(arrays)}
+        key |= {"evaluated_on": self.evaluated_on} if self.evaluated_on != self.data else {}
         settings = {name: self.meta[name] for name in ("sampler", "step_size", "localization", "nbeta", "burn_in", "estimator")}
         key |= {name: str(value) for name, value in settings.items()}
         return Record("sample", digest.of_json(key), key, arrays, dict(self.meta))
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row with the columns of `rllc table`."""
-        return frame([self.record])
+        """One row with the columns of `rllc table`, and one for each data that it was evaluated on elsewhere."""
+        return frame([self.record, *(other.record for other in self.elsewhere.values())])
 
     def to_xarray(self) -> xr.DataTree:
         """All of it as a tree that devinterp's readers understand too; `result_trees.result_tree` says what lies where."""
@@ -140,16 +149,22 @@ class Result:
             self.draws,
             self.llc,
             self.interval,
-            title=f"{self.part} on {self.data}",
+            title=f"{self.part} on {self._where}",
             refused=self.reason if self.outcome.refused else "",
         )
 
     def _repr_html_(self) -> str:
-        return result_card(self.meta, self.llc, self.stderr, self.interval, self.outcome, self.reason, self.notes)
+        others = [(name, other.llc, other.stderr) for name, other in self.elsewhere.items()]
+        return result_card(self.meta, self.llc, self.stderr, self.interval, self.outcome, self.reason, self.notes, others)
+
+    @property
+    def _where(self) -> str:
+        return self.data if self.evaluated_on == self.data else f"{self.data}, evaluated on {self.evaluated_on}"
 
     def __str__(self) -> str:
         number = "–" if self.outcome.refused else f"{self.llc:.3g} ± {self.stderr:.2g}"
-        return f"{self.part} on {self.data} at step {self.step}: λ̂ = {number} ({self.outcome})"
+        sign = "λ̂" if self.evaluated_on == self.data else "nβ (E[l] - l(w*))"
+        return f"{self.part} on {self._where} at step {self.step}: {sign} = {number} ({self.outcome})"
 
 
 @dataclass(frozen=True)
@@ -188,7 +203,7 @@ class Results(Mapping[str, Result]):
 
     def to_pandas(self, run: str = "") -> pd.DataFrame:
         """Tidy rows with the columns of `rllc table`, ordered by data, part and step."""
-        return frame([r.record for r in self.cells], run)
+        return frame([one.record for r in self.cells for one in (r, *r.elsewhere.values())], run)
 
     def to_xarray(self) -> xr.DataTree:
         """Labelled arrays over (step, part, data), and the traces with (chain, draw) after them, at the root of a tree."""
