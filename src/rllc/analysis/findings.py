@@ -65,13 +65,30 @@ class HeadTypes:
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """How many clusters there are, by three criteria; NaN where a criterion was not computed or a number could not be fitted.
+
+    `gap` is log W of curves without clusters minus log W of these, W = Σ over clusters of Σ d²/2n (Tibshirani, Walther and Hastie 2001); `stability`
+    is the mean adjusted Rand index between the clusters of the curves and of curves redrawn within their errors.
+    """
+
+    sizes: NDArray[np.int64]  # [K] numbers tried, 1 first
+    silhouette: Floats  # [K] -1..1
+    gap: Floats  # [K] in units of log W
+    gap_stderr: Floats  # [K] √(1 + 1/references) standard deviations over the references
+    stability: Floats  # [K]
+    stability_sd: Floats  # [K] over redrawn curves
+    chosen: dict[str, int]  # by criterion; 1 means that there are no clusters
+
+
+@dataclass(frozen=True)
 class Clustering:
     """Heads grouped by the shape of their curves.
 
     `stability` is the mean adjusted Rand index between this clustering and those of curves resampled within their errors.
     """
 
-    method: str  # "kmeans" or "hierarchical"
+    method: str  # "kmeans", "hierarchical", "dtw" or "kshape"
     scope: str  # which heads: "all", "layer 0", "layer 1", …
     preprocessing: str  # "raw", "standardised", …
     heads: tuple[str, ...]  # H, those that had complete curves
@@ -82,6 +99,10 @@ class Clustering:
     stability_interval: tuple[float, float]
     linkage: Floats | None = None  # [H-1, 4] scipy's convention, hierarchical only
     left_out: tuple[str, ...] = ()  # heads without a complete curve
+    time: str = "recorded"  # or "log"
+    together: Floats | None = None  # [H, H] share of redrawn curves that put both heads into one cluster
+    confidence: Floats | None = None  # [H] share of redrawn curves in which the head keeps its cluster, clusters matched by their heads
+    numbers: Numbers | None = None  # None where the number was given
 
 
 @dataclass(frozen=True)

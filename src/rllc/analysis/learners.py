@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, linkage
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import pdist, squareform
 from scipy.stats import chi2
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -38,9 +40,20 @@ def cut(tree: Floats, n_clusters: int) -> Labels:
     return np.asarray(cut_tree(tree, n_clusters=n_clusters)[:, 0], dtype=np.int64)
 
 
-def silhouette(points: Floats, labels: Labels) -> float:
-    """Mean silhouette of a clustering of points [H, S], -1..1."""
-    return float(silhouette_score(points, labels))
+def euclidean(points: Floats) -> Floats:
+    """Distances [H, H] of points [H, S]."""
+    return np.asarray(squareform(pdist(points)), dtype=np.float64)
+
+
+def silhouette_of(apart: Floats, labels: Labels) -> float:
+    """Mean silhouette of a clustering, -1..1, by distances [H, H]."""
+    return float(silhouette_score(apart, labels, metric="precomputed"))
+
+
+def matched(score: Floats) -> tuple[Labels, Labels]:
+    """Rows and columns of the one-to-one matching with the largest total score [A, B] (Hungarian method); as many pairs as the smaller side has."""
+    rows, columns = linear_sum_assignment(score, maximize=True)
+    return np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64)
 
 
 def constant_p(y: Floats, noise: Floats) -> float:
