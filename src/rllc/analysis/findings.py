@@ -131,6 +131,35 @@ class Stages:
 
 
 @dataclass(frozen=True)
+class Bends:
+    """Where λ̂ of one part changes its slope over log(step + 1): the joints of a continuous piecewise-linear fit.
+
+    A bend at which the slope changes its sign is a turn, as `Stages` finds them; the others are stages that a derivative's zeros do not show.
+    """
+
+    part: str
+    steps: Floats  # [N]
+    intervals: Floats  # [N, 2] steps: 5..95 % over fits to curves redrawn from this fit
+    found_in: Floats  # [N] share of those fits that hold a bend of the same direction nearby
+    slopes: Floats  # [N+1] λ̂ by unit of log(step + 1)
+    turns: NDArray[np.bool_]  # [N]
+    fitted: Floats  # [S] at the checkpoints that have an estimate
+    inflation: float  # how many times the stated errors the fit misses by, at least 1
+    criterion: Floats  # [K] of 0, 1, 2, … bends; the smallest decides
+
+
+@dataclass(frozen=True)
+class StageAgreement:
+    """Boundaries by the derivative beside those by bends, one row each pair; NaN where one of them has none."""
+
+    by_derivative: Floats  # [N] steps
+    by_bends: Floats  # [N] steps
+    direction: NDArray[np.int64]  # [N] -1 a peak or a slope that falls, +1 a trough or a slope that rises
+    distance: Floats  # [N] in log(step + 1)
+    overlap: NDArray[np.bool_]  # [N] whether the intervals do
+
+
+@dataclass(frozen=True)
 class Specialisation:
     """How far the final wdrLLC of a head on one kind of data departs from the reference data, with its error."""
 
@@ -157,3 +186,5 @@ class Findings:
     specialisation: tuple[Specialisation, ...]
     planted_share: float = 0.0  # share of planted text in the training mixture
     notes: tuple[str, ...] = field(default=())
+    bends: Bends | None = None  # of the full model on the reference data
+    stage_agreement: StageAgreement | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ def choose(numbers: Numbers, criterion: Criterion) -> int:
     """
     if criterion == "gap":
         known = np.flatnonzero(np.isfinite(numbers.gap))
-        for this, following in zip(known[:-1], known[1:], strict=True):
+        for this, following in pairwise(known):
             if numbers.gap[this] >= numbers.gap[following] - numbers.gap_stderr[following]:
                 return int(numbers.sizes[this])
         return int(numbers.sizes[known[-1]]) if len(known) else 0

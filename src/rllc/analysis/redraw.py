@@ -32,7 +32,7 @@ def redrawn(
         return curves.llc + curves.stderr * noise
     if chains.shape[:2] != curves.llc.shape or chains.shape[2] < 2:
         raise RllcError(
-            f"The estimates of single chains have the shape {chains.shape}; these curves need {(*curves.llc.shape, 'chains')} with at least 2 chains.",
+            f"The estimates of single chains have the shape {chains.shape}; these curves need {(*curves.llc.shape, 'C')} with at least C = 2.",
             "Give one estimate a part, checkpoint and chain, in the order of the curves.",
         )
     n = chains.shape[2]
