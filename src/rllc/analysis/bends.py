@@ -56,7 +56,11 @@ def bends(curves: Curves, settings: AnalysisSettings, seed: int, part: str = "fu
         drawn.append((moved, _directions(problem.fit(other, moved)[1])))
     intervals, found_in = support(places, _directions(slopes), drawn, settings.stage_window)
     told = found_in >= settings.stage_support
-    said = "" if told.all() else f"The LLC of {part} has {int((~told).sum())} more bend(s) that fewer than {settings.stage_support:.0%} of redrawn curves share."
+    said = (
+        ""
+        if told.all()
+        else f"The LLC of {part} has {int((~told).sum())} more bend(s) that fewer than {settings.stage_support:.0%} of redrawn curves share."
+    )
     if not told.all():
         places, intervals, found_in = places[told], intervals[told], found_in[told]
         fitted, slopes, _ = problem.fit(y, places)
@@ -88,7 +92,9 @@ def stage_agreement(by_derivative: Stages, by_bends: Bends, window: float) -> St
     first, second = np.array(one, dtype=np.float64), np.array(two, dtype=np.float64)
     order = np.argsort(np.where(np.isfinite(first), first, second), kind="stable")
     apart = np.abs(np.log1p(first) - np.log1p(second))
-    return StageAgreement(first[order], second[order], np.array(direction, dtype=np.int64)[order], apart[order], np.array(overlap, dtype=np.bool_)[order])
+    return StageAgreement(
+        first[order], second[order], np.array(direction, dtype=np.int64)[order], apart[order], np.array(overlap, dtype=np.bool_)[order]
+    )
 
 
 def _overlap(one: Floats, two: Floats) -> bool:

@@ -67,7 +67,14 @@ class AnalysisSettings:
         for name, kind in (("time", Time), ("criterion", Criterion)):
             _require(getattr(self, name) in get_args(kind), name, getattr(self, name), f"one of {', '.join(get_args(kind))}")
         _require(self.n_clusters == 0 or self.n_clusters >= 2, "n_clusters", self.n_clusters, "0 or a number from 2 on")
-        for name, least in (("max_clusters", 2), ("resamples", 10), ("permutations", 10), ("gap_references", 5), ("max_bends", 1), ("min_checkpoints", 4)):
+        for name, least in (
+            ("max_clusters", 2),
+            ("resamples", 10),
+            ("permutations", 10),
+            ("gap_references", 5),
+            ("max_bends", 1),
+            ("min_checkpoints", 4),
+        ):
             _require(getattr(self, name) >= least, name, getattr(self, name), f"a number from {least} on")
         _require(self.stage_prominence >= 0, "stage_prominence", self.stage_prominence, "a number from 0 on")
         _require(0 <= self.stage_support <= 1, "stage_support", self.stage_support, "a share from 0 to 1")
