@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
 
 import numpy as np
@@ -76,18 +77,18 @@ def seed_features(curves: Mapping[str, Curves], behaviour: Mapping[str, Behaviou
         raise RllcError(
             f"Curves are of {', '.join(curves) or 'no seed'}, behaviour of {', '.join(behaviour) or 'no seed'}.", "Give both for every seed."
         )
-    steps = sorted(set.intersection(*(set(found.steps.tolist()) for found in curves.values())))
-    scores = sorted(set.intersection(*(set(found.scores) for found in behaviour.values())))
+    steps = [int(step) for step in reduce(np.intersect1d, [found.steps for found in curves.values()])]
+    scores: list[str] = sorted(reduce(frozenset[str].intersection, [frozenset(found.scores) for found in behaviour.values()]))
     if not steps or not scores:
         raise RllcError(f"The seeds share {len(steps)} checkpoints and {len(scores)} kinds of scores.", "Measure every seed alike.")
     features: dict[str, SeedFeatures] = {}
     for seed, found in curves.items():
         told = behaviour[seed]
         both = [head for head in found.parts if head in told.heads]
-        curve = found.llc[[found.parts.index(head) for head in both]][:, np.searchsorted(found.steps, steps)]
-        score = np.stack([told.scores[name][[told.heads.index(head) for head in both], -1] for name in scores], axis=1)
-        whole = np.isfinite(curve).all(axis=1) & np.isfinite(score).all(axis=1)
-        if not whole.any():
+        curve: Floats = found.llc[[found.parts.index(head) for head in both]][:, np.searchsorted(found.steps, steps)]
+        score: Floats = np.stack([told.scores[name][[told.heads.index(head) for head in both], -1] for name in scores], axis=1)
+        whole: list[bool] = [bool(np.isfinite(one).all() and np.isfinite(other).all()) for one, other in zip(curve, score, strict=True)]
+        if not any(whole):
             raise RllcError(f"No head of {seed} has both a complete curve and every score.", "Sample and measure the same heads and checkpoints.")
         features[seed] = SeedFeatures(tuple(head for head, yes in zip(both, whole, strict=True) if yes), score[whole], curve[whole])
     return features
@@ -120,7 +121,7 @@ def match_seeds(
         random_means = np.array([combined[pairs].mean() for pairs in shuffled])
         random_curves = np.array([curve[pairs].mean() for pairs in shuffled])
         held_out = float(curve[told_rows, told_columns].mean())
-        same = np.full(combined.shape, np.nan)
+        same: Floats = np.full(combined.shape, np.nan)
         if types is not None:
             same = np.equal.outer(_types(features[one].heads, types[one]), _types(features[other].heads, types[other])).astype(np.float64)
         heads, theirs = features[one].heads, features[other].heads
@@ -128,7 +129,7 @@ def match_seeds(
             SeedMatch(
                 one,
                 other,
-                tuple((heads[a], theirs[b]) for a, b in zip(rows, columns, strict=True)),
+                tuple((heads[a], theirs[b]) for a, b in zip(rows.tolist(), columns.tolist(), strict=True)),
                 combined[rows, columns],
                 float(combined[rows, columns].mean()),
                 _range(random_means),

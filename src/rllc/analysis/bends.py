@@ -120,8 +120,9 @@ class _Problem:
         """Fitted values [S], slopes of the pieces [N+1] and χ²."""
         design = np.column_stack([self.lines, np.maximum(self.x[:, None] - places[None, :], 0.0) * self.weights[:, None]])
         solution = np.linalg.lstsq(design, y * self.weights, rcond=None)[0]
-        fitted = design @ solution / self.weights
-        return fitted, np.cumsum(solution[1:]), float((((y - fitted) * self.weights) ** 2).sum())
+        fitted: Floats = design @ solution / self.weights
+        slopes: Floats = np.asarray(np.cumsum(solution[1:]), dtype=np.float64)
+        return fitted, slopes, float((((y - fitted) * self.weights) ** 2).sum())
 
     def choose(self, y: Floats, most: int) -> tuple[Floats, Floats]:
         """Places of the bends [N] under the criterion, and the criterion [K] of each number that could be placed."""

@@ -53,8 +53,8 @@ def orderings(
 ) -> tuple[tuple[Ordering, ...], tuple[str, ...]]:
     """The table, one row a quantity, the strongest |ρ| at the end first; then, as sentences, what was left out.
 
-    Only heads with both numbers at the common checkpoints enter; a checkpoint that most heads lack is left out itself. A quantity with fewer than four
-    such heads has no row.
+    Only heads with both numbers at the common checkpoints enter; a checkpoint that most heads lack is left out itself. With fewer than four
+    such heads a quantity has no row.
     Raises RllcError where the shapes of a quantity do not fit.
     """
     rows: list[Ordering] = []
@@ -87,7 +87,7 @@ def _pair(curves: Curves, quantity: Quantity) -> _Pair:
     """λ̂ and the quantity at the same heads and checkpoints, complete in both: checkpoints that most heads lack go first, then heads that lack any."""
     heads = [head for head in curves.parts if head in quantity.heads]
     steps = [step for step in curves.steps.tolist() if step in quantity.steps]
-    ours = np.ix_([curves.parts.index(head) for head in heads], np.searchsorted(curves.steps, steps))
+    ours = np.ix_([curves.parts.index(head) for head in heads], [curves.steps.tolist().index(step) for step in steps])
     theirs = np.ix_([quantity.heads.index(head) for head in heads], [quantity.steps.index(step) for step in steps])
     error = np.zeros(quantity.values.shape) if quantity.stderr is None else quantity.stderr
     columns = (curves.llc[ours], curves.stderr[ours], quantity.values[theirs], error[theirs])

@@ -152,5 +152,6 @@ def _first(values: Floats, errors: Floats, threshold: float) -> NDArray[np.int64
     places = values.shape[1]
     same = np.sign(values) == np.sign(values[:, -1:])
     settled = np.logical_and.accumulate(same[:, ::-1], axis=1)[:, ::-1]  # the sign of the end from here on
-    passed = settled & (np.abs(values) > threshold * errors)
-    return np.where(passed.any(axis=1), passed.argmax(axis=1), places)
+    passed: NDArray[np.bool_] = settled & (np.abs(values) > threshold * errors)
+    found: NDArray[np.int64] = np.where(passed.any(axis=1), passed.argmax(axis=1), places)
+    return found

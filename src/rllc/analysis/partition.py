@@ -68,7 +68,8 @@ def gaps(
     low, high = coordinates.min(axis=0), coordinates.max(axis=0)
     theirs = np.full((references, len(tried)), np.nan)
     for i in range(references):
-        reference = centre + generator.uniform(low, high, coordinates.shape) @ axes
+        spots: Floats = low + (high - low) * generator.random(coordinates.shape)
+        reference = np.asarray(centre + spots @ axes, dtype=np.float64)
         labels = [None if known is None else partition(reference, method, size, state, RESTARTS) for size, known in enumerate(tried, 1)]
         theirs[i] = _log_w(distances(reference, method), labels)
     return theirs.mean(axis=0) - own, theirs.std(axis=0) * np.sqrt(1 + 1 / references)

@@ -53,8 +53,8 @@ def prepare(llc: Floats, preprocessing: Preprocessing, steps: NDArray[np.int64] 
         if steps is None:
             raise RllcError("Log time was asked for, but no steps were given.", "Give the checkpoints' steps.")
         x = np.log1p(steps.astype(np.float64))
-        even = np.linspace(x[0], x[-1], len(x))
-        llc = np.stack([np.interp(even, x, curve) for curve in llc]) if len(llc) else llc
+        even: Floats = x[0] + (x[-1] - x[0]) * np.arange(len(x)) / (len(x) - 1)
+        llc = np.array([np.interp(even, x, curve) for curve in llc], dtype=np.float64).reshape(llc.shape)
     if preprocessing == "raw":
         return llc
     if preprocessing == "standardised":

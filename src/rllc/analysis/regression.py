@@ -41,12 +41,12 @@ class Regression:
 
 def regress(
     heads: Sequence[str],
-    values: Float[np.ndarray, "H"],
-    covariate: Float[np.ndarray, "H"],
+    values: Float[np.ndarray, " H"],
+    covariate: Float[np.ndarray, " H"],
     name: str,
     seed: int,
     *,
-    stderr: Float[np.ndarray, "H"] | None = None,
+    stderr: Float[np.ndarray, " H"] | None = None,
     permutations: int = 2000,
 ) -> Regression:
     """Ordinary least squares of values [H] on a covariate [H], heads that lack either left out.
@@ -98,13 +98,13 @@ def regress(
 
 
 def spearman(one: Floats, many: Floats) -> Floats:
-    """Spearman's rank correlation [...] of values [H] with values [..., H], ties by mean ranks; NaN where either is constant.
+    """Spearman's rank correlation [...] of values [H] with values [..., " H"], ties by mean ranks; NaN where either is constant.
 
     >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([[10.0, 20.0, 30.0], [3.0, 2.0, 1.0], [5.0, 5.0, 5.0]])).tolist()
     [1.0, -1.0, nan]
     """
     first, second = ranks(one) - (one.shape[-1] + 1) / 2, ranks(many) - (one.shape[-1] + 1) / 2
-    size = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
+    size: Floats = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
     return np.divide((first * second).sum(axis=-1), size, out=np.full(size.shape, np.nan), where=size > 0)
 
 
