@@ -129,7 +129,7 @@ def match_seeds(
             SeedMatch(
                 one,
                 other,
-                tuple((heads[a], theirs[b]) for a, b in zip(rows.tolist(), columns.tolist(), strict=True)),
+                tuple((heads[int(rows[k])], theirs[int(columns[k])]) for k in range(len(rows))),
                 combined[rows, columns],
                 float(combined[rows, columns].mean()),
                 _range(random_means),

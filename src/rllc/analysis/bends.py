@@ -125,13 +125,15 @@ class _Problem:
         return fitted, slopes, float((((y - fitted) * self.weights) ** 2).sum())
 
     def choose(self, y: Floats, most: int) -> tuple[Floats, Floats]:
-        """Places of the bends [N] under the criterion, and the criterion [K] of each number that could be placed."""
+        """Places of the bends [N] under the criterion, and the criterion [K] of each number that was tried."""
         n = len(y)
         scaled = y * self.weights
         chosen: list[int] = []
         found: list[list[int]] = [[]]
         misfits = [self._left(scaled, [])[1]]
         for _ in range(most):
+            if misfits[-1] <= n:
+                break  # as close as the stated errors: more bends can only raise the criterion
             place, misfit = self._best(scaled, chosen)
             if place is None:
                 break

@@ -145,7 +145,7 @@ class Bends:
     turns: NDArray[np.bool_]  # [N]
     fitted: Floats  # [S] at the checkpoints that have an estimate
     inflation: float  # how many times the stated errors the fit misses by, at least 1
-    criterion: Floats  # [K] of 0, 1, 2, … bends; the smallest decides
+    criterion: Floats  # [K] of 0, 1, 2, … bends, up to a fit within the errors; the smallest decides
 
 
 @dataclass(frozen=True)

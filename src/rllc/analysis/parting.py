@@ -149,9 +149,8 @@ def _common(curves: Curves, steps: NDArray[np.int64]) -> tuple[Floats, Floats]:
 
 def _first(values: Floats, errors: Floats, threshold: float) -> NDArray[np.int64]:
     """By the rule of `partings`, the first place in each row of values [R, S]; S where there is none."""
-    places = values.shape[1]
+    places = int(values.shape[1])
     same = np.sign(values) == np.sign(values[:, -1:])
     settled = np.logical_and.accumulate(same[:, ::-1], axis=1)[:, ::-1]  # the sign of the end from here on
     passed: NDArray[np.bool_] = settled & (np.abs(values) > threshold * errors)
-    found: NDArray[np.int64] = np.where(passed.any(axis=1), passed.argmax(axis=1), places)
-    return found
+    return np.asarray(np.where(passed.any(axis=1), passed.argmax(axis=1), places), dtype=np.int64)

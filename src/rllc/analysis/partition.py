@@ -64,12 +64,12 @@ def gaps(
     own = _log_w(distances(points, method), tried)
     centre = points.mean(axis=0)
     _, _, axes = np.linalg.svd(points - centre, full_matrices=False)
-    coordinates = (points - centre) @ axes.T
-    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
+    coordinates: Floats = (points - centre) @ axes.T
+    low = np.asarray(coordinates.min(axis=0), dtype=np.float64)
+    width = np.asarray(coordinates.max(axis=0), dtype=np.float64) - low
     theirs = np.full((references, len(tried)), np.nan)
     for i in range(references):
-        spots: Floats = low + (high - low) * generator.random(coordinates.shape)
-        reference = np.asarray(centre + spots @ axes, dtype=np.float64)
+        reference = np.asarray(centre + (low + width * generator.random(points.shape[:1] + low.shape)) @ axes, dtype=np.float64)
         labels = [None if known is None else partition(reference, method, size, state, RESTARTS) for size, known in enumerate(tried, 1)]
         theirs[i] = _log_w(distances(reference, method), labels)
     return theirs.mean(axis=0) - own, theirs.std(axis=0) * np.sqrt(1 + 1 / references)
