@@ -147,5 +147,5 @@ def test_chains_are_drawn_anew_and_shared_noise_is_added() -> None:
 
 
 def test_too_few_curves_have_no_number() -> None:
-    with pytest.raises(RllcError, match="asked for of 2 curves.*at least three heads"):
+    with pytest.raises(RllcError, match=r"asked for of 2 curves.*at least three heads"):
         how_many(curves_from(np.eye(2), 0.1, HEADS[:2], STEPS[:2]), "kmeans", "raw", SETTINGS, 0)

@@ -99,7 +99,7 @@ def match_seeds(
 ) -> tuple[SeedMatch, ...]:
     """Every pair of seeds, their heads matched with the smallest total distance (Hungarian method), a layer's heads with those of the same layer.
 
-    Features are standardised over all heads of all seeds; behaviour and curve weigh alike, whatever the number of scores and checkpoints. The best
+    Scores are divided by their common spread over all heads of all seeds, and so are curves, so that behaviour and curve weigh alike. The best
     matching is closer than a random one even where there is nothing to match, so the test is held out: heads are matched by behaviour alone, and
     `held_out_p` says how often a random matching within layers brings their curves as close. Where a layer has more heads in one seed, the worst
     stay alone. Raises RllcError for fewer than two seeds, or seeds that share no layer.
@@ -151,16 +151,16 @@ def _standardised(features: Sequence[SeedFeatures]) -> list[tuple[Floats, Floats
     for name in ("behaviour", "curve"):
         values = [np.asarray(getattr(found, name), dtype=np.float64) for found in features]
         every = np.concatenate(values)
-        spread = every.std(axis=0)
-        told = spread > 1e-12 * np.abs(every).max(axis=0)  # what is the same for all heads tells nothing
-        blocks.append([(value - every.mean(axis=0))[:, told] / spread[told] for value in values])
+        spread = float(
+            np.sqrt(every.var(axis=0).mean())
+        )  # one for the block: a checkpoint at which heads differ by noise alone must not count in full
+        flat = spread <= 1e-12 * float(np.abs(every).max())
+        blocks.append([np.zeros_like(value) if flat else (value - every.mean(axis=0)) / spread for value in values])
     return list(zip(blocks[0], blocks[1], strict=True))
 
 
 def _distances(one: Floats, other: Floats) -> Floats:
-    """Root mean square difference [A, B] of features [A, F] and [B, F]; 0 where there is no feature."""
-    if one.shape[1] == 0:
-        return np.zeros((len(one), len(other)))
+    """Root mean square difference [A, B] of features [A, F] and [B, F]."""
     return np.sqrt(((one[:, None] - other[None, :]) ** 2).mean(axis=2))
 
 

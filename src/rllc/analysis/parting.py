@@ -55,7 +55,8 @@ def partings(
     with a chance of one half a checkpoint: look at `final` too.
 
     The intervals are of the step as this rule finds it: differences redrawn with their errors around a smoothing spline over log(step + 1)
-    (generalised cross-validation; fewer than 5 checkpoints are taken as they are). Checkpoints without both estimates are left out.
+    (generalised cross-validation; fewer than 5 checkpoints are taken as they are); none without `resamples`. Checkpoints that lack
+    an estimate are left out.
     Raises RllcError where shapes do not fit, or an error is not above zero.
     """
     if difference.shape != stderr.shape or difference.shape != (len(names), len(steps)):
@@ -81,6 +82,8 @@ def partings(
         place = int(_first(values[None], errors, threshold)[0])
         if place < len(at):
             found[i], sign[i] = at[place], int(np.sign(values[place]))
+        if resamples == 0:
+            continue
         noise = seeds.generator(seed, "parting", names[i]).standard_normal((resamples, len(at)))
         places = _first(smoothed(np.log1p(at.astype(np.float64)), values, errors) + errors * noise, errors, threshold)
         parted = places < len(at)

@@ -111,7 +111,7 @@ def _outcomes(truth: Planted, settings: AnalysisSettings, seed: int, methods: Se
     joints, _ = bends(truth.full, settings, seed)
     wrong["bends"] = joints is None or not _same(joints.steps, truth.bends)
     pair = truth.pair
-    part = partings(pair.steps, pair.llc[:1] - pair.llc[1:], np.hypot(pair.stderr[:1], pair.stderr[1:]), ["pair"], seed, resamples=10)
+    part = partings(pair.steps, pair.llc[:1] - pair.llc[1:], np.hypot(pair.stderr[:1], pair.stderr[1:]), ["pair"], seed, resamples=0)
     step = int(part.steps[0])
     wrong["parting too early"] = 0 <= step <= truth.parts_after
     after = pair.steps[pair.steps > truth.parts_after]
