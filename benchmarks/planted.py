@@ -19,9 +19,9 @@ from rllc.analysis.settings import AnalysisSettings
 def main() -> None:
     """Print the table, as text or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--noise", type=float, nargs="+", default=[0.01, 0.03, 0.1, 0.2], help="errors over the range of a curve")
-    parser.add_argument("--draws", type=int, default=100)
-    parser.add_argument("--resamples", type=int, default=40, help="curves redrawn within their errors, inside each analysis")
+    parser.add_argument("--noise", type=float, nargs="+", default=[0.01, 0.03, 0.05, 0.1], help="errors over the range of a curve")
+    parser.add_argument("--draws", type=int, default=40)
+    parser.add_argument("--resamples", type=int, default=20, help="curves redrawn within their errors, inside each analysis")
     parser.add_argument("--criterion", choices=("silhouette", "gap", "stability"), default="silhouette")
     parser.add_argument("--methods", nargs="+", choices=("kmeans", "hierarchical", "dtw", "kshape"), default=["kmeans", "hierarchical"])
     parser.add_argument("--seed", type=int, default=0)
