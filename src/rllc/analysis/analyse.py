@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rllc.analysis.agreement import agreement
+from rllc.analysis.bends import bends, stage_agreement
 from rllc.analysis.clusters import clusterings
 from rllc.analysis.findings import Agreement, Behaviour, Clustering, Curves, Findings, Patterns
 from rllc.analysis.settings import AnalysisSettings
@@ -56,8 +57,11 @@ def analyse(
         boundaries, reason = stages(full[reference], settings, seed)
     else:
         boundaries, reason = None, f"There are no stages: the full model was not measured on {reference}."
+    joints, bent = bends(full[reference], settings, seed) if reference in full else (None, "")
+    notes.extend([reason, bent])
+    both = stage_agreement(boundaries, joints, settings.stage_window) if boundaries is not None and joints is not None else None
     special, reasons = specialisation(curves, reference, paired_stderr)
-    notes.extend([reason, *reasons])
+    notes.extend(reasons)
     return Findings(
         curves=dict(curves),
         full=dict(full),
@@ -69,5 +73,7 @@ def analyse(
         stages=boundaries,
         specialisation=special,
         planted_share=planted_share,
+        bends=joints,
+        stage_agreement=both,
         notes=tuple(dict.fromkeys(note for note in notes if note)),
     )

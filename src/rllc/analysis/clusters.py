@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, get_args
+
 import numpy as np
 
 from rllc.analysis.agreement import adjusted_rand
 from rllc.analysis.curves import complete, layer_of, select
-from rllc.analysis.findings import Clustering, Curves, Floats
-from rllc.analysis.learners import Labels, cut, kmeans, silhouette, ward_tree
-from rllc.analysis.settings import AnalysisSettings, Method, Preprocessing
+from rllc.analysis.findings import Clustering, Curves, Floats, Numbers
+from rllc.analysis.learners import Labels, matched, silhouette_of, ward_tree
+from rllc.analysis.partition import distances, numbers_of, partition, repartitions
+from rllc.analysis.redraw import distinct, prepare, redrawn
+from rllc.analysis.settings import AnalysisSettings, Criterion, Method, Preprocessing
 from rllc.core import seeds
+from rllc.core.errors import RllcError
 
-_STARTS, _RESTARTS = 10, 3  # K-means starts: for the answer, and for each resample
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+_STARTS = 10  # of an iterative method, for the answer
 
 
 def clusterings(curves: Curves, settings: AnalysisSettings, seed: int) -> tuple[tuple[Clustering, ...], tuple[str, ...]]:
@@ -49,83 +57,122 @@ def cluster(
     settings: AnalysisSettings,
     seed: int,
     left_out: tuple[str, ...] = (),
+    chains: Float[np.ndarray, "P S C"] | None = None,
 ) -> tuple[Clustering | None, str]:
     """One clustering of complete curves, or None and the reason, as a sentence.
 
-    `stability` is the mean adjusted Rand index between these labels and those of curves resampled within their errors (independent normal errors,
-    the same number of clusters), with the 5 to 95 % range; the curves hold their noise once already, so it errs on the side of doubt. Errors that
-    heads share are treated as independent, which errs on the same side.
+    Any array over checkpoints will do as curves: λ̂, or a head's ablation effect with its error. `stability` is the mean adjusted Rand index between
+    these labels and those of curves redrawn within their errors (`redraw.redrawn`, which `chains` refines; the same number of clusters), with the
+    5 to 95 % range; `together` and `confidence` tell the same of pairs and of single heads. Raises RllcError where a method needs tslearn and it is
+    not installed.
     """
     n = len(curves.parts)
     what = f"There are no clusters ({scope}, {preprocessing})"
     if n < 3:
         return None, f"{what}: {n} of its heads have complete curves, and clusters need at least 3."
-    if preprocessing == "standardised" and len(curves.steps) < 2:
+    if preprocessing != "raw" and len(curves.steps) < 2:
         return None, f"{what}: one checkpoint has no shape to standardise."
-    points = _prepare(curves.llc, preprocessing)
-    distinct = _distinct(points)
-    if distinct < 2:
+    points = prepare(curves.llc, preprocessing, curves.steps, settings.time)
+    different = distinct(points)
+    if different < 2:
         return None, f"{what}: the curves do not differ."
-    if settings.n_clusters > min(distinct, n - 1):
-        return None, f"{what}: {settings.n_clusters} clusters were asked for of {distinct} distinct curves among {n} heads."
+    if settings.n_clusters > min(different, n - 1):
+        return None, f"{what}: {settings.n_clusters} clusters were asked for of {different} distinct curves among {n} heads."
+    drawn, numbers = _redrawn(curves, method, preprocessing, scope, settings, seed, chains), None
     state = seeds.derive(seed, "clusters", method, preprocessing, scope) % 2**32
-    sizes = [settings.n_clusters] if settings.n_clusters else range(2, min(settings.max_clusters, distinct, n - 1) + 1)
-    tried = [_labels(points, method, size, state, _STARTS) for size in sizes]
-    silhouettes = [silhouette(points, labels) for labels in tried]
-    best = int(np.argmax(silhouettes))
-    labels = _by_final_value(tried[best], curves.llc)
-    indices = _stability(curves, labels, method, preprocessing, settings.resamples, seeds.generator(seed, "resamples", method, preprocessing, scope))
+    if settings.n_clusters:
+        tried = {settings.n_clusters: partition(points, method, settings.n_clusters, state, _STARTS)}
+        chosen = settings.n_clusters
+    else:
+        largest = min(settings.max_clusters, different, n - 1)
+        tried = {size: partition(points, method, size, state, _STARTS) for size in range(1, largest + 1)}
+        stream = _stream(seed, "numbers", method, preprocessing, scope)
+        numbers = numbers_of(points, list(tried.values()), method, (settings.criterion,), drawn, settings.gap_references, state, stream)
+        chosen = numbers.chosen[settings.criterion]
+    if chosen == 1:
+        return None, f"{what}: the {settings.criterion} criterion finds one group by {method}."
+    best = tried.get(chosen)
+    if best is None:
+        return None, f"{what}: {method} left a cluster empty in every start."
+    labels = _by_final_value(best, curves.llc)
+    states = _stream(seed, "restarts", method, preprocessing, scope).integers(2**31, size=len(drawn))
+    again = repartitions(drawn, method, chosen, states)
+    indices = adjusted_rand(again, labels)
     low, high = (float(value) for value in np.quantile(indices, (0.05, 0.95)))
-    tree = ward_tree(points) if method == "hierarchical" else None
+    together, confidence = _heads_apart(again, labels)
     return Clustering(
         method=method,
         scope=scope,
         preprocessing=preprocessing,
         heads=curves.parts,
         labels=labels,
-        n_clusters=int(labels.max()) + 1,
-        silhouette=silhouettes[best],
+        n_clusters=chosen,
+        silhouette=silhouette_of(distances(points, method), labels),
         stability=float(indices.mean()),
         stability_interval=(low, high),
-        linkage=tree,
+        linkage=ward_tree(points) if method == "hierarchical" else None,
         left_out=left_out,
+        time=settings.time,
+        together=together,
+        confidence=confidence,
+        numbers=numbers,
     ), ""
 
 
-def _stability(
-    curves: Curves, labels: Labels, method: Method, preprocessing: Preprocessing, resamples: int, generator: np.random.Generator
+def how_many(
+    curves: Curves,
+    method: Method,
+    preprocessing: Preprocessing,
+    settings: AnalysisSettings,
+    seed: int,
+    chains: Float[np.ndarray, "P S C"] | None = None,
+) -> Numbers:
+    """Every criterion of the number of clusters, side by side, of complete curves; `settings.max_clusters` bounds the numbers tried.
+
+    Raises RllcError where fewer than three heads or fewer than two distinct curves are given.
+    """
+    points = prepare(curves.llc, preprocessing, curves.steps, settings.time)
+    if len(points) < 3 or distinct(points) < 2:
+        raise RllcError(
+            f"The number of clusters was asked for of {len(points)} curves, {distinct(points) if len(points) else 0} of them distinct.",
+            "Give at least three heads with complete curves that differ.",
+        )
+    largest = min(settings.max_clusters, distinct(points), len(points) - 1)
+    state = seeds.derive(seed, "clusters", method, preprocessing, "all") % 2**32
+    tried = [partition(points, method, size, state, _STARTS) for size in range(1, largest + 1)]
+    drawn = _redrawn(curves, method, preprocessing, "all", settings, seed, chains)
+    stream = _stream(seed, "numbers", method, preprocessing, "all")
+    return numbers_of(points, tried, method, get_args(Criterion), drawn, settings.gap_references, state, stream)
+
+
+def _redrawn(
+    curves: Curves,
+    method: Method,
+    preprocessing: Preprocessing,
+    scope: str,
+    settings: AnalysisSettings,
+    seed: int,
+    chains: Floats | None,
 ) -> Floats:
-    n_clusters = int(labels.max()) + 1
-    noise = generator.standard_normal((resamples, *curves.llc.shape))
-    states = generator.integers(2**31, size=resamples)
-    resampled = np.zeros((resamples, len(labels)), dtype=np.int64)  # one cluster: an index of 0, for curves that coincide
-    for i in range(resamples):
-        points = _prepare(curves.llc + curves.stderr * noise[i], preprocessing)
-        if _distinct(points) >= n_clusters:
-            resampled[i] = _labels(points, method, n_clusters, int(states[i]), _RESTARTS)
-    return adjusted_rand(resampled, labels)
+    values = redrawn(curves, settings.resamples, _stream(seed, "resamples", method, preprocessing, scope), chains)
+    return np.stack([prepare(value, preprocessing, curves.steps, settings.time) for value in values])
 
 
-def _prepare(llc: Floats, preprocessing: Preprocessing) -> Floats:
-    """Points [H, S] for the Euclidean distance. A constant curve has no shape: standardised it is zero throughout."""
-    if preprocessing == "raw":
-        return llc
-    centred = llc - llc.mean(axis=1, keepdims=True)
-    spread = llc.std(axis=1, keepdims=True)
-    flat = spread <= 1e-12 * np.abs(llc).max(axis=1, keepdims=True)
-    return np.where(flat, 0.0, centred / np.where(flat, 1.0, spread))
+def _stream(seed: int, name: str, method: Method, preprocessing: Preprocessing, scope: str) -> np.random.Generator:
+    return seeds.generator(seed, name, method, preprocessing, scope)
 
 
-def _distinct(points: Floats) -> int:
-    """How many points [H, S] differ by more than rounding."""
-    largest = float(np.abs(points).max())
-    return len({tuple(row) for row in np.round(points / largest, 9).tolist()}) if largest > 0 else 1
-
-
-def _labels(points: Floats, method: Method, n_clusters: int, state: int, starts: int) -> Labels:
-    if method == "kmeans":
-        return kmeans(points, n_clusters, starts, state)
-    return cut(ward_tree(points), n_clusters)
+def _heads_apart(again: Labels, labels: Labels) -> tuple[Floats, Floats]:
+    """How often redrawn curves, clustered as `again` [R, H], put two heads together [H, H], and how often a head keeps its cluster [H]."""
+    together = (again[:, :, None] == again[:, None, :]).mean(axis=0)
+    kept = np.zeros(len(labels))
+    names = np.unique(labels)
+    for drawn in again:
+        others = np.unique(drawn)
+        joint = np.array([[(drawn[labels == name] == other).sum() for other in others] for name in names])
+        for row, column in zip(*matched(joint.astype(np.float64)), strict=True):
+            kept += (labels == names[row]) & (drawn == others[column])
+    return together, kept / len(again)
 
 
 def _by_final_value(labels: Labels, llc: Floats) -> Labels:

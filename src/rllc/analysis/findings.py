@@ -65,13 +65,30 @@ class HeadTypes:
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """How many clusters there are, by three criteria; NaN where a criterion was not computed or a number could not be fitted.
+
+    `gap` is log W of curves without clusters minus log W of these, W = Σ over clusters of Σ d²/2n (Tibshirani, Walther and Hastie 2001); `stability`
+    is the mean adjusted Rand index between the clusters of the curves and of curves redrawn within their errors.
+    """
+
+    sizes: NDArray[np.int64]  # [K] numbers tried, 1 first
+    silhouette: Floats  # [K] -1..1
+    gap: Floats  # [K] in units of log W
+    gap_stderr: Floats  # [K] √(1 + 1/references) standard deviations over the references
+    stability: Floats  # [K]
+    stability_sd: Floats  # [K] over redrawn curves
+    chosen: dict[str, int]  # by criterion; 1 means that there are no clusters
+
+
+@dataclass(frozen=True)
 class Clustering:
     """Heads grouped by the shape of their curves.
 
     `stability` is the mean adjusted Rand index between this clustering and those of curves resampled within their errors.
     """
 
-    method: str  # "kmeans" or "hierarchical"
+    method: str  # "kmeans", "hierarchical", "dtw" or "kshape"
     scope: str  # which heads: "all", "layer 0", "layer 1", …
     preprocessing: str  # "raw", "standardised", …
     heads: tuple[str, ...]  # H, those that had complete curves
@@ -82,6 +99,10 @@ class Clustering:
     stability_interval: tuple[float, float]
     linkage: Floats | None = None  # [H-1, 4] scipy's convention, hierarchical only
     left_out: tuple[str, ...] = ()  # heads without a complete curve
+    time: str = "recorded"  # or "log"
+    together: Floats | None = None  # [H, H] share of redrawn curves that put both heads into one cluster
+    confidence: Floats | None = None  # [H] share of redrawn curves in which the head keeps its cluster, clusters matched by their heads
+    numbers: Numbers | None = None  # None where the number was given
 
 
 @dataclass(frozen=True)
@@ -107,6 +128,35 @@ class Stages:
     boundaries: Floats  # steps
     intervals: Floats  # [n, 2] steps: 5..95 % over curves that the estimates allow within their errors
     found_in: Floats  # [n] share of those curves that hold a boundary nearby
+
+
+@dataclass(frozen=True)
+class Bends:
+    """Where λ̂ of one part changes its slope over log(step + 1): the joints of a continuous piecewise-linear fit.
+
+    A bend at which the slope changes its sign is a turn, as `Stages` finds them; the others are stages that a derivative's zeros do not show.
+    """
+
+    part: str
+    steps: Floats  # [N]
+    intervals: Floats  # [N, 2] steps: 5..95 % over fits to curves redrawn from this fit
+    found_in: Floats  # [N] share of those fits that hold a bend of the same direction nearby
+    slopes: Floats  # [N+1] λ̂ by unit of log(step + 1)
+    turns: NDArray[np.bool_]  # [N]
+    fitted: Floats  # [S] at the checkpoints that have an estimate
+    inflation: float  # how many times the stated errors the fit misses by, at least 1
+    criterion: Floats  # [K] of 0, 1, 2, … bends, up to a fit within the errors; the smallest decides
+
+
+@dataclass(frozen=True)
+class StageAgreement:
+    """Boundaries by the derivative beside those by bends, one row each pair; NaN where one of them has none."""
+
+    by_derivative: Floats  # [N] steps
+    by_bends: Floats  # [N] steps
+    direction: NDArray[np.int64]  # [N] -1 a peak or a slope that falls, +1 a trough or a slope that rises
+    distance: Floats  # [N] in log(step + 1)
+    overlap: NDArray[np.bool_]  # [N] whether the intervals do
 
 
 @dataclass(frozen=True)
@@ -136,3 +186,5 @@ class Findings:
     specialisation: tuple[Specialisation, ...]
     planted_share: float = 0.0  # share of planted text in the training mixture
     notes: tuple[str, ...] = field(default=())
+    bends: Bends | None = None  # of the full model on the reference data
+    stage_agreement: StageAgreement | None = None

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, linkage
-from scipy.stats import chi2
+from scipy.interpolate import make_smoothing_spline
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import chi2, norm, rankdata
+from scipy.stats import t as student
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -38,9 +42,45 @@ def cut(tree: Floats, n_clusters: int) -> Labels:
     return np.asarray(cut_tree(tree, n_clusters=n_clusters)[:, 0], dtype=np.int64)
 
 
-def silhouette(points: Floats, labels: Labels) -> float:
-    """Mean silhouette of a clustering of points [H, S], -1..1."""
-    return float(silhouette_score(points, labels))
+def euclidean(points: Floats) -> Floats:
+    """Distances [H, H] of points [H, S]."""
+    return np.asarray(squareform(pdist(points)), dtype=np.float64)
+
+
+def silhouette_of(apart: Floats, labels: Labels) -> float:
+    """Mean silhouette of a clustering, -1..1, by distances [H, H]."""
+    return float(silhouette_score(apart, labels, metric="precomputed"))
+
+
+def matched(score: Floats) -> tuple[Labels, Labels]:
+    """Rows and columns of the one-to-one matching with the largest total score [A, B] (Hungarian method); as many pairs as the smaller side has."""
+    rows, columns = linear_sum_assignment(score, maximize=True)
+    return np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64)
+
+
+def normal_quantile(share: float) -> float:
+    """The number that a standard normal value stays below with this probability."""
+    return float(norm.ppf(share))
+
+
+def t_quantile(share: float, freedom: int) -> float:
+    """The same of Student's t with so many degrees of freedom."""
+    return float(student.ppf(share, freedom))
+
+
+def ranks(values: Floats) -> Floats:
+    """Ranks [..., H] from 1 on along the last axis, ties sharing their mean."""
+    return np.asarray(rankdata(values, axis=-1), dtype=np.float64)
+
+
+def smoothed(x: Floats, y: Floats, noise: Floats) -> Floats:
+    """Values y [S] at increasing x [S] by a cubic smoothing spline, weighted by 1/noise², its stiffness by generalised cross-validation.
+
+    Fewer than five values are returned as they are.
+    """
+    if len(x) < 5:
+        return y
+    return np.asarray(make_smoothing_spline(x, y, w=(noise.min() / noise) ** 2)(x), dtype=np.float64)
 
 
 def constant_p(y: Floats, noise: Floats) -> float:

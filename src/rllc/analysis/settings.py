@@ -7,8 +7,10 @@ from typing import Literal, get_args
 
 from rllc.core.errors import RllcError
 
-Method = Literal["kmeans", "hierarchical"]
-Preprocessing = Literal["raw", "standardised"]
+Method = Literal["kmeans", "hierarchical", "dtw", "kshape"]
+Preprocessing = Literal["raw", "standardised", "minmax"]
+Time = Literal["recorded", "log"]
+Criterion = Literal["silhouette", "gap", "stability"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,21 @@ class AnalysisSettings:
     prefix_matching: float = 0.3
     """Mean attention to the tokens after earlier occurrences from which on a head is called induction, 0..1."""
     methods: tuple[Method, ...] = ("kmeans", "hierarchical")
-    """How heads are clustered: Euclidean K-means, and hierarchical by Ward's criterion."""
+    """How heads are clustered: kmeans (Euclidean), hierarchical (Ward's criterion), dtw (K-means under dynamic time warping) and kshape (by shape,
+    whatever the shift in time). The last two need `pip install 'rllc[cluster]'`."""
     preprocessing: tuple[Preprocessing, ...] = ("raw", "standardised")
-    """What is clustered: the curves as they are, or each with its mean taken out and divided by its standard deviation over checkpoints."""
+    """What is clustered: raw, the curves as they are; standardised, each with its mean taken out and divided by its standard deviation over
+    checkpoints; minmax, each stretched to 0..1."""
+    time: Time = "recorded"
+    """Time of the curves that are clustered: every checkpoint once, as recorded, or read off evenly in log(step + 1)."""
     n_clusters: int = 0
-    """Number of clusters; 0 chooses, by silhouette, between 2 and max_clusters."""
+    """Number of clusters; 0 chooses, by the criterion, between 2 and max_clusters."""
+    criterion: Criterion = "silhouette"
+    """How the number is chosen: the largest mean silhouette; the gap statistic (the smallest number whose gap is within one standard error of the
+    next one's, which may be one cluster, that is none); or stability (the largest number that redrawn curves keep as well as the best, within one
+    standard deviation)."""
+    gap_references: int = 20
+    """Sets of curves without clusters, with which the gap statistic compares."""
     max_clusters: int = 6
     """Largest number of clusters that is tried."""
     resamples: int = 100
@@ -38,6 +50,8 @@ class AnalysisSettings:
     stage_window: float = 0.5
     """How far, in log(step + 1), a boundary may move between draws and still count as the same."""
 
+    max_bends: int = 6
+    """Largest number of bends in the piecewise-linear fit of the full model's LLC."""
     stage_prominence: float = 1.0
     """Errors by which a peak must stand above the troughs beside it, and a trough below its peaks; else it is a ripple. These are the errors
     of the difference of two single checkpoints, which are larger than those of the smoothed curve."""
@@ -50,8 +64,17 @@ class AnalysisSettings:
         _require(set(self.methods) <= set(get_args(Method)), "methods", self.methods, f"names out of {', '.join(get_args(Method))}")
         known = get_args(Preprocessing)
         _require(set(self.preprocessing) <= set(known), "preprocessing", self.preprocessing, f"names out of {', '.join(known)}")
+        for name, kind in (("time", Time), ("criterion", Criterion)):
+            _require(getattr(self, name) in get_args(kind), name, getattr(self, name), f"one of {', '.join(get_args(kind))}")
         _require(self.n_clusters == 0 or self.n_clusters >= 2, "n_clusters", self.n_clusters, "0 or a number from 2 on")
-        for name, least in (("max_clusters", 2), ("resamples", 10), ("permutations", 10), ("min_checkpoints", 4)):
+        for name, least in (
+            ("max_clusters", 2),
+            ("resamples", 10),
+            ("permutations", 10),
+            ("gap_references", 5),
+            ("max_bends", 1),
+            ("min_checkpoints", 4),
+        ):
             _require(getattr(self, name) >= least, name, getattr(self, name), f"a number from {least} on")
         _require(self.stage_prominence >= 0, "stage_prominence", self.stage_prominence, "a number from 0 on")
         _require(0 <= self.stage_support <= 1, "stage_support", self.stage_support, "a share from 0 to 1")

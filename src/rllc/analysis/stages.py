@@ -40,7 +40,7 @@ def stages(curves: Curves, settings: AnalysisSettings, seed: int, part: str = "f
     noise: Floats = np.maximum(stderr / scale, _LEAST_NOISE)
     fitted = smooth(x, (llc - centre) / scale, noise, grid, settings.resamples, seeds.generator(seed, "stages"))
     places, directions = _zeros(grid, fitted.slopes)
-    intervals, found_in = _support(places, directions, [_zeros(grid, slopes) for slopes in fitted.slope_draws], settings.stage_window)
+    intervals, found_in = support(places, directions, [_zeros(grid, slopes) for slopes in fitted.slope_draws], settings.stage_window)
     # The estimates themselves, not the smoothed curve, must show the turn: a smooth curve swings where they only bend.
     told = prominent(_between(places, x, llc), _between(places, x, stderr), directions, (float(llc[0]), float(llc[-1])), settings.stage_prominence)
     told &= found_in >= settings.stage_support
@@ -101,7 +101,11 @@ def _zeros(grid: Floats, slope: Floats) -> tuple[Floats, NDArray[np.int64]]:
     return grid[before] + share * (grid[before + 1] - grid[before]), np.sign(slope[before + 1]).astype(np.int64)
 
 
-def _support(places: Floats, directions: NDArray[np.int64], drawn: list[tuple[Floats, NDArray[np.int64]]], window: float) -> tuple[Floats, Floats]:
+def support(places: Floats, directions: NDArray[np.int64], drawn: list[tuple[Floats, NDArray[np.int64]]], window: float) -> tuple[Floats, Floats]:
+    """The 5 to 95 % range [N, 2] of the places nearest to each place [N] in redrawn curves, and the share [N] of those curves that hold one.
+
+    One counts that has the same direction and lies within `window` and closer than half the way to the next place.
+    """
     intervals = np.full((len(places), 2), np.nan)
     found_in = np.zeros(len(places))
     for i, (place, direction) in enumerate(zip(places, directions, strict=True)):

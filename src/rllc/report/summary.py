@@ -15,7 +15,7 @@ from rllc.figures.training import SCORES, threshold_of
 from rllc.report.data import ReportData, cells, reference_curves
 from rllc.report.markup import measure, minus
 
-METHODS = {"kmeans": "K-means", "hierarchical": "Hierarchical clustering"}
+METHODS = {"kmeans": "K-means", "hierarchical": "Hierarchical clustering", "dtw": "K-means under time warping", "kshape": "k-shape"}
 
 
 def listed(items: Sequence[str]) -> str:

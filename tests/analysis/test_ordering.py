@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from planted_curves import HEADS, STEPS, curves_from, head_curves
+from scipy.stats import spearmanr
+
+from rllc.analysis.ordering import Quantity, _holm, orderings
+from rllc.core.errors import RllcError
+
+AT = tuple(STEPS.tolist())
+LLC = np.outer(np.arange(1.0, 17), np.linspace(0.1, 1, 11)) + 0.3 * np.random.default_rng(0).standard_normal((16, 11))
+CURVES = curves_from(LLC, 0.2)
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((16, 11))
+
+
+def test_the_quantity_that_orders_like_rllc_comes_first_with_its_numbers() -> None:
+    given = {
+        "noise": Quantity(HEADS, AT, noise(1)),
+        "norm": Quantity(HEADS, AT, -(LLC**3)),
+        "trace": Quantity(HEADS, AT, LLC + 4 * noise(2), np.full((16, 11), 1.0)),
+    }
+    rows, said = orderings(CURVES, given, 0, resamples=200, permutations=500)
+    assert said == ()
+    assert [row.name for row in rows] == ["norm", "trace", "noise"]
+    best, middle, none = rows
+    assert best.correlation == pytest.approx(-1.0)
+    assert best.p == pytest.approx(1 / 501)
+    assert best.p_holm == pytest.approx(3 / 501)
+    np.testing.assert_allclose(best.by_step, -1.0)
+    np.testing.assert_allclose(best.along_training, -1.0)
+    for row, name in ((middle, "trace"), (none, "noise")):
+        values = given[name].values
+        np.testing.assert_allclose(row.by_step, [spearmanr(LLC[:, i], values[:, i]).statistic for i in range(11)])
+        np.testing.assert_allclose(row.along_training, [spearmanr(LLC[i], values[i]).statistic for i in range(16)])
+        assert row.correlation == row.by_step[-1]
+        assert row.step == STEPS[-1]
+        assert row.over_heads[0] < row.correlation < row.over_heads[1]
+        assert (row.by_step_low <= row.by_step_high).all()
+    assert none.p > 0.05
+
+
+def test_errors_widen_the_interval_within_errors_alone() -> None:
+    exact, rough = Quantity(HEADS, AT, LLC), Quantity(HEADS, AT, LLC, np.full((16, 11), 5.0))
+    rows = {row.name: row for row in orderings(curves_from(LLC, 1e-9), {"exact": exact, "rough": rough}, 0, resamples=200, permutations=50)[0]}
+    assert rows["exact"].within_errors == (1.0, 1.0)
+    assert rows["rough"].within_errors[0] < 0.9
+    assert rows["rough"].over_heads == (1.0, 1.0)
+
+
+def test_intervals_over_heads_cover_the_population_about_as_often_as_they_say() -> None:
+    """Heads out of a bivariate normal population with r = 0.6, whose Spearman is 6/π asin(r/2)."""
+    truth, covered = 6 / np.pi * np.arcsin(0.3), []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((16, 1))
+        y = 0.6 * x + 0.8 * rng.standard_normal((16, 1))
+        ((row,), _) = orderings(curves_from(x, 1e-9, steps=STEPS[:1]), {"y": Quantity(HEADS, (0,), y)}, seed, resamples=200, permutations=10)
+        covered.append(row.over_heads[0] <= truth <= row.over_heads[1])
+    assert 0.75 <= np.mean(covered) <= 1.0  # nominal 0.9; percentile intervals of sixteen heads fall a little short
+
+
+def test_only_heads_and_checkpoints_of_both_count() -> None:
+    values = noise(3)[2:9, 4:]
+    values[0, 2] = np.nan  # head 0:2 lacks one
+    values[1:, 3] = np.nan  # most lack step 1000
+    ((row,), _) = orderings(CURVES, {"q": Quantity(HEADS[2:9], AT[4:], values)}, 0, resamples=20, permutations=20)
+    assert row.heads == HEADS[3:9]
+    assert row.steps == (200, 400, 700, 1500, 2000, 3000)
+    assert row.correlation == pytest.approx(spearmanr(LLC[3:9, -1], values[1:, -1]).statistic)
+
+
+def test_too_few_heads_and_constants_and_shapes_are_told() -> None:
+    rows, said = orderings(
+        CURVES, {"few": Quantity(HEADS[:3], AT, noise(0)[:3]), "flat": Quantity(HEADS, AT, np.ones((16, 11)))}, 0, resamples=10, permutations=10
+    )
+    assert said == ("few has no row: 3 heads have it and λ̂ at every common checkpoint, and an order needs 4.",)
+    assert [row.name for row in rows] == ["flat"]
+    assert np.isnan([rows[0].correlation, rows[0].p, rows[0].p_holm, *rows[0].within_errors]).all()
+    elsewhere = Quantity(HEADS, (7,), noise(0)[:, :1])
+    assert orderings(CURVES, {"elsewhere": elsewhere}, 0)[1] == (
+        "elsewhere has no row: 0 heads have it and λ̂ at every common checkpoint, and an order needs 4.",
+    )
+    with pytest.raises(RllcError, match=r"bad has values \(16, 11\) for 2 heads and 11 steps"):
+        orderings(CURVES, {"bad": Quantity(HEADS[:2], AT, noise(0))}, 0)
+    short, _ = orderings(head_curves(0.1), {"short": Quantity(HEADS, AT[:2], noise(0)[:, :2])}, 0, resamples=10, permutations=10)
+    assert np.isnan(short[0].along_training).all()
+
+
+def test_holm_by_hand() -> None:
+    np.testing.assert_allclose(_holm(np.array([0.04, 0.01, np.nan, 0.03])), [0.06, 0.03, np.nan, 0.06])
+    np.testing.assert_allclose(_holm(np.array([0.9, 0.6])), [1.0, 1.0])
