@@ -1,0 +1,195 @@
+"""Memorised n-grams and skip n-grams of a head: patterns of the text whose prediction is lost when the head is (METHOD 6). Numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from rllc.behaviour.patterns import Patterns
+from rllc.core.errors import RllcError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+Flags = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MemorisedRules:
+    """When a head counts as holding a pattern. [W] did not publish its thresholds: these are ours, `sensitivity` shows what hangs on them.
+
+    The unit of evidence is a context: of a pattern's occurrences in one context the mean is taken, for they are not independent. A head holds a
+    pattern where, over the contexts in which it stands,
+
+    1. a one-sided t-test refuses that the mean rise in loss is at most `threshold`, with Benjamini-Hochberg over all patterns tried for that
+       head, so that the expected share of false ones among those found is at most `false_discoveries`. It supposes that tests are
+       independent or positively dependent, as those of nested patterns are;
+    2. in a share `consistency` of these contexts the rise is above `threshold`. This only takes away.
+
+    Args:
+        threshold: nats that the loss of the last token must rise by, more than.
+        contexts: in how many contexts the pattern must stand, at least.
+        consistency: share of these, 0 to 1.
+        false_discoveries: the level of 1.
+    """
+
+    threshold: float = 0.1
+    contexts: int = 5
+    consistency: float = 0.75
+    false_discoveries: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.contexts < 2 or not 0 <= self.consistency <= 1 or not 0 < self.false_discoveries < 1 or not np.isfinite(self.threshold):
+            raise RllcError(
+                f"Memorised patterns by {self} were asked for.",
+                "Use a finite threshold, 2 contexts or more, a consistency of 0 to 1 and a level between 0 and 1.",
+            )
+
+
+@dataclass(frozen=True)
+class Memorised:
+    """What each of H heads holds of P patterns.
+
+    Args:
+        mean: [H, P] mean rise in nats of the loss of the pattern's last token, over contexts.
+        stderr: [H, P] its standard error over contexts.
+        consistency: [H, P] share of contexts in which the rise is above the threshold.
+        adjusted: [H, P] Benjamini-Hochberg adjusted p-values; NaN for patterns in too few contexts.
+        found: [H, P] whether the head holds the pattern.
+        own: [H, P] found, and nothing found that the pattern narrows: a head that holds B → C holds all A, B → C with it, and they count once.
+        tried: how many patterns were tried for each head.
+    """
+
+    rules: MemorisedRules
+    mean: Float[Floats, "H P"]
+    stderr: Float[Floats, "H P"]
+    consistency: Float[Floats, "H P"]
+    adjusted: Float[Floats, "H P"]
+    found: Bool[Flags, "H P"]
+    own: Bool[Flags, "H P"]
+    tried: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pattern that a head holds, for a table; `mean` and `stderr` in nats."""
+
+    text: str
+    kind: str
+    mean: float
+    stderr: float
+    contexts: int
+    own: bool
+
+
+def memorised(effects: Float[Floats, "H B S"], patterns: Patterns, rules: MemorisedRules | None = None) -> Memorised:
+    """Which patterns each head holds, given the rise in nats of every prediction's loss when the head is ablated.
+
+    Raises RllcError where effects are not finite or are of other contexts than the patterns.
+    """
+    rules = rules or MemorisedRules()
+    results = [_judge(unit, patterns, rules) for unit in _units(effects, patterns)]
+    mean, stderr, consistency, adjusted = (np.stack([result[i] for result in results]) for i in range(4))
+    found = _found(consistency, adjusted, rules)
+    own = _own(found, patterns)
+    return Memorised(rules, mean, stderr, consistency, adjusted, found, own, int(np.count_nonzero(patterns.contexts >= rules.contexts)))
+
+
+def counts(flags: Bool[Flags, "H P"], patterns: Patterns) -> Int[Ints, "H K"]:
+    """How many patterns of each of K kinds each head has: of `Memorised.found`, or `own`."""
+    return np.stack([np.bincount(patterns.kind[row], minlength=len(patterns.kinds)) for row in flags])
+
+
+def sensitivity(
+    effects: Float[Floats, "H B S"], patterns: Patterns, thresholds: Sequence[float], contexts: Sequence[int], rules: MemorisedRules | None = None
+) -> tuple[Int[Ints, "H E M K"], Int[Ints, "H E M K"]]:
+    """Counts per head, found and own, at each of E thresholds (nats) and M least numbers of contexts, by kind; the other rules stay.
+
+    Raises RllcError as `memorised` and the rules do, and where fewer contexts are asked for than the patterns were gathered with.
+    """
+    if len(patterns) and contexts and min(contexts) < patterns.contexts.min():
+        held = int(patterns.contexts.min())
+        raise RllcError(
+            f"Patterns in {min(contexts)} contexts or more were asked for; all that were gathered stand in {held} or more.", "Gather rarer ones."
+        )
+    base = rules or MemorisedRules()
+    grid = [[replace(base, threshold=threshold, contexts=least) for least in contexts] for threshold in thresholds]
+    found, own = [], []
+    for unit in _units(effects, patterns):
+        flags = np.array([[_found(*_judge(unit, patterns, rule)[2:], rule) for rule in row] for row in grid])
+        flat = flags.reshape(-1, len(patterns))
+        found.append(counts(flat, patterns).reshape(*flags.shape[:2], -1))
+        own.append(counts(_own(flat, patterns), patterns).reshape(*flags.shape[:2], -1))
+    return np.stack(found), np.stack(own)
+
+
+def examples(held: Memorised, patterns: Patterns, head: int, names: Sequence[str], most: int = 10, own: bool = True) -> list[Example]:
+    """The patterns that one head holds whose loss its ablation raises most, as text; `own` ones alone, or all. `names` has a string a token."""
+    those = np.flatnonzero((held.own if own else held.found)[head])
+    those = those[np.argsort(-held.mean[head, those], kind="stable")][:most].tolist()
+    return [
+        Example(
+            patterns.text(p, names),
+            patterns.kinds[patterns.kind[p]],
+            float(held.mean[head, p]),
+            float(held.stderr[head, p]),
+            int(patterns.contexts[p]),
+            bool(held.own[head, p]),
+        )
+        for p in those
+    ]
+
+
+def _units(effects: Floats, patterns: Patterns) -> list[Floats]:
+    """For each head the mean rise of each pattern in each context it stands in, by pattern."""
+    pattern, context, place = patterns.occurrences.T
+    if len(context) and (context.max() >= effects.shape[1] or place.max() >= effects.shape[2]):
+        raise RllcError(
+            f"The effects are of {effects.shape[1]} contexts with {effects.shape[2]} predictions, and patterns stand outside these.",
+            "Gather the patterns of the contexts that the heads were ablated on.",
+        )
+    if not np.isfinite(effects).all():
+        raise RllcError("The effects of ablation hold numbers that are not finite.", "Look at the weights of this checkpoint.")
+    if not len(context):
+        return [np.zeros(0)] * len(effects)
+    starts = np.flatnonzero((np.diff(pattern, prepend=-1) != 0) | (np.diff(context, prepend=-1) != 0))
+    sizes = np.diff(starts, append=len(context))
+    return [np.add.reduceat(effect[context, place], starts) / sizes for effect in effects]
+
+
+def _judge(unit: Floats, patterns: Patterns, rules: MemorisedRules) -> tuple[Floats, Floats, Floats, Floats]:
+    """Mean, standard error, consistency and adjusted p-value [P] of every pattern for one head."""
+    n = patterns.contexts
+    which = np.repeat(np.arange(len(n)), n)
+    mean = np.bincount(which, unit, len(n)) / n
+    deviation = np.bincount(which, (unit - mean[which]) ** 2, len(n))
+    stderr = np.sqrt(deviation / np.maximum(n - 1, 1) / n)
+    consistency = np.bincount(which, unit > rules.threshold, len(n)) / n
+    enough = n >= rules.contexts
+    adjusted = np.full(len(n), np.nan)
+    if enough.any():
+        margin = mean[enough] - rules.threshold
+        sure = stderr[enough] == 0  # equal in every context, as in a model made by hand
+        t = np.where(sure, np.inf * np.where(margin > 0, 1, -1), margin / np.where(sure, 1, stderr[enough]))
+        adjusted[enough] = stats.false_discovery_control(stats.t.sf(t, n[enough] - 1))
+    return mean, stderr, consistency, adjusted
+
+
+def _found(consistency: Floats, adjusted: Floats, rules: MemorisedRules) -> Flags:
+    return (adjusted <= rules.false_discoveries) & (consistency >= rules.consistency)
+
+
+def _own(found: Flags, patterns: Patterns) -> Flags:
+    """Found patterns none of whose wider ones is found, row by row [R, P]."""
+    hidden, wider = np.zeros(found.shape, bool), patterns.within
+    while (wider >= 0).any():
+        hidden |= found[:, wider] & (wider >= 0)
+        wider = np.where(wider >= 0, patterns.within[wider], -1)
+    return found & ~hidden
