@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rllc.behaviour.closing import Brackets
 from rllc.behaviour.ngrams import NgramTable
+from rllc.behaviour.patterns import PatternRules
 from rllc.behaviour.skips import SkipTable
 from rllc.core.errors import RllcError
 from rllc.corpus.refinement import followed_before
@@ -22,27 +23,6 @@ Ints = NDArray[np.int64]
 
 # A prediction that belongs to several classes has the first of these as its primary one: what the context itself holds before what the text taught.
 CLASSES = ("induction", "bracket", "skip_ngram", "ngram", "other")
-
-
-@dataclass(frozen=True)
-class ClassRules:
-    """When a token counts as the end of an n-gram. [W] did not publish its thresholds, so results are to be shown for several.
-
-    Args:
-        occurrences: how often the n-gram occurs in the counted text, at least.
-        probability: how likely it makes its last token there, at least, given the tokens before it. Skip n-grams need it too, beside the criterion
-            by which they came into their table.
-    """
-
-    occurrences: int = 10
-    probability: float = 0.3
-
-    def __post_init__(self) -> None:
-        if self.occurrences < 1 or not 0 < self.probability <= 1:
-            raise RllcError(
-                f"n-grams that occur {self.occurrences} times and have a probability of {self.probability} were asked for.",
-                "Use 1 occurrence or more, and a probability above 0 and at most 1.",
-            )
 
 
 @dataclass(frozen=True)
@@ -68,7 +48,7 @@ class TokenClasses:
         return self.flags[CLASSES.index(name)]
 
 
-def classify(tokens: Int[Ints, "B T"], table: NgramTable, skips: SkipTable, brackets: Brackets, rules: ClassRules | None = None) -> TokenClasses:
+def classify(tokens: Int[Ints, "B T"], table: NgramTable, skips: SkipTable, brackets: Brackets, rules: PatternRules | None = None) -> TokenClasses:
     """The classes of every prediction of some contexts.
 
     - induction: token and predecessor stood next to each other, in this order, earlier in the context ([A][B] … [A] → [B]);
@@ -76,21 +56,20 @@ def classify(tokens: Int[Ints, "B T"], table: NgramTable, skips: SkipTable, brac
     - skip_ngram: it ends a skip n-gram of the table that passes the rules;
     - ngram: it ends an n-gram, n = 2 … `table.longest`, that passes the rules.
 
-    Raises RllcError where tokens lie outside the vocabulary.
+    Raises RllcError where tokens lie outside the vocabulary or a context does not begin with BOS.
     """
-    rules = rules or ClassRules()
+    rules = rules or PatternRules()
     counted = (tokens[:, 1:] != table.bos) & (tokens[:, :-1] != table.bos)
     closing = brackets.closing(tokens)
     flags = np.zeros((len(CLASSES), *counted.shape), bool)
     flags[0] = followed_before(tokens)[:, 1:]
     flags[1] = closing.closes[:, 1:]
-    likely = (skips.counts >= rules.occurrences) & (skips.probabilities >= rules.probability)
+    likely = rules.skips(skips)
     patterns, rows, columns = skips.occurrences(tokens)
     flags[2, rows[likely[patterns]], columns[likely[patterns]]] = True
     for n in range(2, table.longest + 1):
-        good = (table.level(n).counts >= rules.occurrences) & (table.probabilities(n) >= rules.probability)
         ids = table.ids(tokens, n)[:, 1:]
-        flags[3] |= (ids >= 0) & np.append(good, False)[ids]  # -1 means the last, which is no n-gram
+        flags[3] |= (ids >= 0) & np.append(rules.ngrams(table, n), False)[ids]  # -1 means the last, which is no n-gram
     flags &= counted
     flags[-1] = counted & ~flags[:-1].any(0)
     primary = np.where(counted, flags.argmax(0), -1)

@@ -22,9 +22,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Stretch = NDArray[Any]  # token ids of any integer kind, memory-mapped or not
 
-# Tokens looked at together, and n-grams sorted together (256 MB): a larger text is gone through several times, each time for a share of its n-grams.
+# Tokens looked at together, and n-grams sorted together (128 MB): a larger text is gone through several times, each time for a share of its n-grams.
 _CHUNK = 1 << 20
-_KEYS = 1 << 25
+_KEYS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class NgramTable:
         level = self.level(n)
         if n == 1:
             return level.mass / level.mass.sum()
-        return level.mass / self.level(n - 1).followed[self.prefixes(n)]
+        followed = self.level(n - 1).followed[self.prefixes(n)]
+        return np.divide(level.mass, followed, out=np.zeros(len(followed)), where=followed > 0)  # 0 where only stretches of no share have it
 
     def entropies(self, n: int) -> Float[Floats, " G"]:
         """Entropy in nats of the token behind each (n-1)-gram, n ≥ 2, in the order of `level(n - 1)`; NaN where nothing ever follows.
@@ -136,12 +137,12 @@ class NgramTable:
 
 
 def count_ngrams(
-    stretches: Sequence[Stretch], longest: int, vocabulary: int, bos: int, least: int = 10, shares: Sequence[float] | None = None
+    stretches: Sequence[Stretch], longest: int, vocabulary: int, bos: int, least: int = 10, shares: Sequence[float | int] | None = None
 ) -> NgramTable:
     """Count the n-grams of a text, n = 1 … `longest`, keeping longer ones than bigrams that occur at least `least` times.
 
     `shares` are the stretches' shares of the training tokens, such as the weights of a mixture of domains; without them every token counts alike.
-    Memory: about 600 MB and 32 bytes for each n-gram kept, whatever the length of the text.
+    Memory: about 500 MB and 32 bytes for each n-gram kept, whatever the length of the text.
 
     Raises RllcError where the text holds no token, or one outside the vocabulary, and where settings make no sense.
     """

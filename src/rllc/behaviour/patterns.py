@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rllc.behaviour.ngrams import NgramTable
+from rllc.behaviour.ngrams import NgramTable, lookup
 from rllc.behaviour.skips import SkipTable
 from rllc.core.errors import RllcError
 
@@ -20,6 +20,35 @@ Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 SKIP = "skip"  # the kind of a skip n-gram; an n-gram's is "2-gram", "3-gram", …
+
+
+@dataclass(frozen=True)
+class PatternRules:
+    """When an n-gram or skip n-gram of the text counts as a pattern that can be known. [W] did not publish its thresholds: show results for several.
+
+    Args:
+        occurrences: how often it occurs in the counted text, at least.
+        probability: how likely it makes its last token there, at least, given the tokens before it. Skip n-grams need it beside the criterion by
+            which they came into their table.
+    """
+
+    occurrences: int = 10
+    probability: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.occurrences < 1 or not 0 <= self.probability <= 1:
+            raise RllcError(
+                f"Patterns that occur {self.occurrences} times and have a probability of {self.probability} were asked for.",
+                "Use 1 occurrence or more, and a probability of 0 to 1.",
+            )
+
+    def ngrams(self, table: NgramTable, n: int) -> Bool[Flags, " G"]:
+        """Which n-grams of length n do, in the order of the table."""
+        return (table.level(n).counts >= self.occurrences) & (table.probabilities(n) >= self.probability)
+
+    def skips(self, table: SkipTable) -> Bool[Flags, " G"]:
+        """Which skip n-grams do, in the order of the table."""
+        return (table.counts >= self.occurrences) & (table.probabilities >= self.probability)
 
 
 @dataclass(frozen=True)
@@ -57,57 +86,56 @@ def find_patterns(
     table: NgramTable,
     skips: SkipTable,
     contexts: int = 5,
-    least: int = 10,
+    rules: PatternRules | None = None,
     counted: Bool[Flags, "B S"] | None = None,
 ) -> Patterns:
-    """The n-grams (n = 2 … `table.longest`, at least `least` times in the counted text) and skip n-grams that stand in `contexts` contexts or more.
+    """The n-grams (n = 2 … `table.longest`) and skip n-grams that pass the rules and stand in `contexts` contexts or more.
 
     `counted` leaves predictions out, [B, T-1]: without those that repeat a bigram of their context, say, what is memorised is not mixed up with
-    what is copied. Raises RllcError where `contexts` is below 2, which has no error, and for tokens outside the vocabulary.
+    what is copied. Raises RllcError where `contexts` is below 2, which has no error, where a context does not begin with BOS, and for tokens
+    outside the vocabulary, and where the table has no bigrams.
     """
     if contexts < 2:
         raise RllcError(f"Patterns that stand in {contexts} contexts were asked for.", "Ask for 2 or more: one has no standard error.")
+    rules = rules or PatternRules()
     use = np.ones((len(tokens), tokens.shape[1] - 1), bool) if counted is None else counted
-    kinds, kind, words, within, seen, occurrences = [], [], [], [], [], []
-    width, before, size = max(table.longest, 3), np.zeros(0, np.int64), 0
-    bigrams = before
+    # One row of `gathered` for each kind: tokens and wider patterns [p], numbers of contexts [p], occurrences [o, 3].
+    gathered: list[tuple[Ints, Ints, Ints, Ints]] = []
+    size = 0
+    places = {1: np.full(table.vocabulary, -1)}  # the pattern that each n-gram of a level is, or -1
     for n in range(2, table.longest + 1):
         ids = table.ids(tokens, n)[:, 1:]
-        rows, columns = np.nonzero((ids >= 0) & use)
-        ids = ids[rows, columns]
-        often = table.level(n).counts[ids] >= least
-        kept, number, found = _often(np.stack([ids, rows, columns], 1)[often], contexts)
-        place = np.full(len(table.level(n).keys), -1)
-        place[kept] = size + np.arange(len(kept))
-        within.append(before[table.suffixes(n)[kept]] if n > 2 else np.full(len(kept), -1))
-        words.append(_padded(table.tokens_of(n)[kept], width))
-        kinds.append(f"{n}-gram")
-        kind.append(np.full(len(kept), n - 2))
-        seen.append(number)
-        found[:, 0] = place[found[:, 0]]
-        occurrences.append(found)
-        before, size = place, size + len(kept)
-        bigrams = place if n == 2 else bigrams
-    patterns, rows, columns = skips.occurrences(tokens)
-    those = use[rows, columns]
-    kept, number, found = _often(np.stack([patterns, rows, columns], 1)[those], contexts)
-    if len(bigrams):
-        pairs = skips.tokens[kept, 1] * table.vocabulary + skips.tokens[kept, 2]
-        index = np.searchsorted(table.level(2).keys, pairs)
-        known = index < len(bigrams)
-        known[known] = table.level(2).keys[index[known]] == pairs[known]
-        within.append(np.where(known, bigrams[np.where(known, index, 0)], -1))
-    else:
-        within.append(np.full(len(kept), -1))
-    words.append(_padded(skips.tokens[kept], width))
-    kinds.append(SKIP)
-    kind.append(np.full(len(kept), len(kinds) - 1))
-    seen.append(number)
+        good = rules.ngrams(table, n)
+        rows, columns = np.nonzero((ids >= 0) & use & np.append(good, False)[ids])
+        kept, number, found = _often(np.stack([ids[rows, columns], rows, columns], 1), contexts)
+        places[n] = np.full(len(good), -1)
+        places[n][kept] = size + np.arange(len(kept))
+        found[:, 0] = places[n][found[:, 0]]
+        gathered.append((table.tokens_of(n)[kept], _wider(places, table.suffixes(n)[kept], n - 1, table), number, found))
+        size += len(kept)
+    which, rows, columns = skips.occurrences(tokens)
+    take = use[rows, columns] & rules.skips(skips)[which]
+    kept, number, found = _often(np.stack([which, rows, columns], 1)[take], contexts)
     found[:, 0] = size + np.searchsorted(kept, found[:, 0])
-    occurrences.append(found)
+    bigrams = lookup(table.level(2).keys, skips.tokens[kept, 1] * table.vocabulary + skips.tokens[kept, 2])
+    within = np.where(bigrams >= 0, places[2][bigrams], -1)
+    gathered.append((skips.tokens[kept], within, number, found))
+    words, wider, numbers, occurrences = zip(*gathered, strict=True)
+    width = max(table.longest, 3)
     return Patterns(
-        tuple(kinds), np.concatenate(kind), np.concatenate(words), np.concatenate(within), np.concatenate(seen), np.concatenate(occurrences)
+        kinds=(*(f"{n}-gram" for n in range(2, table.longest + 1)), SKIP),
+        kind=np.repeat(np.arange(len(words)), [len(some) for some in words]),
+        tokens=np.concatenate([np.pad(some, ((0, 0), (0, width - some.shape[1])), constant_values=-1) for some in words]),
+        within=np.concatenate(wider),
+        contexts=np.concatenate(numbers),
+        occurrences=np.concatenate(occurrences),
     )
+
+
+def _wider(places: dict[int, Ints], ids: Ints, n: int, table: NgramTable) -> Ints:
+    """The longest pattern that ends as each of these n-grams does, itself included; -1 where none."""
+    found = places[n][ids]
+    return found if n == 1 else np.where(found >= 0, found, _wider(places, table.suffixes(n)[ids], n - 1, table))
 
 
 def _often(found: Ints, contexts: int) -> tuple[Ints, Ints, Ints]:
@@ -117,7 +145,3 @@ def _often(found: Ints, contexts: int) -> tuple[Ints, Ints, Ints]:
     patterns, number = np.unique(found[fresh, 0], return_counts=True)
     kept = patterns[number >= contexts]
     return kept, number[number >= contexts], found[np.isin(found[:, 0], kept)]
-
-
-def _padded(tokens: Ints, width: int) -> Ints:
-    return np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])), constant_values=-1)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Tokens looked at together, and triples held together before equal ones are merged (256 MB).
+# Tokens looked at together, and triples held together before equal ones are merged (256 MB with their counts).
 _CHUNK = 1 << 18
-_KEYS = 1 << 25
+_KEYS = 1 << 24
 
 
 @dataclass(frozen=True)
