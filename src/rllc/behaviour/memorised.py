@@ -26,30 +26,33 @@ class MemorisedRules:
     """When a head counts as holding a pattern. [W] did not publish its thresholds: these are ours, `sensitivity` shows what hangs on them.
 
     The unit of evidence is a context: of a pattern's occurrences in one context the mean is taken, for they are not independent. A head holds a
-    pattern where, over the contexts in which it stands,
+    pattern where both of these are refused, over the contexts in which it stands:
 
-    1. a one-sided t-test refuses that the mean rise in loss is at most `threshold`, with Benjamini-Hochberg over all patterns tried for that
-       head, so that the expected share of false ones among those found is at most `false_discoveries`. It supposes that tests are
-       independent or positively dependent, as those of nested patterns are;
-    2. in a share `consistency` of these contexts the rise is above `threshold`. This only takes away.
+    1. the mean rise in loss is at most `threshold` (one-sided t-test);
+    2. the rise is above `threshold` in at most a share `consistency` of such contexts (exact binomial test). Without it B → C would be taken to
+       be known where the head knows A … B → C, and rare patterns wherever they happened to stand with a known one.
+
+    The larger of the two p-values counts, with Benjamini-Hochberg over all patterns tried for that head, so that the expected share of false ones
+    among those found is at most `false_discoveries`. That supposes independent or positively dependent tests, as those of nested patterns are.
+    It has its price: of thousands of patterns one needs about ten contexts, all of them above the threshold, to be found alone.
 
     Args:
         threshold: nats that the loss of the last token must rise by, more than.
         contexts: in how many contexts the pattern must stand, at least.
-        consistency: share of these, 0 to 1.
-        false_discoveries: the level of 1.
+        consistency: share of contexts, 0 to below 1; 0 leaves the first test alone.
+        false_discoveries: the level.
     """
 
     threshold: float = 0.1
     contexts: int = 5
-    consistency: float = 0.75
+    consistency: float = 0.5
     false_discoveries: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.contexts < 2 or not 0 <= self.consistency <= 1 or not 0 < self.false_discoveries < 1 or not np.isfinite(self.threshold):
+        if self.contexts < 2 or not 0 <= self.consistency < 1 or not 0 < self.false_discoveries < 1 or not np.isfinite(self.threshold):
             raise RllcError(
                 f"Memorised patterns by {self} were asked for.",
-                "Use a finite threshold, 2 contexts or more, a consistency of 0 to 1 and a level between 0 and 1.",
+                "Use a finite threshold, 2 contexts or more, a consistency of 0 to below 1 and a level between 0 and 1.",
             )
 
 
@@ -61,7 +64,7 @@ class Memorised:
         mean: [H, P] mean rise in nats of the loss of the pattern's last token, over contexts.
         stderr: [H, P] its standard error over contexts.
         consistency: [H, P] share of contexts in which the rise is above the threshold.
-        adjusted: [H, P] Benjamini-Hochberg adjusted p-values; NaN for patterns in too few contexts.
+        adjusted: [H, P] the larger p-value, adjusted by Benjamini-Hochberg; NaN for patterns in too few contexts.
         found: [H, P] whether the head holds the pattern.
         own: [H, P] found, and nothing found that the pattern narrows: a head that holds B → C holds all A, B → C with it, and they count once.
         tried: how many patterns were tried for each head.
@@ -97,7 +100,7 @@ def memorised(effects: Float[Floats, "H B S"], patterns: Patterns, rules: Memori
     rules = rules or MemorisedRules()
     results = [_judge(unit, patterns, rules) for unit in _units(effects, patterns)]
     mean, stderr, consistency, adjusted = (np.stack([result[i] for result in results]) for i in range(4))
-    found = _found(consistency, adjusted, rules)
+    found = adjusted <= rules.false_discoveries
     own = _own(found, patterns)
     return Memorised(rules, mean, stderr, consistency, adjusted, found, own, int(np.count_nonzero(patterns.contexts >= rules.contexts)))
 
@@ -123,7 +126,7 @@ def sensitivity(
     grid = [[replace(base, threshold=threshold, contexts=least) for least in contexts] for threshold in thresholds]
     found, own = [], []
     for unit in _units(effects, patterns):
-        flags = np.array([[_found(*_judge(unit, patterns, rule)[2:], rule) for rule in row] for row in grid])
+        flags = np.array([[_judge(unit, patterns, rule)[3] <= rule.false_discoveries for rule in row] for row in grid])
         flat = flags.reshape(-1, len(patterns))
         found.append(counts(flat, patterns).reshape(*flags.shape[:2], -1))
         own.append(counts(_own(flat, patterns), patterns).reshape(*flags.shape[:2], -1))
@@ -171,19 +174,16 @@ def _judge(unit: Floats, patterns: Patterns, rules: MemorisedRules) -> tuple[Flo
     mean = np.bincount(which, unit, len(n)) / n
     deviation = np.bincount(which, (unit - mean[which]) ** 2, len(n))
     stderr = np.sqrt(deviation / np.maximum(n - 1, 1) / n)
-    consistency = np.bincount(which, unit > rules.threshold, len(n)) / n
+    above = np.bincount(which, unit > rules.threshold, len(n))
     enough = n >= rules.contexts
     adjusted = np.full(len(n), np.nan)
     if enough.any():
         margin = mean[enough] - rules.threshold
         sure = stderr[enough] == 0  # equal in every context, as in a model made by hand
         t = np.where(sure, np.inf * np.where(margin > 0, 1, -1), margin / np.where(sure, 1, stderr[enough]))
-        adjusted[enough] = stats.false_discovery_control(stats.t.sf(t, n[enough] - 1))
-    return mean, stderr, consistency, adjusted
-
-
-def _found(consistency: Floats, adjusted: Floats, rules: MemorisedRules) -> Flags:
-    return (adjusted <= rules.false_discoveries) & (consistency >= rules.consistency)
+        p = np.maximum(stats.t.sf(t, n[enough] - 1), stats.binom.sf(above[enough] - 1, n[enough], rules.consistency))
+        adjusted[enough] = stats.false_discovery_control(p)
+    return mean, stderr, above / n, adjusted
 
 
 def _own(found: Flags, patterns: Patterns) -> Flags:
