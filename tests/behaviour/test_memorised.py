@@ -94,6 +94,19 @@ def test_a_planted_table_of_skip_ngrams_is_found_to_the_last_entry(text, table, 
     assert examples(held, patterns, 0, NAMES) == []
 
 
+def test_noise_blurs_what_is_found_but_not_what_is_the_heads_own(text, table, skips):
+    """Four skip n-grams held, 3 nats each. With noise B → C rises in more than half of its contexts: it is found, and for their sake alone."""
+    patterns = find_patterns(text, table, skips, rules=ANY)
+    held = [p for p in np.flatnonzero(patterns.kind == 2).tolist() if tuple(patterns.tokens[p].tolist()) in TRIPLES]
+    there = patterns.occurrences[np.isin(patterns.occurrences[:, 0], held)]
+    effects = 0.5 * np.random.default_rng(4).standard_normal((3, 400, T - 1))
+    effects[0, there[:, 1], there[:, 2]] += 3
+    result = memorised(effects, patterns)
+    assert np.flatnonzero(result.own[0]).tolist() == held
+    assert counts(result.found, patterns)[0, 0] >= 2
+    assert result.found[1:].sum() == 0
+
+
 def planted_trigrams(text: np.ndarray, table: NgramTable) -> tuple[Patterns, np.ndarray, set[int]]:
     """Effects of one nat on three trigrams of the text, of another head on one bigram."""
     patterns = find_patterns(text, table, NO_SKIPS, 3, ANY)
@@ -144,7 +157,7 @@ def test_noise_alone_is_taken_for_memory_as_often_as_the_level_says():
     noise = np.random.default_rng(1).standard_normal((1000, 12, 60))
     held = memorised(noise, toy([12] * 60), MemorisedRules(threshold=0.0, consistency=0.0))
     assert 0.026 <= held.found.any(1).mean() <= 0.074
-    strict = memorised(noise, toy([12] * 60), MemorisedRules(threshold=0.0))
+    strict = memorised(noise[:300], toy([12] * 60), MemorisedRules(threshold=0.0))
     assert strict.found.any(1).mean() < 0.026  # what the binomial test takes away
 
 

@@ -66,7 +66,9 @@ class Memorised:
         consistency: [H, P] share of contexts in which the rise is above the threshold.
         adjusted: [H, P] the larger p-value, adjusted by Benjamini-Hochberg; NaN for patterns in too few contexts.
         found: [H, P] whether the head holds the pattern.
-        own: [H, P] found, and nothing found that the pattern narrows: a head that holds B → C holds all A, B → C with it, and they count once.
+        own: [H, P] found, each piece of knowledge once. A head that holds B → C is found to hold all A, B → C with it: these are not its own.
+            Turned about, where a head holds A … B → C, B → C may be found for its sake: it is own only if, over the occurrences that no found
+            pattern within it explains, the mean rise is still above the threshold (or where no such occurrence is left to tell).
         tried: how many patterns were tried for each head.
     """
 
@@ -98,10 +100,11 @@ def memorised(effects: Float[Floats, "H B S"], patterns: Patterns, rules: Memori
     Raises RllcError where effects are not finite or are of other contexts than the patterns.
     """
     rules = rules or MemorisedRules()
-    results = [_judge(unit, patterns, rules) for unit in _units(effects, patterns)]
+    rises = _rises(effects, patterns)
+    results = [_judge(rise, patterns, rules) for rise in rises]
     mean, stderr, consistency, adjusted = (np.stack([result[i] for result in results]) for i in range(4))
     found = adjusted <= rules.false_discoveries
-    own = _own(found, patterns)
+    own = np.stack([_own(row, rise, patterns, rules) for row, rise in zip(found, rises, strict=True)])
     return Memorised(rules, mean, stderr, consistency, adjusted, found, own, int(np.count_nonzero(patterns.contexts >= rules.contexts)))
 
 
@@ -123,14 +126,14 @@ def sensitivity(
             f"Patterns in {min(contexts)} contexts or more were asked for; all that were gathered stand in {held} or more.", "Gather rarer ones."
         )
     base = rules or MemorisedRules()
-    grid = [[replace(base, threshold=threshold, contexts=least) for least in contexts] for threshold in thresholds]
-    found, own = [], []
-    for unit in _units(effects, patterns):
-        flags = np.array([[_judge(unit, patterns, rule)[3] <= rule.false_discoveries for rule in row] for row in grid])
-        flat = flags.reshape(-1, len(patterns))
-        found.append(counts(flat, patterns).reshape(*flags.shape[:2], -1))
-        own.append(counts(_own(flat, patterns), patterns).reshape(*flags.shape[:2], -1))
-    return np.stack(found), np.stack(own)
+    found, own = (np.zeros((len(effects), len(thresholds), len(contexts), len(patterns.kinds)), np.int64) for _ in range(2))
+    for h, rise in enumerate(_rises(effects, patterns)):
+        for e, threshold in enumerate(thresholds):
+            for m, least in enumerate(contexts):
+                rule = replace(base, threshold=threshold, contexts=least)
+                held = _judge(rise, patterns, rule)[3] <= rule.false_discoveries
+                found[h, e, m], own[h, e, m] = counts(np.stack([held, _own(held, rise, patterns, rule)]), patterns)
+    return found, own
 
 
 def examples(held: Memorised, patterns: Patterns, head: int, names: Sequence[str], most: int = 10, own: bool = True) -> list[Example]:
@@ -150,9 +153,9 @@ def examples(held: Memorised, patterns: Patterns, head: int, names: Sequence[str
     ]
 
 
-def _units(effects: Floats, patterns: Patterns) -> list[Floats]:
-    """For each head the mean rise of each pattern in each context it stands in, by pattern."""
-    pattern, context, place = patterns.occurrences.T
+def _rises(effects: Floats, patterns: Patterns) -> list[Floats]:
+    """For each head the rise [O] at each occurrence."""
+    _, context, place = patterns.occurrences.T
     if len(context) and (context.max() >= effects.shape[1] or place.max() >= effects.shape[2]):
         raise RllcError(
             f"The effects are of {effects.shape[1]} contexts with {effects.shape[2]} predictions, and patterns stand outside these.",
@@ -160,17 +163,19 @@ def _units(effects: Floats, patterns: Patterns) -> list[Floats]:
         )
     if not np.isfinite(effects).all():
         raise RllcError("The effects of ablation hold numbers that are not finite.", "Look at the weights of this checkpoint.")
-    if not len(context):
-        return [np.zeros(0)] * len(effects)
-    starts = np.flatnonzero((np.diff(pattern, prepend=-1) != 0) | (np.diff(context, prepend=-1) != 0))
-    sizes = np.diff(starts, append=len(context))
-    return [np.add.reduceat(effect[context, place], starts) / sizes for effect in effects]
+    return [effect[context, place] for effect in effects]
 
 
-def _judge(unit: Floats, patterns: Patterns, rules: MemorisedRules) -> tuple[Floats, Floats, Floats, Floats]:
+def _over_contexts(values: Floats, patterns: Patterns) -> Floats:
+    """Sums of values [O] over the occurrences of a pattern in a context [sum of `contexts`], by pattern."""
+    return np.bincount(patterns.cells, values, int(patterns.contexts.sum())).astype(np.float64)
+
+
+def _judge(rise: Floats, patterns: Patterns, rules: MemorisedRules) -> tuple[Floats, Floats, Floats, Floats]:
     """Mean, standard error, consistency and adjusted p-value [P] of every pattern for one head."""
     n = patterns.contexts
     which = np.repeat(np.arange(len(n)), n)
+    unit = _over_contexts(rise, patterns) / _over_contexts(np.ones(len(rise)), patterns)
     mean = np.bincount(which, unit, len(n)) / n
     deviation = np.bincount(which, (unit - mean[which]) ** 2, len(n))
     stderr = np.sqrt(deviation / np.maximum(n - 1, 1) / n)
@@ -186,10 +191,26 @@ def _judge(unit: Floats, patterns: Patterns, rules: MemorisedRules) -> tuple[Flo
     return mean, stderr, above / n, adjusted
 
 
-def _own(found: Flags, patterns: Patterns) -> Flags:
-    """Found patterns none of whose wider ones is found, row by row [R, P]."""
-    hidden, wider = np.zeros(found.shape, bool), patterns.within
-    while (wider >= 0).any():
-        hidden |= found[:, wider] & (wider >= 0)
-        wider = np.where(wider >= 0, patterns.within[wider], -1)
-    return found & ~hidden
+def _own(found: Flags, rise: Floats, patterns: Patterns, rules: MemorisedRules) -> Flags:
+    """Which found patterns [P] of one head are its own, as `Memorised` says."""
+    if not found.any():
+        return found
+    pattern, context, place = patterns.occurrences.T
+    keys = np.ravel_multi_index((pattern, context, place), (len(found), int(context.max()) + 1, int(place.max()) + 1))
+    explained = np.zeros(len(rise), bool)  # occurrences at which a narrower found pattern stands as well
+    chain = [patterns.within]  # the next wider pattern, that of it, …; -1 where there is none
+    while (chain[-1] >= 0).any():
+        chain.append(np.where(chain[-1] >= 0, patterns.within[chain[-1]], -1))
+    for wider in chain[:-1]:
+        take = np.flatnonzero((found & (wider >= 0) & found[wider])[pattern])
+        there = np.ravel_multi_index((wider[pattern[take]], context[take], place[take]), (len(found), int(context.max()) + 1, int(place.max()) + 1))
+        explained[np.searchsorted(keys, there)] = True
+    number, total = _over_contexts(~explained * 1.0, patterns), _over_contexts(np.where(explained, 0, rise), patterns)
+    left = number > 0
+    which = np.repeat(np.arange(len(found)), patterns.contexts)[left]
+    contexts = np.bincount(which, minlength=len(found))
+    rest = np.bincount(which, total[left] / number[left], len(found)) / np.maximum(contexts, 1)
+    alone = found & ((contexts == 0) | (rest > rules.threshold))
+    for wider in chain[:-1]:
+        found = found & ~((wider >= 0) & alone[wider])
+    return found & alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +74,11 @@ class Patterns:
 
     def __len__(self) -> int:
         return len(self.kind)
+
+    @cached_property
+    def cells(self) -> Int[Ints, " O"]:
+        """A number for the pattern and context of each occurrence, counted from 0 in their order."""
+        return np.cumsum(np.any(np.diff(self.occurrences[:, :2], axis=0, prepend=-1) != 0, axis=1)) - 1
 
     def text(self, index: int, names: Sequence[str]) -> str:
         """One pattern for reading, given a string for every token: "a b → c", and "a … b → c" for a skip n-gram."""
