@@ -62,7 +62,7 @@ class Refinement:
         if settings.of:
             counts &= self._of[tokens]
         if settings.induction:
-            counts &= _followed_before(tokens)
+            counts &= followed_before(tokens)
         return counts
 
     def holds(self, tokens: Int[Ints, "n T"]) -> Bool[Flags, " n"]:
@@ -107,10 +107,10 @@ class RefinedStream:
             index += 1
 
 
-def _followed_before(tokens: Int[Ints, "n T"]) -> Bool[Flags, "n T"]:
+def followed_before(tokens: Int[Ints, "n T"]) -> Bool[Flags, "n T"]:
     """Tokens that stand behind the same token as once before in their context, the targets of an induction head.
 
-    >>> _followed_before(np.array([[0, 5, 6, 7, 5, 6]])).astype(int)
+    >>> followed_before(np.array([[0, 5, 6, 7, 5, 6]])).astype(int)
     array([[0, 0, 0, 0, 0, 1]])
     """
     size = int(tokens.max()) + 1
