@@ -13,7 +13,7 @@ from rllc.model.forward import init_params
 from rllc.model.shape import ModelShape
 
 N = 9
-_BASE = dict(n_layers=3, d_model=12, n_heads=4, d_head=4, d_vocab=17, n_ctx=N)
+_BASE: dict[str, int] = {"n_layers": 3, "d_model": 12, "n_heads": 4, "d_head": 4, "d_vocab": 17, "n_ctx": N}
 SHAPES = {
     "shortformer": ModelShape(**_BASE),
     "gpt2": ModelShape(**_BASE, positions="learned", d_mlp=14, activation="gelu_tanh", tied=True),
@@ -37,6 +37,11 @@ def some_tokens(rows: int, seed: int, length: int = N) -> np.ndarray:
 
 
 Hook = Callable[[str, int, Tensor], Tensor]
+
+
+def untouched(_name: str, _layer: int, value: Tensor) -> Tensor:
+    """The hook that meddles with nothing."""
+    return value
 
 
 def hooked_losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: np.ndarray, hook: Hook, start: Tensor | None = None) -> np.ndarray:

@@ -9,7 +9,7 @@ from rllc.behaviour.ablation import ablation_effects
 from rllc.core.errors import RllcError
 
 from . import planted_models as planted
-from .shapes import SHAPES, hooked_losses, some_tokens, weights
+from .shapes import SHAPES, hooked_losses, some_tokens, untouched, weights
 
 TOKENS, REFERENCE = some_tokens(5, 0, 8), some_tokens(4, 1)
 
@@ -17,13 +17,13 @@ TOKENS, REFERENCE = some_tokens(5, 0, 8), some_tokens(4, 1)
 def written(shape, params, tokens):
     """What each head writes, L of [B, H, T, D], of a plain pass."""
     seen = []
-    hooked_losses(shape, params, tokens, lambda name, layer, value: seen.append(value) or value if name == "out" else value)
+    hooked_losses(shape, params, tokens, lambda name, _, value: seen.append(value) or value if name == "out" else value)
     return seen
 
 
 def by_loops(shape, params, tokens, instead):
     """The definition: one whole forward pass a head, its output replaced by instead[layer][:, index]."""
-    base = hooked_losses(shape, params, tokens, lambda name, layer, value: value)
+    base = hooked_losses(shape, params, tokens, untouched)
     effects = []
     for head in shape.heads():
 
