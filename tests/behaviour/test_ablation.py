@@ -95,9 +95,9 @@ def test_the_induction_circuits_heads_carry_the_repeats_and_no_other_head_does_a
     tokens = planted.repeats(8, np.random.default_rng(0))
     effects = ablation_effects(model.shape, model.params, tokens, kind)
     for role, index in model.indices.items():
-        assert effects[index, :, 7:].mean() > 2, role  # the queries whose token stood there before: predictions of tokens 9 …
+        assert effects[index, :, 8:].mean() > 2, role  # the queries whose token stood there before: predictions of tokens 9 …
         if kind == "zero":
-            assert np.abs(effects[index, :, :7]).max() < 1e-3, role
+            assert np.abs(effects[index, :, :8]).max() < 1e-3, role
     assert np.abs(np.delete(effects, list(model.indices.values()), 0)).max() < 1e-4
 
 
@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_told():
     with pytest.raises(RllcError, match="The kind of ablation is 'median', which is unknown"):
         ablation_effects(shape, params, TOKENS, "median")
     with pytest.raises(RllcError, match=r"The reference of a mean ablation has the shape \(5, 7\)"):
-        ablation_effects(shape, params, TOKENS, "mean", TOKENS[:, :7])
+        ablation_effects(shape, params, TOKENS, "mean", TOKENS[:, :8])
     with pytest.raises(RllcError, match=r"The reference of a resample ablation has the shape \(1, 8\)"):
         ablation_effects(shape, params, TOKENS[:1], "resample")
     with pytest.raises(RllcError, match="The contexts of the reference hold tokens from"):

@@ -85,7 +85,7 @@ def test_the_planted_pair_stands_out_by_its_keys_alone():
 def test_the_planted_pair_stands_out_among_random_heads():
     model = planted.induction_model()
     noise = init_params(model.shape, 5)
-    idle = [h for h in range(4)]
+    idle = list(range(4))
     params = dict(model.params)
     for name, p in params.items():
         if ".attn.W_" in name:

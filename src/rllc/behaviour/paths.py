@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rllc.behaviour.clean import Clean, after_layer, clean_pass, outputs, replacement, row_numbers, stream_losses
+from rllc.behaviour.clean import Clean, after_layer, clean_pass, replacement, row_numbers, stream_losses
 from rllc.behaviour.inputs import pieces
 from rllc.core.errors import RllcError
 from rllc.core.names import Head
