@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,15 +14,15 @@ from rllc.model.forward import init_params
 from rllc.model.shape import ModelShape
 
 N = 9
-_BASE: dict[str, int] = {"n_layers": 3, "d_model": 12, "n_heads": 4, "d_head": 4, "d_vocab": 17, "n_ctx": N}
+_BASE = ModelShape(n_layers=3, d_model=12, n_heads=4, d_head=4, d_vocab=17, n_ctx=N)
 SHAPES = {
-    "shortformer": ModelShape(**_BASE),
-    "gpt2": ModelShape(**_BASE, positions="learned", d_mlp=14, activation="gelu_tanh", tied=True),
-    "neox": ModelShape(**_BASE, positions="rotary", rotary_dim=2, d_mlp=14, parallel=True),
-    "llama": ModelShape(**_BASE, positions="rotary", norm="rmsnorm", d_mlp=14, gated_mlp=True, activation="silu", n_kv_heads=2, qkv_bias=False,
+    "shortformer": _BASE,
+    "gpt2": replace(_BASE, positions="learned", d_mlp=14, activation="gelu_tanh", tied=True),
+    "neox": replace(_BASE, positions="rotary", rotary_dim=2, d_mlp=14, parallel=True),
+    "llama": replace(_BASE, positions="rotary", norm="rmsnorm", d_mlp=14, gated_mlp=True, activation="silu", n_kv_heads=2, qkv_bias=False,
                         output_bias=False, mlp_bias=False, unembed_bias=False),
-    "qwen3": ModelShape(**_BASE, positions="rotary", norm="rmsnorm", d_mlp=14, gated_mlp=True, activation="silu", n_kv_heads=2, qk_norm=True),
-    "bare": ModelShape(**_BASE, norm="layernorm_pre"),
+    "qwen3": replace(_BASE, positions="rotary", norm="rmsnorm", d_mlp=14, gated_mlp=True, activation="silu", n_kv_heads=2, qk_norm=True),
+    "bare": replace(_BASE, norm="layernorm_pre"),
 }  # fmt: skip
 
 

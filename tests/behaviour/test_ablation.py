@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_told():
     with pytest.raises(RllcError, match="The kind of ablation is 'median', which is unknown"):
         ablation_effects(shape, params, TOKENS, "median")
     with pytest.raises(RllcError, match=r"The reference of a mean ablation has the shape \(5, 7\)"):
-        ablation_effects(shape, params, TOKENS, "mean", TOKENS[:, :8])
+        ablation_effects(shape, params, TOKENS, "mean", TOKENS[:, :7])
     with pytest.raises(RllcError, match=r"The reference of a resample ablation has the shape \(1, 8\)"):
         ablation_effects(shape, params, TOKENS[:1], "resample")
     with pytest.raises(RllcError, match="The contexts of the reference hold tokens from"):

@@ -144,7 +144,7 @@ def replacement(
     means: tuple[Tensor, ...] = ()
     if kind == "mean":
         contexts = contexts[:, :length]
-        sums = [torch.zeros(1)] * shape.n_layers
+        sums = [torch.zeros(())] * shape.n_layers  # of no dimension: it joins a tensor on any device
         for batch in pieces(shape, params, contexts, row_numbers(shape, length), "The contexts of the reference"):
             sums = [total + z.sum(0, dtype=torch.float64) for total, z in zip(sums, clean_pass(shape, params, batch).heads, strict=True)]
         means = tuple((total / len(contexts)).to(params["embed.W_E"].dtype) for total in sums)
