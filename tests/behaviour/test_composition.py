@@ -85,12 +85,11 @@ def test_the_planted_pair_stands_out_by_its_keys_alone():
 def test_the_planted_pair_stands_out_among_random_heads():
     model = planted.induction_model()
     noise = init_params(model.shape, 5)
-    idle = list(range(4))
     params = dict(model.params)
     for name, p in params.items():
         if ".attn.W_" in name:
             keep = 1 if "blocks.0" in name else 2
-            params[name] = torch.where((torch.tensor(idle) == keep)[:, None, None], p, noise[name])
+            params[name] = torch.where((torch.arange(4) == keep)[:, None, None], p, noise[name])
     found = composition(model.shape, params)
     before, after = model.indices["previous"], model.indices["induction"]
     excess = found.excess("k")

@@ -84,8 +84,7 @@ def test_a_last_layer_head_has_no_path_but_the_direct_one(name):
         np.testing.assert_allclose(direct, all_of_it, atol=1e-10)
 
 
-def test_in_two_layers_paths_of_one_receiver_join_to_its_ablation():
-    """Receiver 1:2's whole ablation is not a path, but a model whose other layer-1 heads write nothing lets one path be all of the sender's work."""
+def test_where_one_head_is_all_that_reads_a_sender_the_path_is_the_senders_whole_ablation():
     model = planted.induction_model()
     tokens = planted.repeats(6, np.random.default_rng(0))
     edge = Edge(model.heads["previous"], model.heads["induction"])
