@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -141,10 +141,10 @@ def _top(products: _Products, k: int, rng: np.random.Generator, part: Part) -> t
         raise RllcError(f"{k} eigenvalues are asked for of {part}, which has {d} weights.", f"Ask for 0 to {d - 1}.")
     if k == 0:
         return Spectrum(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((0, d))), np.zeros((n, 0))
-    operator = LinearOperator((d, d), matvec=lambda v: products.mean(np.ravel(v)), dtype=np.float64)
+    operator = cast("Any", LinearOperator)((d, d), matvec=lambda v: products.mean(np.ravel(v)), dtype=np.float64)
     try:
         # the products are of the weights' precision: a tolerance below theirs would never be met
-        found, vectors = eigsh(operator, k, which="LA", v0=rng.standard_normal(d), tol=1e-4)
+        found, vectors = cast("Any", eigsh)(operator, k, which="LA", v0=rng.standard_normal(d), tol=1e-4)
     except ArpackNoConvergence as error:
         raise RllcError(f"Lanczos did not find {k} eigenvalues of {part}.", "Ask for fewer.") from error
     order = np.argsort(found)[::-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -73,6 +73,6 @@ class PartLoss:
             yield from batch.split(1)
 
 
-def twice_differentiable() -> AbstractContextManager[None]:
+def twice_differentiable() -> AbstractContextManager[Any]:
     """Attention in plain products: the fused kernels have no second derivative."""
     return sdpa_kernel(SDPBackend.MATH)
