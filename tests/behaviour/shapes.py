@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from rllc.model import forward as fw
+from rllc.model.attention import attention_weights, placed
 from rllc.model.forward import init_params
 from rllc.model.shape import ModelShape
+from rllc.model.softcap import capped
 
 N = 9
 _BASE = ModelShape(n_layers=3, d_model=12, n_heads=4, d_head=4, d_vocab=17, n_ctx=N)
@@ -22,8 +24,15 @@ SHAPES = {
     "llama": replace(_BASE, positions="rotary", norm="rmsnorm", d_mlp=14, gated_mlp=True, activation="silu", n_kv_heads=2, qkv_bias=False,
                         output_bias=False, mlp_bias=False, unembed_bias=False),
     "qwen3": replace(_BASE, positions="rotary", norm="rmsnorm", d_mlp=14, gated_mlp=True, activation="silu", n_kv_heads=2, qk_norm=True),
+    "gemma2": replace(_BASE, positions="rotary", norm="rmsnorm", d_mlp=14, gated_mlp=True, activation="gelu_tanh", n_kv_heads=2, norm_place="both",
+                      score_softcap=3.0, logit_softcap=4.0, score_scale=0.4, embedding_scale=1.7, tied=True),
+    "olmo2": replace(_BASE, positions="rotary", norm="rmsnorm", d_mlp=14, gated_mlp=True, activation="silu", norm_place="post", qk_norm=True,
+                     qk_norm_over="layer"),
     "bare": replace(_BASE, norm="layernorm_pre"),
 }  # fmt: skip
+
+
+ALONE = [name for name, shape in SHAPES.items() if not shape.norms_behind]  # what one head writes is added to the stream as it is
 
 
 def weights(shape: ModelShape) -> dict[str, Tensor]:
@@ -59,20 +68,21 @@ def hooked_losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: np.nd
         projected = {}
         for piece in "QKV":
             read = hook(piece.lower(), layer, x[:, None].expand(-1, shape.n_heads, -1, -1).clone())
-            read = fw.norm(shape, params, block + "ln1", read.flatten(0, 1)[None])[0].view_as(read)
+            read = fw.norm_before(shape, params, block + "ln1", read.flatten(0, 1)[None])[0].view_as(read)
             if piece != "V" and shape.positions == "shortformer":
                 read = read + params["pos.W_pos"][: ids.shape[1]]
             rows = range(shape.n_heads) if piece == "Q" else group
             weight, bias = params[f"{block}attn.W_{piece}"][list(rows)], params.get(f"{block}attn.b_{piece}")
             y = read @ weight
             y = y if bias is None else y + bias[list(rows)][:, None]
-            projected[piece] = y if piece == "V" else fw.placed(shape, params.get(f"{block}attn.{piece.lower()}_norm.w"), y)
-        pattern = fw.attention_weights(projected["Q"], projected["K"])
+            projected[piece] = y if piece == "V" else placed(shape, layer, params.get(f"{block}attn.{piece.lower()}_norm.w"), y)
+        pattern = attention_weights(shape, projected["Q"], projected["K"])
         out = hook("out", layer, pattern @ projected["V"] @ params[block + "attn.W_O"])
-        after = x + out.sum(1) + params.get(block + "attn.b_O", torch.zeros(()))
+        written = out.sum(1) + params.get(block + "attn.b_O", torch.zeros(()))
+        after = fw.joined(shape, params, layer, x[None], written[None])[0]
         if shape.d_mlp:
             after = after + hook("mlp", layer, fw.mlp(shape, params, layer, (x if shape.parallel else after)[None])[0])
         x = after
     x = fw.norm(shape, params, "ln_final", hook("final", shape.n_layers, x)[None])[0]
-    scores = x @ fw.unembedding(shape, params) + fw.unembedding_bias(shape, params)
+    scores = capped(x @ fw.unembedding(shape, params) + fw.unembedding_bias(shape, params), shape.logit_softcap)
     return torch.nn.functional.cross_entropy(scores[:, :-1].mT, ids[:, 1:], reduction="none").numpy()

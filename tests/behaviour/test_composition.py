@@ -28,7 +28,10 @@ def brute_force(shape, params, kind, folded):
         return centre @ torch.diag(params.get(f"blocks.{head.layer}.ln1.w", torch.ones(shape.d_model)).double()) @ weight
 
     def ov(head):
-        return read("V", head) @ params[f"blocks.{head.layer}.attn.W_O"][head.index].double()
+        written = params[f"blocks.{head.layer}.attn.W_O"][head.index].double()
+        if folded and shape.norms_behind:  # RMSNorms in these shapes
+            written = written @ torch.diag(params[f"blocks.{head.layer}.ln1_post.w"])
+        return read("V", head) @ written
 
     for i, first in enumerate(shape.heads()):
         for j, second in enumerate(shape.heads()):

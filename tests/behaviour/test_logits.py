@@ -12,12 +12,12 @@ from rllc.core.names import Head
 from rllc.model import forward as fw
 
 from . import planted_models as planted
-from .shapes import SHAPES, hooked_losses, some_tokens, weights
+from .shapes import ALONE, SHAPES, hooked_losses, some_tokens, weights
 
 TOKENS = some_tokens(3, 0, 8)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ALONE)
 def test_attributions_and_the_rest_of_the_stream_add_up_to_the_logits(name):
     """And each head's is what its output gives through the last norm, held at the size it has, made of whole logits."""
     shape = SHAPES[name]
@@ -52,7 +52,7 @@ def test_pieces_give_the_attributions_of_the_whole(monkeypatch):
 
 
 @pytest.mark.parametrize("mlp0", [True, False])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ALONE)
 def test_tables_are_the_largest_entries_of_the_whole_matrices(monkeypatch, name, mlp0):
     shape = SHAPES[name]
     params, head = weights(shape), Head(1, 2)

@@ -7,12 +7,13 @@ import pytest
 
 import rllc.behaviour.inputs as inputs
 from rllc.behaviour.ablation import ablation_effects
+from rllc.behaviour.logits import logit_attribution, ov_table
 from rllc.behaviour.paths import Edge, direct_effects, edges, path_effects
 from rllc.core.errors import RllcError
 from rllc.core.names import Head
 
 from . import planted_models as planted
-from .shapes import SHAPES, hooked_losses, some_tokens, untouched, weights
+from .shapes import ALONE, SHAPES, hooked_losses, some_tokens, untouched, weights
 
 TOKENS, REFERENCE = some_tokens(3, 0, 8), some_tokens(4, 1)
 PATHS = (
@@ -48,7 +49,7 @@ def by_hooks(shape, params, edge, instead):
     return hooked_losses(shape, params, TOKENS, hook) - hooked_losses(shape, params, TOKENS, untouched)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ALONE)
 def test_paths_are_what_hooks_on_a_plain_pass_give(name):
     shape = SHAPES[name]
     params = weights(shape)
@@ -60,7 +61,7 @@ def test_paths_are_what_hooks_on_a_plain_pass_give(name):
     np.testing.assert_allclose(effects, slow, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ALONE)
 def test_paths_to_the_logits_are_what_hooks_on_the_last_stream_give(name):
     shape = SHAPES[name]
     params = weights(shape)
@@ -136,3 +137,20 @@ def test_pieces_give_the_effects_of_the_whole(monkeypatch):
 def test_edges_that_do_not_exist_are_told(paths, sentence):
     with pytest.raises(RllcError, match=sentence):
         path_effects(SHAPES["bare"], weights(SHAPES["bare"]), TOKENS, paths)
+
+
+@pytest.mark.parametrize("name", sorted(set(SHAPES) - set(ALONE)))
+def test_where_heads_write_through_a_norm_no_path_is_one_head_s(name: str) -> None:
+    shape, params = SHAPES[name], weights(SHAPES[name])
+    said = {
+        "gemma2": r"passes a norm together.*Ablate whole heads instead",
+        "olmo2": r"run over all heads of a layer|passes a norm together",
+    }[name]
+    for ask in (
+        lambda: path_effects(shape, params, TOKENS, edges(shape)[:1]),
+        lambda: direct_effects(shape, params, TOKENS),
+        lambda: logit_attribution(shape, params, TOKENS),
+        lambda: ov_table(shape, params, Head(0, 0)),
+    ):
+        with pytest.raises(RllcError, match=said):
+            ask()

@@ -54,7 +54,7 @@ def ablation_effects(
         effects = []
         for layer in range(shape.n_layers):
             change = outputs(params, layer, instead[layer] - clean.heads[layer]).transpose(0, 1)
-            x = after_layer(shape, params, layer, clean.attended[layer] + change, clean.beside[layer])
+            x = after_layer(shape, params, layer, clean.streams[layer], clean.written[layer] + change, clean.beside[layer])
             x = run_blocks(shape, params, x, start=layer + 1)
             effects.append(stream_losses(shape, params, x, batch).double() - base)
         found.append(torch.cat(effects).cpu().numpy())

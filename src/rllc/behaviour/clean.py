@@ -18,6 +18,7 @@ from rllc.core.seeds import generator
 from rllc.model import forward as fw
 from rllc.model.cross_entropy import row_blocks
 from rllc.model.shape import ModelShape
+from rllc.model.softcap import capped
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -34,7 +35,7 @@ class Clean:
     tokens: Int[Tensor, "B T"]
     streams: list[Tensor]  # L + 1 of [B, T, D], before each layer and after the last
     heads: list[Tensor]  # L of [B, H, T, K], what each head attends together, before W_O
-    attended: list[Tensor]  # L of [B, T, D], the stream after attention, without an MLP that runs beside it
+    written: list[Tensor]  # L of [B, T, D], what the heads and the output bias write together, before a norm behind them
     beside: list[Tensor | None]  # L of [B, T, D], what such an MLP adds
 
 
@@ -45,13 +46,13 @@ def clean_pass(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tens
     clean = Clean(tokens, [x[0]], [], [], [])
     for layer in range(shape.n_layers):
         z = head_mixes(shape, params, layer, x)
-        attended = x[0] + outputs(params, layer, z).sum(1)
+        written = outputs(params, layer, z).sum(1)
         if (bias := params.get(f"blocks.{layer}.attn.b_O")) is not None:
-            attended = attended + bias
+            written = written + bias
         beside = fw.mlp(shape, params, layer, x)[0] if shape.parallel and shape.d_mlp else None
-        x = after_layer(shape, params, layer, attended[None], beside)
+        x = after_layer(shape, params, layer, x[0], written[None], beside)
         clean.heads.append(z)
-        clean.attended.append(attended)
+        clean.written.append(written)
         clean.beside.append(beside)
         clean.streams.append(x[0])
     return clean
@@ -59,7 +60,7 @@ def clean_pass(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Tens
 
 def head_mixes(shape: ModelShape, params: Mapping[str, Tensor], layer: int, x: Float[Tensor, "1 B T D"]) -> Float[Tensor, "B H T K"]:
     """What each head of a layer attends together, before W_O, given the stream before the layer."""
-    normed = fw.norm(shape, params, f"blocks.{layer}.ln1", x)
+    normed = fw.norm_before(shape, params, f"blocks.{layer}.ln1", x)
     return fw.head_outputs(shape, fw.queries_keys_values(shape, params, layer, normed))[0]
 
 
@@ -69,10 +70,22 @@ def outputs(params: Mapping[str, Tensor], layer: int, z: Float[Tensor, "B H T K"
 
 
 def after_layer(
-    shape: ModelShape, params: Mapping[str, Tensor], layer: int, attended: Float[Tensor, "C B T D"], beside: Float[Tensor, "B T D"] | None
+    shape: ModelShape,
+    params: Mapping[str, Tensor],
+    layer: int,
+    stream: Float[Tensor, "B T D"],
+    written: Float[Tensor, "C B T D"],
+    beside: Float[Tensor, "B T D"] | None,
 ) -> Float[Tensor, "C B T D"]:
-    """The stream after a layer, from that after its attention."""
+    """The stream after a layer, from that before it and what its attention writes."""
+    attended = fw.joined(shape, params, layer, stream[None], written)
     return attended + beside if beside is not None else fw.after_attention(shape, params, layer, attended)
+
+
+def check_alone(shape: ModelShape) -> None:
+    """Raises RllcError where what the heads of a layer write passes a norm together, so that what one adds to the stream depends on the others."""
+    if shape.norms_behind:
+        raise RllcError("What heads write passes a norm together, which shares it out by no rule.", "Ablate whole heads instead.")
 
 
 def stream_losses(
@@ -82,8 +95,9 @@ def stream_losses(
     rows = fw.norm(shape, params, "ln_final", x[:, :, :-1]).flatten(0, 2)
     targets = tokens[:, 1:].expand(x.shape[0], -1, -1).flatten()
     weight, bias = fw.unembedding(shape, params), fw.unembedding_bias(shape, params)
-    blocks = row_blocks(len(rows), shape.d_vocab, rows.device.type)
-    found = [F.cross_entropy(torch.addmm(bias, rows[block], weight), targets[block], reduction="none") for block in blocks]
+    blocks = list(row_blocks(len(rows), shape.d_vocab, rows.device.type))
+    scores = (capped(torch.addmm(bias, rows[block], weight), shape.logit_softcap) for block in blocks)
+    found = [F.cross_entropy(score, targets[block], reduction="none") for score, block in zip(scores, blocks, strict=True)]
     return torch.cat(found).view(x.shape[0], *tokens[:, 1:].shape)
 
 

@@ -51,8 +51,9 @@ def composition(shape: ModelShape, params: Mapping[str, Tensor], *, folded: bool
     Q: ‖W_OV1 W_QK2‖ / (‖W_OV1‖ ‖W_QK2‖), K: with W_QK2ᵀ, V: with W_OV2; Frobenius norms. A head whose matrix is zero composes with nothing: 0.
 
     With `folded`, what reads the stream reads it past its norm: W_Q, W_K and W_V are multiplied by the weights of the norm before them, and
-    LayerNorm's subtraction of the mean is part of them; the norm's division by the stream's size is left out, as it cancels. Without, the
-    tensors are taken as they are. Biases, positions (rotary turning too), norms of queries and keys, and MLPs between the heads are left out.
+    LayerNorm's subtraction of the mean is part of them, and so for W_O of a norm behind the heads; divisions are left out, as they cancel.
+    Without, the tensors are taken as they are. Biases, positions (rotary turning too), norms of queries and keys, and MLPs between the heads
+    are left out.
 
     The baseline is that of Gaussian matrices of the model's sizes, `draws` pairs drawn from `seed`; it does not depend on the kind.
     No product of D × D is formed: with K the head dimension, ‖A M C‖ of A [D, K], M [K, K], C [K, D] is ‖R_A M R_Cᵀ‖ of their QR factors.
@@ -83,8 +84,13 @@ def _tensor(shape: ModelShape, params: Mapping[str, Tensor], layer: int, piece: 
     if piece != "O" and folded:
         if (scale := params.get(f"blocks.{layer}.ln1.w")) is not None:
             weight = scale.double()[:, None] * weight
-        if shape.norm.startswith("layernorm"):
+        if shape.norm.startswith("layernorm") and shape.norms_before:
             weight = weight - weight.mean(1, keepdim=True)
+    if piece == "O" and folded and shape.norms_behind:
+        if shape.norm.startswith("layernorm"):
+            weight = weight - weight.mean(2, keepdim=True)
+        if (scale := params.get(f"blocks.{layer}.ln1_post.w")) is not None:
+            weight = weight * scale.double()
     return weight
 
 

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rllc.behaviour.clean import clean_pass, outputs, row_numbers
+from rllc.behaviour.clean import check_alone, clean_pass, outputs, row_numbers
 from rllc.behaviour.inputs import pieces
 from rllc.core.errors import RllcError
 from rllc.core.names import Head
 from rllc.model import forward as fw
+from rllc.model.attention import placed
 from rllc.model.cross_entropy import row_blocks
 from rllc.model.shape import ModelShape
 
@@ -51,6 +52,7 @@ def logit_attribution(shape: ModelShape, params: Mapping[str, Tensor], tokens: I
 
     Raises RllcError where the tokens do not fit the model.
     """
+    check_alone(shape)
     found = []
     reading = _read_out(shape, params)
     size = row_numbers(shape, np.shape(tokens)[-1])
@@ -77,6 +79,7 @@ def ov_table(
 
     Computed a block of rows at a time. Raises RllcError where the head, a token or the number of entries does not exist.
     """
+    check_alone(shape)
     group = _group(shape, head)
     w_v, w_o = (params[f"blocks.{head.layer}.attn.W_{piece}"][index] for piece, index in (("V", group), ("O", head.index)))
     reading = _read_out(shape, params)
@@ -91,7 +94,8 @@ def ov_table(
 def qk_table(
     shape: ModelShape, params: Mapping[str, Tensor], head: Head, top: int = 10, tokens: Int[Ints, " N"] | None = None, *, mlp0: bool = True
 ) -> TokenTable:
-    """Which key tokens a query token attends to: the largest attention scores before the softmax, divided by √K, a row a query token.
+    """Which key tokens a query token attends to: the largest attention scores before the softmax, scaled as in the model and before any
+    cap, a row a query token.
 
     Tokens are embedded as in `ov_table`; biases and norms of queries and keys act, positions do not: learned ones are left out, and rotary ones
     are those of query and key at one place. Values are less their mean over all keys, which the softmax does not see.
@@ -99,16 +103,18 @@ def qk_table(
     Raises RllcError where the head, a token or the number of entries does not exist.
     """
     group = _group(shape, head)
+    if shape.qk_norm and shape.qk_norm_over == "layer":
+        raise RllcError("The norms of queries and keys run over all heads of a layer: no table is one head's.", "Look at its attention patterns.")
 
     def project(rows: Tensor, piece: str, index: int) -> Tensor:
         name = f"blocks.{head.layer}.attn."
         bias = params.get(f"{name}b_{piece}")
         y = _embedded(shape, params, head.layer, rows, mlp0) @ params[f"{name}W_{piece}"][index]
         y = y if bias is None else y + bias[index]
-        return fw.placed(shape, params.get(f"{name}{piece.lower()}_norm.w"), y[:, None])[:, 0]
+        return placed(shape, head.layer, params.get(f"{name}{piece.lower()}_norm.w"), y[:, None])[:, 0]
 
     keys = project(torch.arange(shape.d_vocab, device=params["embed.W_E"].device), "K", group)
-    return _table(shape, params, lambda rows: project(rows, "Q", head.index) @ keys.mT / shape.d_head**0.5, top, tokens)
+    return _table(shape, params, lambda rows: project(rows, "Q", head.index) @ keys.mT * shape.scale, top, tokens)
 
 
 def _read_out(shape: ModelShape, params: Mapping[str, Tensor]) -> Float[Tensor, "V D"]:
@@ -122,10 +128,10 @@ def _read_out(shape: ModelShape, params: Mapping[str, Tensor]) -> Float[Tensor, 
 
 def _embedded(shape: ModelShape, params: Mapping[str, Tensor], layer: int, rows: Int[Tensor, " N"], mlp0: bool) -> Float[Tensor, "N D"]:
     """Tokens as a head's projections read them."""
-    x = params["embed.W_E"][rows][None, None]
+    x = params["embed.W_E"][rows][None, None] * shape.embedding_scale
     if mlp0 and layer and shape.d_mlp:
         x = x + fw.mlp(shape, params, 0, x)
-    return fw.norm(shape, params, f"blocks.{layer}.ln1", x)[0, 0]
+    return fw.norm_before(shape, params, f"blocks.{layer}.ln1", x)[0, 0]
 
 
 def _table(shape: ModelShape, params: Mapping[str, Tensor], entries: Callable[[Tensor], Tensor], top: int, tokens: Ints | None) -> TokenTable:

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rllc.behaviour.clean import Clean, after_layer, clean_pass, replacement, row_numbers, stream_losses
+from rllc.behaviour.clean import Clean, after_layer, check_alone, clean_pass, replacement, row_numbers, stream_losses
 from rllc.behaviour.inputs import pieces
 from rllc.core.errors import RllcError
 from rllc.core.names import Head
 from rllc.model import forward as fw
+from rllc.model.attention import attend, placed
 from rllc.model.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def path_effects(
             layer, receiver = edge.receiver.layer, edge.receiver.index
             mix = _received(shape, params, edge, clean, clean.streams[layer] + change)
             moved = (mix - clean.heads[layer][:, receiver]) @ params[f"blocks.{layer}.attn.W_O"][receiver]
-            x = after_layer(shape, params, layer, (clean.attended[layer] + moved)[None], clean.beside[layer])
+            x = after_layer(shape, params, layer, clean.streams[layer], (clean.written[layer] + moved)[None], clean.beside[layer])
             x = fw.run_blocks(shape, params, x, start=layer + 1)
             found.append(stream_losses(shape, params, x, clean.tokens))
         return found
@@ -103,6 +104,7 @@ def direct_effects(
     What the head writes is replaced, as in `ablation_effects`, in the last residual stream alone: every other head and every MLP is frozen at
     the clean pass; the last norm and the unembedding are computed anew. Raises RllcError where `ablation_effects` does.
     """
+    check_alone(shape)
 
     def variants(clean: Clean, instead: list[Tensor]) -> list[Tensor]:
         changes = (_change(params, clean, instead, head) for head in shape.heads())
@@ -139,12 +141,12 @@ def _received(shape: ModelShape, params: Mapping[str, Tensor], edge: Edge, clean
     projected = []
     for piece in "QKV":
         own = head if piece == "Q" else group
-        read = fw.norm(shape, params, block + "ln1", (x if piece in edge.inputs else clean.streams[layer])[None])
+        read = fw.norm_before(shape, params, block + "ln1", (x if piece in edge.inputs else clean.streams[layer])[None])
         read = read if piece == "V" else fw.query_key_input(shape, params, read)
         bias = params.get(f"{block}attn.b_{piece}")
         y = fw.project_heads(read, params[f"{block}attn.W_{piece}"][own : own + 1], None if bias is None else bias[own : own + 1])[0]
-        projected.append(y if piece == "V" else fw.placed(shape, params.get(f"{block}attn.{piece.lower()}_norm.w"), y))
-    return fw.attend(*projected)[:, 0]
+        projected.append(y if piece == "V" else placed(shape, layer, params.get(f"{block}attn.{piece.lower()}_norm.w"), y))
+    return attend(shape, *projected)[:, 0]
 
 
 def _check(shape: ModelShape, edge: Edge) -> None:
@@ -155,5 +157,10 @@ def _check(shape: ModelShape, edge: Edge) -> None:
             f"0 to {shape.n_heads - 1}, and a path leads to a later layer.",
             "Name a sender in an earlier layer than the receiver.",
         )
+    if shape.qk_norm and shape.qk_norm_over == "layer":
+        raise RllcError(
+            "The norms of queries and keys run over all heads of a layer, so that no path leads into one of them alone.", "Ablate whole heads."
+        )
+    check_alone(shape)
     if not edge.inputs or set(edge.inputs) - set("QKV"):
         raise RllcError(f"The inputs of an edge are {edge.inputs!r}.", "Name one or more of the letters Q, K and V.")
