@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack, overload
 
+from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.runs.estimating import grouped, measured, open_data, step_of
 from rllc.runs.how import Settings, how_from
+from rllc.runs.padding import is_padded
 from rllc.runs.progress import Reporter
-from rllc.runs.refined import is_padded
 from rllc.runs.results import Result, Results
 from rllc.runs.roads import Parts, take_road
 from rllc.runs.sweeping import Sweep, listed
@@ -76,7 +77,8 @@ def estimate(
         step: training step of the checkpoint, for the tables; 0 unless the model knows it.
         data_name: what tables call the data. Minibatches are seeded by it too: equal names, equal batches.
         evaluate_on: other data by name. The chains move by `data` alone, as they would without; what nβ (E[l] - l(w*)) is on the other data is in
-            the result's `elsewhere` and in its tables, where `data` and `evaluated_on` then differ.
+            the result's `elsewhere` and in its tables, where `data` and `evaluated_on` then differ. That is no learning coefficient of the other
+            data, which takes the posterior of its own.
         progress: show a bar with the time left, on a terminal and in a notebook that has ipywidgets.
         settings: sampler ("sgld", "leimkuhler-matthews", "rmsprop-sgld", "sgnht", "mala", or a `SamplerSettings` that says everything), step_size ε,
             localization γ, nbeta nβ, chains, draws (a chain), burn_in, and the samplers' own; batch_size; origin_batches (minibatches at the
@@ -125,6 +127,8 @@ def estimate(
     asked = taken.parts(part)
     source = open_data(data, data_name, taken, how)
     at = step_of(taken, step)
+    if data_name in (evaluate_on or {}):
+        raise RllcError(f"evaluate_on names {data_name!r}, as the data is called that the chains move by.", "Give it another name, or data_name=.")
     others = [open_data(other, name, taken, how) for name, other in (evaluate_on or {}).items()]
     groups = grouped(taken, asked, how, source.context)
     reporter = Reporter(quiet=not progress)

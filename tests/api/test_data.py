@@ -185,6 +185,36 @@ def test_a_bos_inside_a_row_is_no_target(tokenizer):
     np.testing.assert_array_equal(rows.counts[:, 1:], ~inside)
 
 
+def test_ids_whose_bos_is_known_do_not_predict_it(tokenizer):
+    ids = token_rows(TEXTS, tokenizer=tokenizer, context=8).tokens
+    np.testing.assert_array_equal(token_rows(ids, tokenizer=tokenizer).counts[:, 1:], ids[:, 1:] != 0)
+    assert token_rows(ids).counts.all()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_mask_of_a_data_set_is_heeded(streamed):
+    datasets = pytest.importorskip("datasets")
+    real = torch.ones(12, 6, dtype=torch.long)
+    real[::2, :2] = 0
+    table = datasets.Dataset.from_dict({"input_ids": tokens().tolist(), "attention_mask": real.tolist()})
+    rows = token_rows(table.to_iterable_dataset() if streamed else table)
+    expected = token_rows({"input_ids": tokens(), "attention_mask": real})
+    np.testing.assert_array_equal(rows.tokens, expected.tokens)
+    np.testing.assert_array_equal(rows.counts, expected.counts)
+    assert rows.padded
+    assert rows.counts.sum() == real.sum()
+    whole = {"input_ids": [[1, 2, 3], [4, 5]], "attention_mask": [[1, 1, 1], [1, 1]]}
+    assert ids_of(datasets.Dataset.from_dict(whole), context=5).tolist() == [[1, 2, 3, 4, 5]]
+    with pytest.raises(rllc.RllcError, match="of different lengths"):
+        ids_of(datasets.Dataset.from_dict(whole | {"attention_mask": [[1, 0, 0], [1, 1]]}))
+
+
+def test_a_loss_of_ones_own_is_given_no_padding(tokenizer):
+    settings = SMALL | {"loss": lambda module, batch: (module.weight * batch.sum()).mean(), "tokenizer": tokenizer, "context": 30}
+    with pytest.raises(rllc.RllcError, match=r"padded, and a loss of your own is given token ids alone.*documents=\"packed\""):
+        rllc.estimate(nn.Linear(2, 1), TEXTS, "weight", documents="one a row", **settings)
+
+
 def test_one_document_a_row_is_padded_and_cut(tokenizer):
     ids = [[0, *tokenizer.encode(text, add_special_tokens=False).ids] for text in TEXTS]
     assert len({len(row) for row in ids}) > 1
@@ -224,6 +254,9 @@ def test_streams_are_read_as_far_as_is_wanted(tokenizer):
     assert single.notes == ("The data was read until there were 4 contexts (most_contexts).",)
     ids = iter(tokens().tolist())
     assert ids_of(ids, most_contexts=7).tolist() == tokens()[:7].tolist()
+    table = datasets.Dataset.from_dict({"input_ids": tokens().tolist()})
+    assert token_rows(table, most_contexts=7).notes == ("The data was read until there were 7 contexts (most_contexts).",)
+    assert token_rows(table, most_contexts=12).notes == ()
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet", "txt"])
@@ -246,6 +279,9 @@ def test_files_that_cannot_be_read_are_told(tokenizer, tmp_path):
     with pytest.raises(rllc.RllcError, match=r"There is no file .*none\.jsonl"):
         ids_of(tmp_path / "none.jsonl", tokenizer=tokenizer)
     (tmp_path / "half.jsonl").write_text('{"text": "the river"}\n{"text": "the st')
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(rllc.RllcError, match=r"empty\.jsonl holds no text"):
+        ids_of(tmp_path / "empty.jsonl", tokenizer=tokenizer, context=8)
     with pytest.raises(rllc.RllcError, match=r"half\.jsonl"):
         ids_of(tmp_path / "half.jsonl", tokenizer=tokenizer, context=8)
     (tmp_path / "other.jsonl").write_text('{"body": "the river"}\n')

@@ -134,15 +134,26 @@ def test_a_mixture_draws_in_proportion_and_says_so() -> None:
     assert r.notes[0] == "A mixture: a 0.75, b 0.25."
 
 
-def test_two_refinements_are_compared_on_common_noise() -> None:
+@pytest.mark.parametrize("road", ["native", "general"])
+def test_two_refinements_are_compared_on_common_noise(road: str) -> None:
+    """Against itself a model is at its minimum, and on labels far from it."""
     model = model_of_transformers()
-    data = {"some": rllc.Refined(tokens(), positions=lambda ids: ids > 4), "others": rllc.Refined(tokens(), positions=lambda ids: ids <= 4)}
-    for road in ("native", "general"):
-        rows = rllc.sweep(model, data, "1:0", progress=False, road=road, **SMALL).run().differences("data")
-        assert rows["aligned"].tolist() == [True]
-        assert np.isfinite(rows["difference"]).all()
-    same = rllc.sweep(model, {"a": data["some"], "b": data["some"]}, "1:0", progress=False, **SMALL | {"draws": 60}).run().differences("data")
-    assert abs(same["difference"][0]) < 3 * same["stderr"][0]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(15 if parameter.ndim == 2 else 1)
+    some = rllc.Refined(tokens(), positions=lambda ids: ids > 4)
+    data = {"some": some, "again": some, "itself": rllc.Refined(tokens(), reference=model)}
+    settings = SMALL | {"chains": 8, "draws": 40, "batch_size": 12}
+    found = rllc.sweep(model, data, "1:0", progress=False, road=road, **settings).run()
+    rows = found.differences("data").set_index(["a", "b"])
+    assert rows["aligned"].all()
+    same, other = rows.loc[("again", "some")], rows.loc[("itself", "some")]
+    assert not same["differs"]
+    assert abs(same["difference"]) < 3 * same["stderr"]
+    assert other["differs"]
+    assert abs(other["difference"]) > 4 * other["stderr"]
+    # the chains' noise is common, and what is common cancels
+    assert same["stderr"] < np.hypot(*(found.select(data=name).cells[0].stderr for name in ("again", "some")))
 
 
 @pytest.mark.parametrize(("data", "sentence"), [
@@ -163,15 +174,20 @@ def test_mixtures_and_references_that_cannot_be(data, sentence: str) -> None:
 
 @pytest.mark.parametrize("sampler", ["sgld", "leimkuhler-matthews", "rmsprop-sgld", "sgnht"])
 def test_evaluated_on_its_own_data_the_chains_see_their_own_losses(sampler: str) -> None:
-    """The stream of the same name is the chains' own."""
-    r = rllc.estimate(Ours(), tokens(), ["1:0", "1:1"], evaluate_on={"data": tokens(), "b": tokens(seed=3)}, sampler=sampler, **SMALL)
-    alone = rllc.estimate(Ours(), tokens(), ["1:0", "1:1"], sampler=sampler, **SMALL)
+    """A function from a number to a batch gives them the very same minibatches."""
+
+    def batch(number: int) -> torch.Tensor:
+        return tokens(3, seed=number)
+
+    r = rllc.estimate(Ours(), batch, ["1:0", "1:1"], evaluate_on={"same": batch, "b": tokens(seed=3)}, sampler=sampler, **SMALL)
+    alone = rllc.estimate(Ours(), batch, ["1:0", "1:1"], sampler=sampler, **SMALL)
     for part in ("1:0", "1:1"):
         np.testing.assert_array_equal(r[part].traces.losses, alone[part].traces.losses)  # no chain moves by the others
-        own, other = r[part].elsewhere["data"], r[part].elsewhere["b"]
+        own, other = r[part].elsewhere["same"], r[part].elsewhere["b"]
         np.testing.assert_allclose(own.traces.losses, r[part].traces.losses, rtol=0, atol=1e-6)
         np.testing.assert_allclose(own.traces.baseline, r[part].traces.baseline, rtol=0, atol=1e-6)
         assert own.llc == pytest.approx(r[part].llc, abs=1e-3, nan_ok=True)
+        assert (own.stderr, own.diagnostics.ess) == pytest.approx((r[part].stderr, r[part].diagnostics.ess), rel=1e-2, nan_ok=True)
         assert np.abs(other.traces.losses - own.traces.losses).max() > 1e-3
 
 
@@ -188,7 +204,7 @@ def test_on_quadratics_the_answer_elsewhere_is_known() -> None:
         return 0.5 * (batch[0] * module.w**2).sum()
 
     nbeta, gamma, step = 20.0, 5.0, 8e-3
-    settings = {"nbeta": nbeta, "localization": gamma, "step_size": step, "chains": 64, "draws": 1500, "burn_in": 100, "batch_size": 1}
+    settings = {"nbeta": nbeta, "localization": gamma, "step_size": step, "chains": 400, "draws": 240, "burn_in": 100, "batch_size": 1}
     r = rllc.estimate(Bowls(), h[None], "w", loss=loss, evaluate_on={"other": k[None], "double": 2 * h[None]}, origin_batches=3, **settings)
     a = nbeta * h + gamma
     variance = 1 / (a * (1 - step * a / 4))
@@ -204,10 +220,89 @@ def test_elsewhere_is_in_every_table(tmp_path) -> None:
     rows = r.to_pandas().sort_values("evaluated_on")
     assert rows[["data", "evaluated_on"]].values.tolist() == [["code", "code"], ["code", "prose"]]
     assert rows["llc"].tolist() == pytest.approx([r.llc, r.elsewhere["prose"].llc], nan_ok=True)
+    several = rllc.Results((r, rllc.estimate(Ours(), tokens(), "1:1", data_name="code", **SMALL)))
+    assert several.to_pandas()["evaluated_on"].tolist().count("prose") == 1
+    assert several._repr_html_().count("<td") == 3 * 8
+    assert "evaluated on prose" in repr(several)
+    place = {"setting": "evaluated_on=prose", "part": "1:0", "data": "code", "step": 0}
+    for tree in (r.to_xarray()["elsewhere/prose"].to_dataset(), several.to_xarray().to_dataset().sel(place)):
+        assert float(tree["llc"]) == pytest.approx(r.elsewhere["prose"].llc, nan_ok=True)
+        np.testing.assert_array_equal(tree["losses"], r.elsewhere["prose"].traces.losses[0])
     assert "evaluated on prose" in r._repr_html_()
     assert "with the chains of code" in r._repr_html_()
     assert "no learning coefficient of prose" in r.elsewhere["prose"]._repr_html_()
     assert "1:0 on code, evaluated on prose at step 0: nβ (E[l] - l(w*)) = " in str(r.elsewhere["prose"])
+
+
+@pytest.mark.parametrize("road", ["native", "general"])
+def test_the_chains_do_not_know_that_they_are_watched(road: str) -> None:
+    model, other = model_of_transformers(), rllc.Refined(tokens(seed=3), positions=lambda ids: ids > 6, reference=model_of_transformers(1))
+    watched = rllc.estimate(model, half_padded("left"), "1:0", road=road, evaluate_on={"b": other, "c": tokens(seed=4)}, **SMALL)
+    alone = rllc.estimate(model, half_padded("left"), "1:0", road=road, **SMALL)
+    assert watched.road == road
+    for name, array in alone.traces.arrays().items():
+        np.testing.assert_array_equal(watched.traces.arrays()[name], array)
+    assert watched.record.digest == alone.record.digest
+    assert len({one.record.digest for one in (watched, *watched.elsewhere.values())}) == 3
+
+
+def bowls(elsewhere: float, **settings: float) -> rllc.Result:
+    class Bowl(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros(4, dtype=torch.float64))
+
+    def loss(module, batch):
+        return (batch * (0.5 * module.w**2).sum()).mean()
+
+    one = torch.ones(1, dtype=torch.float64)
+    given = {"step_size": 1e-2, "nbeta": 10.0, "localization": 1.0, "draws": 200, "burn_in": 50, "batch_size": 1} | settings
+    return rllc.estimate(Bowl(), one, "w", loss=loss, evaluate_on={"b": elsewhere * one}, **given)
+
+
+def test_neither_size_nor_sign_marks_what_is_evaluated_elsewhere() -> None:
+    """Equipartition bounds the loss that moves the chains, and nothing else."""
+    for factor in (200.0, -3.0):
+        r = bowls(factor)
+        other = r.elsewhere["b"]
+        assert r.outcome == rllc.Outcome.OK
+        assert other.outcome == rllc.Outcome.OK
+        assert other.llc == pytest.approx(factor * r.llc, rel=1e-9)
+        assert other.stderr == pytest.approx(abs(factor) * r.stderr, rel=1e-9)
+
+
+def test_what_is_not_finite_elsewhere_has_no_number_there_alone() -> None:
+    r = bowls(float("inf"), draws=40)
+    assert r.outcome == rllc.Outcome.OK
+    assert r.elsewhere["b"].outcome == rllc.Outcome.NONFINITE
+    assert np.isnan(r.elsewhere["b"].llc)
+    assert r.to_pandas().set_index("evaluated_on")["llc"].isna().to_dict() == {"data": False, "b": True}
+
+
+def test_what_still_moves_elsewhere_is_marked_there() -> None:
+    """The flat direction, which the chains' own loss does not see, has spread over a small part of its range."""
+
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros(40, dtype=torch.float64))
+
+    def loss(module, batch):
+        return 0.5 * (batch[0] * module.w**2).sum()
+
+    steep, flat = torch.zeros(1, 40, dtype=torch.float64), torch.zeros(1, 40, dtype=torch.float64)
+    steep[:, :20], flat[:, 20:] = 10.0, 1.0
+    settings = {"step_size": 1e-3, "nbeta": 30.0, "localization": 1.0, "draws": 500, "burn_in": 50, "batch_size": 1}
+    r = rllc.estimate(Two(), steep, "w", loss=loss, evaluate_on={"flat": flat}, verdicts=rllc.Verdicts(stein_share=9.0), **settings)
+    other = r.elsewhere["flat"]
+    assert other.outcome == rllc.Outcome.DRIFTING
+    assert "On this data the number moved by" in other.reason
+    assert other.diagnostics.drift > 10 * r.diagnostics.drift
+
+
+def test_other_data_goes_by_another_name() -> None:
+    with pytest.raises(rllc.RllcError, match=r"evaluate_on names 'data', as the data is called that the chains move by\. Give it another name"):
+        rllc.estimate(Ours(), tokens(), "1:0", evaluate_on={"data": tokens(seed=3)}, **SMALL)
 
 
 def test_a_refused_cell_is_refused_everywhere() -> None:

@@ -27,6 +27,11 @@ induction = true
 [refinements.itself]
 data = "prose"
 reference = 12
+[refinements.both]
+data = { prose = 3, echo = 1 }
+[refinements.both-again]
+data = { prose = 3, echo = 1 }
+induction = true
 """
 
 
@@ -58,6 +63,25 @@ def test_the_chains_see_refined_minibatches(finished: Path, data: str) -> None:
     assert all(sample.meta["llc"] is None or abs(sample.meta["llc"]) > 0 for sample in samples)
 
 
+def test_a_refinement_mixes_domains_of_its_own(finished: Path) -> None:
+    unit = OpenedUnit(works(finished, "both")[0])
+    alone = set(unit.corpus.domains["echo"].tokens.tolist()) - set(unit.corpus.domains["prose"].tokens.tolist())
+    batches = list(islice(unit.stream("sample"), 40))
+    rows = torch.cat([batch.tokens for batch in batches if isinstance(batch, TokenBatch)])
+    # each context is of one domain
+    of_echo = [bool(alone & set(row.tolist())) for row in rows] if alone else []
+    assert unit.experiment.weights_of(unit.unit.data) == {"prose": 3.0, "echo": 1.0}
+    if of_echo:
+        share = sum(of_echo) / len(of_echo)
+        assert abs(share - 0.25) < 4 * (0.25 * 0.75 / len(of_echo)) ** 0.5
+    for batch in batches:
+        assert isinstance(batch, TokenBatch)
+        assert batch.rows is not None
+        counted = batch.tokens[:, 1:].flatten()[batch.rows]
+        assert (counted != unit.corpus.bos).all()
+        assert len(counted) == (batch.tokens[:, 1:] != unit.corpus.bos).sum()
+
+
 def test_against_itself_a_checkpoint_is_at_its_minimum(finished: Path) -> None:
     """Then the gradient at w* is zero on every minibatch and λ̂ has no tilt, whatever the training has left."""
     unit = OpenedUnit(works(finished, "itself")[0])
@@ -74,12 +98,13 @@ def test_against_itself_a_checkpoint_is_at_its_minimum(finished: Path) -> None:
 
 def test_each_kind_of_data_has_records_of_its_own(finished: Path) -> None:
     keys = []
-    for data in ("prose", "spaces", "itself"):
+    for data in ("prose", "spaces", "itself", "both", "both-again"):
         experiment = refined(finished, data)
         cell = make_plan(experiment).cells[0]
         keys.append(record_key(experiment, cell, {12: "weights"}, "corpus"))
-    assert len({str(key) for key in keys}) == 3
-    assert [key["loss"] for key in keys] == ["labels", "labels", "reference"]
+    assert len({str(key) for key in keys}) == 5
+    assert [key["loss"] for key in keys[:3]] == ["labels", "labels", "reference"]
+    assert keys[3]["data"]["weights"] == {"echo": 0.25, "prose": 0.75}
     # refinements that are merely defined change no record of other data
     without = refined(finished, "prose", more="")
     assert record_key(without, make_plan(without).cells[0], {12: "weights"}, "corpus") == keys[0]
@@ -96,6 +121,9 @@ def test_records_are_found_again(finished: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("more", "sentence"), [
     ('[refinements.x]\ndata = "prise"\ninduction = true\n', r"The refinement 'x' is of 'prise', but the corpus has prose, echo"),
+    ('[refinements.x]\ndata = {prose = 1, prise = 1}\n', r"The refinement 'x' is of 'prise', but the corpus has prose, echo"),
+    ('[refinements.x]\ndata = {prose = 0}\n', r"A refinement mixes \{'prose': 0.0\}"),
+    ('[refinements.x]\ndata = "prose"\n', r"The refinement of 'prose' refines nothing"),
     ('[refinements.prose]\ndata = "echo"\ninduction = true\n', r"The refinement 'prose' has the name of other data"),
     ('[refinements.x]\nreference = 5\n', r"The refinement 'x' refers to step 5, of which there is no checkpoint"),
     ('[refinements.x]\ninductive = true\n', r"unknown key 'refinements\.x\.inductive'"),

@@ -90,7 +90,7 @@ class RefinedStream:
         while sum(map(len, found)) < self.batch_size:
             if seen >= _MOST_CONTEXTS:
                 raise RllcError(
-                    f"Of {seen} contexts of {self.refinement.settings.data!r}, {sum(map(len, found))} belong to the refinement: "
+                    f"Of {seen} contexts of {self.refinement.settings.source}, {sum(map(len, found))} belong to the refinement: "
                     f"fewer than a minibatch of {self.batch_size}.",
                     "Give it wider conditions, longer contexts, or a domain that has more of it.",
                 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -174,7 +176,7 @@ class RefinementSettings:
     A prediction counts where every condition that is given holds; the loss is the mean over those of a minibatch. Without one, all count.
 
     Args:
-        data: domain, or "mixture".
+        data: domain, "mixture", or a table of domains with their weights, a mixture of its own: `{code = 3, prose = 1}`.
         containing: contexts that hold a token with one of these texts in it; empty for all contexts.
         after: predictions made from a token that ends with one of these texts.
         of: predictions of a token that begins with one of these texts, spaces before it aside.
@@ -183,7 +185,7 @@ class RefinementSettings:
             last checkpoint it then is; -1 for labels.
     """
 
-    data: str = "mixture"
+    data: str | Mapping[str, float] = "mixture"
     containing: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     of: tuple[str, ...] = ()
@@ -194,8 +196,16 @@ class RefinementSettings:
         for name in ("containing", "after", "of"):
             if "" in getattr(self, name):
                 raise RllcError(f"{name} of a refinement holds an empty text, which every token has.", "Leave it out.")
-        if not (self.containing or self.chooses or self.refers):
+        if isinstance(self.data, str) and not (self.containing or self.chooses or self.refers):
             raise RllcError(f"The refinement of {self.data!r} refines nothing.", "Give containing, after, of, induction or reference.")
+        weights = {} if isinstance(self.data, str) else self.data
+        if not isinstance(self.data, str) and not (weights and all(0 < weight < math.inf for weight in weights.values())):
+            raise RllcError(f"A refinement mixes {dict(weights)}.", "Give one domain or more, each with a weight above 0.")
+
+    @property
+    def source(self) -> str:
+        """What it refines, in words."""
+        return repr(self.data) if isinstance(self.data, str) else " and ".join(repr(name) for name in self.data)
 
     @property
     def chooses(self) -> bool:

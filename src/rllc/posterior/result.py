@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,3 +57,34 @@ def assess(
         reason = " ".join([*(check.text for check in [*marks, *advice]), *remedies])
         results.append(Result(outcome, None if outcome.refused else estimates[p], diagnostics[p], reason, tuple(checks)))
     return tuple(results)
+
+
+def assess_elsewhere(own: Result, traces: Traces, verdicts: Verdicts | None = None) -> Result:
+    """The same chains by their losses on other data: nβ (E[l] - l(w*)) there, under the posterior that they sampled.
+
+    What refuses the cell refuses this too, and so does a loss there that is not finite. Where the series there has not settled the number is marked
+    as drifting, though the chains' own loss may have. Neither size nor sign marks anything: equipartition bounds the loss that the chains move by,
+    and the checkpoint need be no minimum of another.
+
+    Args:
+        own: of the chains on their own data.
+        traces: of one part (P = 1), with losses and baseline of the other data.
+        verdicts: thresholds.
+    """
+    verdicts = verdicts or Verdicts()
+    if own.outcome.refused:
+        return own
+    d = diagnose(traces, drift_confidence=verdicts.drift_confidence)[0]
+    finite = refusals(traces, 0, d, verdicts)[0]
+    if finite.outcome.refused:
+        return replace(own, outcome=finite.outcome, estimate=None, reason=f"{finite.text} {finite.outcome.text}", checks=(finite,))
+    number = estimate(traces, confidence=verdicts.confidence)[0]
+    series = {name: getattr(d, name) for name in ("rhat", "rhat_chains", "ess", "geweke", "hw_discard", "hw_halfwidth", "share_below_zero")}
+    diagnostics = replace(own.diagnostics, **series, drift=d.drift, drift_reach=d.drift_reach, gradient_ratio=np.nan)
+    told = replace(own, estimate=number, diagnostics=diagnostics)
+    checks = remarks(number, d, traces.settings, verdicts)
+    if not any(check.diagnostic in ("drift", "rhat") and check.outcome != Outcome.OK for check in checks):
+        return told
+    moved = f"On this data the number moved by {d.drift:.3g} ± {d.drift_reach:.2g} from the first to the last third of the draws"
+    said = [f"{moved}, at a split R-hat of {d.rhat:.2f}.", Outcome.DRIFTING.text if own.outcome == Outcome.OK else own.reason]
+    return replace(told, outcome=Outcome.DRIFTING, reason=" ".join(said))

@@ -54,15 +54,19 @@ def result_card(
     return str(tag("table", tag("caption", title, style="text-align:left;font-weight:600"), tag("tbody", body), style=_STYLE))
 
 
-def cells_table(rows: Sequence[tuple[int, str, str, float, float, tuple[float, float], Outcome, str]]) -> str:
-    """Several cells, a row each: step, data, part, λ̂ ± its error, its interval, the outcome with the beginning of its reason."""
+def cells_table(rows: Sequence[tuple[int, str, str, str, float, float, tuple[float, float], Outcome, str]]) -> str:
+    """Several cells, a row each: step, the data that was sampled on and evaluated on, part, λ̂ ± its error, its interval, the outcome with the
+    beginning of its reason.
+    """
     if not rows:
         return str(tag("p", "There are no results yet."))
-    head = tag("tr", *(tag("th", name, scope="col", style=_CELL) for name in ("step", "data", "part", "λ̂", "interval", "outcome", "reason")))
+    away = any(data != on for _, data, on, *_ in rows)
+    names = ("step", "data", "evaluated on", "part", "nβ (E[l] − l(w*))" if away else "λ̂", "interval", "outcome", "reason")
+    head = tag("tr", *(tag("th", name, scope="col", style=_CELL) for name in names))
     body = []
-    for step, data, part, llc, stderr, interval, outcome, reason in rows:
+    for step, data, on, part, llc, stderr, interval, outcome, reason in rows:
         said = "" if outcome == Outcome.OK else reason if len(reason) <= _SHORT else reason[: _SHORT - 1] + "…"
-        cells = (value_text(step), data, part, number(llc, stderr), ends(interval, stderr), badge(outcome), said)
+        cells = (value_text(step), data, on, part, number(llc, stderr), ends(interval, stderr), badge(outcome), said)
         body.append(tag("tr", *(tag("td", cell, style=_CELL) for cell in cells), title=None if outcome == Outcome.OK else reason))
     return str(tag("table", tag("thead", head), tag("tbody", join(body)), style=_STYLE))
 

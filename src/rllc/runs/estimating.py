@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +16,7 @@ from rllc.core.errors import RllcError
 from rllc.model.module_objective import ModuleObjective
 from rllc.model.objective import build_objective
 from rllc.posterior.protocol import Originated
-from rllc.posterior.result import assess
+from rllc.posterior.result import assess_elsewhere
 from rllc.posterior.sampling import Sampled, sample
 from rllc.runs.doubts import doubtful
 from rllc.runs.how import How
@@ -110,10 +110,9 @@ def measured(
 
 
 def _seen(sampled: Sampled, p: int, name: str, how: How, meta: Mapping[str, Any]) -> Result:
-    """The same chains evaluated on other data. What refuses the cell refuses this too, and so does a loss that is not finite there."""
-    traces, own = sampled.elsewhere[p][name], sampled.results[p]
-    found = own if own.outcome.refused else assess(traces, verdicts=how.verdicts)[0]
-    told = replace(own, estimate=found.estimate) if not found.outcome.refused else found
+    """The same chains evaluated on other data."""
+    traces = sampled.elsewhere[p][name]
+    told = assess_elsewhere(sampled.results[p], traces, how.verdicts)
     here = meta_of(traces, told, None) | {key: meta[key] for key in _SHARED} | {"evaluated_on": name}
     return Result(traces, told, None, here, (f"Sampled on {meta['data']}, evaluated on {name}: no learning coefficient of {name}.",))
 

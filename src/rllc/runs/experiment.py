@@ -159,6 +159,8 @@ class Experiment:
     def weights_of(self, data: DataKey) -> Mapping[str, float]:
         """The domains behind a data name, with their shares."""
         name = refinement.data if (refinement := self.refinement_of(data)) else data.name
+        if not isinstance(name, str):
+            return name
         return self.mixture if name == MIXTURE else {name: 1.0}
 
     def as_dict(self) -> dict[str, Any]:
@@ -169,8 +171,9 @@ class Experiment:
         DataKey.parse(name)
         if name in (MIXTURE, *(domains or ())):
             raise RllcError(f"The refinement {name!r} has the name of other data.", "Give it a name of its own.")
-        if refinement.data != MIXTURE and domains is not None and refinement.data not in domains:
-            raise RllcError(f"The refinement {name!r} is of {refinement.data!r}, but the corpus has {', '.join(domains)}.", "Name a domain of it.")
+        for domain in () if domains is None or refinement.data == MIXTURE else self.weights_of(DataKey(name)):
+            if domains is not None and domain not in domains:
+                raise RllcError(f"The refinement {name!r} is of {domain!r}, but the corpus has {', '.join(domains)}.", "Name a domain of it.")
         if isinstance(refinement.reference, str):
             if refinement.reference not in self.siblings:
                 raise RllcError(

@@ -19,7 +19,7 @@ from rllc.model.batch import TokenBatch
 from rllc.posterior.sampling import Minibatches
 from rllc.runs.how import How
 from rllc.runs.reference import Reference
-from rllc.runs.refined import Drawn, MarkedRows, Mixed, MixedRows, PooledRows, Refined, RefinedBatches, is_padded, marked_rows, unpadded
+from rllc.runs.refined import Drawn, MarkedRows, Mixed, MixedRows, PooledRows, Refined, RefinedBatches, marked_rows
 from rllc.runs.token_rows import is_dataset, is_texts, token_rows
 
 # The order is that in which a callable's numbers are shared out.
@@ -117,7 +117,7 @@ class Source:
 def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, native: bool = False, alone: bool = False) -> Source:
     """Data of a language model: contexts of token ids, refined, mixed or padded too.
 
-    Where they are wanted `alone`, as for a loss of the user's own, ids come without what of them counts.
+    Where they are wanted `alone`, as for a loss of the user's own, ids come without what of them counts, and so cannot be padded.
 
     Raises RllcError as `token_rows` and `marked_rows` do.
     """
@@ -132,9 +132,8 @@ def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, nat
     if isinstance(data, tuple) and data and all(isinstance(item, Tensor) and item.ndim > 1 for item in data):
         raise RllcError("The data is a tuple of tensors, but a language model takes token ids [n, T].", "Give the ids alone, or a loss=.")
     refined, inner = (data, data.data) if isinstance(data, Refined) else (None, data)
-    padded = unpadded(inner) if is_padded(inner) else None
     rows = token_rows(
-        inner if padded is None else padded[0],
+        inner,
         tokenizer=how.tokenizer,
         column=how.column,
         context=how.context,
@@ -143,11 +142,13 @@ def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, nat
         limit=limit,
         vocabulary=vocabulary,
     )
-    real = rows.counts if padded is None else rows.counts & padded[1][:, : rows.tokens.shape[1]]
-    if refined is None and (real[:, 1:].all() or alone):
+    if alone and rows.padded:
+        problem = "The rows are padded, and a loss of your own is given token ids alone, which do not say what is padding."
+        raise RllcError(problem, 'Set documents="packed", give rows without padding, or leave loss out.')
+    if refined is None and (rows.counts[:, 1:].all() or alone):
         return Source(name, Rows(rows.tokens), context=rows.tokens.shape[1], notes=rows.notes)
     reference = None if refined is None or refined.reference is None else Reference.of(refined.reference, vocabulary)
-    pool = RefinedBatches(marked_rows(rows.tokens, real, refined), reference, native)
+    pool = RefinedBatches(marked_rows(rows.tokens, rows.counts, refined), reference, native)
     return Source(name, pool, context=rows.tokens.shape[1], notes=rows.notes)
 
 

@@ -24,8 +24,8 @@ from rllc.core.errors import RllcError
 from rllc.core.files import write_aside, write_atomic
 from rllc.runs.how import How, how_from
 from rllc.runs.local import set_threads
+from rllc.runs.padding import is_padded
 from rllc.runs.progress import Reporter
-from rllc.runs.refined import is_padded
 from rllc.runs.results import Result, Results
 from rllc.runs.roads import Parts
 from rllc.runs.sweeping import Sweep

@@ -42,9 +42,9 @@ def check_fit(experiment: Experiment, corpus: Corpus) -> None:
         )
     names = {MIXTURE: experiment.mixture} | {domain: {domain: 1.0} for domain in corpus.domains}
     for name, refinement in experiment.refinements.items():
-        if refinement.data not in names:
-            raise RllcError(f"The refinement {name!r} is of {refinement.data!r}, which the corpus does not have.", "Name one of its domains.")
         names[name] = experiment.weights_of(DataKey(name))
+        if missing := [domain for domain in names[name] if domain not in corpus.domains]:
+            raise RllcError(f"The refinement {name!r} is of {missing[0]!r}, which the corpus does not have.", "Name one of its domains.")
         Refinement(refinement, corpus)
     for data, split in {(MIXTURE, "train")} | {(name, split) for name, split in _planned_data(experiment)}:
         if data not in names:

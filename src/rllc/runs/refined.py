@@ -1,11 +1,11 @@
-"""Refined data for a notebook: some contexts, some predictions, another model in place of the labels, mixtures; and padded rows."""
+"""Refined data for a notebook: some contexts, some predictions, another model in place of the labels, mixtures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -140,26 +140,6 @@ class RefinedBatches:
             return batch
         told: dict[str, Tensor | None] = {"input_ids": batch.tokens, "rows": batch.rows, "reference": batch.reference}
         return {name: value for name, value in told.items() if value is not None}
-
-
-def is_padded(data: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Whether it is rows of ids with a mask of what is real, as tokenizers give them."""
-    return isinstance(data, Mapping) and "input_ids" in data and "attention_mask" in data
-
-
-def unpadded(data: Mapping[str, Any]) -> tuple[Ids, Flags]:
-    """Ids [n, T] with the padding moved behind the tokens, and what is real [n, T].
-
-    No position looks ahead, so padding behind the tokens need not be masked from attention. Raises RllcError where ids and mask do not fit, or
-    there are gaps in a row.
-    """
-    ids, real = np.asarray(data["input_ids"]).astype(np.int64), np.asarray(data["attention_mask"]).astype(bool)
-    if ids.ndim != 2 or ids.shape != real.shape:
-        raise RllcError(f"input_ids are {list(ids.shape)} and attention_mask is {list(real.shape)}.", "Give both as [n, T].")
-    if (np.abs(np.diff(real.astype(np.int8), axis=1, prepend=0, append=0)).sum(1) > 2).any():
-        raise RllcError("The attention_mask has gaps within a row.", "Give rows that are padded on one side.")
-    order = np.argsort(~real, axis=1, kind="stable")
-    return np.take_along_axis(ids, order, 1), np.take_along_axis(real, order, 1)
 
 
 def marked_rows(tokens: Ids, real: Flags, refined: Refined | None) -> MarkedRows:

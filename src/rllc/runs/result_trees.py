@@ -39,7 +39,8 @@ def result_tree(result: Result) -> xr.DataTree:
 
     - `rllc`: llc, stderr, interval and diagnostics as numbers; every trace over (chain, evaluation) from w* on, `baseline` over evaluation; the
       settings, notes and versions as attributes;
-    - `posterior` and `sample_stats`: as `arviz_tree`.
+    - `posterior` and `sample_stats`: as `arviz_tree`;
+    - `elsewhere/<name>`: as `rllc`, of the same chains evaluated on other data.
     """
     traces, settings = result.traces, result.traces.settings
     last = traces.losses.shape[-1] - 1
@@ -69,15 +70,7 @@ def result_tree(result: Result) -> xr.DataTree:
         },
         attrs={"metadata": metadata} | _attributes(result),
     )
-    numbers = {"llc": result.llc, "stderr": result.stderr, "ci_low": result.interval[0], "ci_high": result.interval[1]}
-    numbers |= {f"diagnostic_{name}": value for name, value in dataclasses.asdict(result.diagnostics).items()}
-    own: dict[str, Any] = {name: ((), float(value)) for name, value in numbers.items()}
-    for name, array in traces.arrays().items():
-        if name == "fixed_baseline":
-            own[name] = ((), float(array[0]))
-        else:
-            own[name] = (("evaluation",) if name == "baseline" else ("chain", "evaluation"), array[0])
-    groups = {"/": root, "/rllc": xr.Dataset(own, attrs=_attributes(result))}
+    groups = {"/": root, "/rllc": _own_group(result)} | {f"/elsewhere/{name}": _own_group(other) for name, other in result.elsewhere.items()}
     return xr.DataTree.from_dict(groups | _arviz_groups(result))
 
 
@@ -108,9 +101,12 @@ def arviz_trees(results: Sequence[Result]) -> xr.DataTree:
 
 
 def results_tree(results: Sequence[Result]) -> xr.DataTree:
-    """The labelled table's arrays (`records.table.dataset`) at the root: dimensions step, part, data, and of traces chain and draw, w* first."""
+    """The labelled table's arrays (`records.table.dataset`) at the root: dimensions step, part, data, and of traces chain and draw, w* first.
+
+    Where something was evaluated on other data too, the table's dimension `setting` comes first: "evaluated_on=prose".
+    """
     _some(results)
-    arrays = dataset([r.record for r in results])
+    arrays = dataset([one.record for r in results for one in (r, *r.elsewhere.values())])
     # texts of fixed length have no specification in Zarr 3, and are no type of netCDF
     arrays = arrays.assign({name: v.astype(object) for name, v in arrays.data_vars.items() if v.dtype.kind == "U"})
     arrays = arrays.assign_coords({name: c.astype(object) for name, c in arrays.coords.items() if c.dtype.kind == "U"})
@@ -136,6 +132,19 @@ def difference_frame(results: Sequence[Result], across: Axis, against: str, conf
         for row in found.rows
     ]
     return pd.DataFrame(rows)
+
+
+def _own_group(result: Result) -> xr.Dataset:
+    """Numbers, traces and attributes of one cell."""
+    numbers = {"llc": result.llc, "stderr": result.stderr, "ci_low": result.interval[0], "ci_high": result.interval[1]}
+    numbers |= {f"diagnostic_{name}": value for name, value in dataclasses.asdict(result.diagnostics).items()}
+    own: dict[str, Any] = {name: ((), float(value)) for name, value in numbers.items()}
+    for name, array in result.traces.arrays().items():
+        if name == "fixed_baseline":
+            own[name] = ((), float(array[0]))
+        else:
+            own[name] = (("evaluation",) if name == "baseline" else ("chain", "evaluation"), array[0])
+    return xr.Dataset(own, attrs=_attributes(result))
 
 
 def _arviz_groups(result: Result) -> dict[str, xr.Dataset]:

@@ -178,6 +178,11 @@ class Results(Mapping[str, Result]):
         same = len({(r.step, r.data) for r in self.cells}) <= 1
         return {r.part if same else f"step {r.step}, {r.data}, {r.part}": r for r in self.cells}
 
+    @property
+    def _all(self) -> list[Result]:
+        """Each cell, and behind it its chains' evaluations on other data."""
+        return [one for r in self.cells for one in (r, *r.elsewhere.values())]
+
     def __getitem__(self, name: str) -> Result:
         if name in self._by_name:
             return self._by_name[name]
@@ -203,10 +208,13 @@ class Results(Mapping[str, Result]):
 
     def to_pandas(self, run: str = "") -> pd.DataFrame:
         """Tidy rows with the columns of `rllc table`, ordered by data, part and step."""
-        return frame([one.record for r in self.cells for one in (r, *r.elsewhere.values())], run)
+        return frame([r.record for r in self._all], run)
 
     def to_xarray(self) -> xr.DataTree:
-        """Labelled arrays over (step, part, data), and the traces with (chain, draw) after them, at the root of a tree."""
+        """Labelled arrays over (step, part, data), and the traces with (chain, draw) after them, at the root of a tree.
+
+        Where something was evaluated on other data too, a dimension `setting` comes first, and `data` is what the chains moved by.
+        """
         from rllc.runs.result_trees import results_tree
 
         return results_tree(self.cells)
@@ -243,10 +251,10 @@ class Results(Mapping[str, Result]):
         return intervals([(r.step, r.data, r.part, r.llc, *r.interval, str(r.outcome)) for r in self.cells])
 
     def _repr_html_(self) -> str:
-        return cells_table([(r.step, r.data, r.part, r.llc, r.stderr, r.interval, r.outcome, r.reason) for r in self.cells])
+        return cells_table([(r.step, r.data, r.evaluated_on, r.part, r.llc, r.stderr, r.interval, r.outcome, r.reason) for r in self._all])
 
     def __repr__(self) -> str:
-        return "\n".join(map(str, self.cells)) or "no results"
+        return "\n".join(map(str, self._all)) or "no results"
 
 
 def _set(names: Any) -> set[Any]:

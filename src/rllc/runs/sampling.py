@@ -123,6 +123,8 @@ def data_key(experiment: Experiment, data: DataKey, weights: Mapping[int | str, 
     if refinement is None:
         return key
     refined = {name: value for name, value in plain(refinement).items() if name not in ("data", "reference") and value}
+    if not isinstance(refinement.data, str):
+        refined["mixed"] = True  # a mixture of the same weights that refines nothing has other minibatches, and counts a BOS
     return key | refined | ({"reference": weights[refinement.reference]} if refinement.refers else {})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from rllc.corpus.local_files import read_files
 from rllc.corpus.settings import SourceSettings
 from rllc.corpus.tokenizer import bos_id, encode_documents, parse_tokenizer
 from rllc.runs.how import Documents
+from rllc.runs.padding import is_padded, unpadded
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -37,11 +38,13 @@ class TokenRows:
         tokens: ids [n, T].
         counts: [n, T] whether the prediction of a token counts: not of padding, nor of a BOS behind the first token.
         notes: what a user should know of how they were read.
+        padded: whether some are shorter, and padded behind.
     """
 
     tokens: Int[Ids, "n T"]
     counts: Bool[Flags, "n T"]
     notes: tuple[str, ...] = ()
+    padded: bool = False
 
 
 def is_dataset(data: Any) -> bool:
@@ -72,14 +75,15 @@ def token_rows(
 ) -> TokenRows:
     """Contexts of equal length from any of the forms that `rllc.estimate` takes.
 
-    Ids [n, T] stay as they are, cut to `context` where one is given. Texts, and rows of ids of different lengths where a `context` is given, are
-    packed: the documents one after the other, each with the tokenizer's BOS before it where it has one, cut into contexts that begin with BOS too;
-    what does not fill the last one is left out. "one a row" begins a context with every document, cuts what is too long and pads what is short.
+    Ids [n, T] stay as they are, cut to `context` where one is given; a `tokenizer` beside them says which of them is a BOS. Texts, and rows of ids of
+    different lengths where a `context` is given, are packed: the documents one after the other, each with the tokenizer's BOS before it where it has
+    one, cut into contexts that begin with BOS too; what does not fill the last one is left out. "one a row" begins a context with every document,
+    cuts what is too long and pads what is short.
 
     Args:
-        data: ids [n, T] as tensor, array or lists; a sequence or stream of texts; a data set with columns, streamed or not; the path of a file or
-            folder of text, .jsonl or .parquet.
-        tokenizer: of texts.
+        data: ids [n, T] as tensor, array or lists; a mapping of `input_ids` and `attention_mask`; a sequence or stream of texts; a data set with
+            columns, streamed or not, whose `attention_mask` is heeded; the path of a file or folder of text, .jsonl or .parquet.
+        tokenizer: of texts; of ids for its BOS alone.
         column: of a data set or a file of rows; "input_ids" or "text" unless given.
         context: tokens T; 0 for those of the rows, and of texts for the model's, at most 1024.
         documents: how texts become contexts.
@@ -90,10 +94,13 @@ def token_rows(
     Raises:
         RllcError: the data is empty or in none of these forms, a context is longer than the model's, or an id lies beyond the vocabulary.
     """
+    masks: Any = None
     if isinstance(data, str | Path):
         data, column = _file(data, column), ""
+    elif is_padded(data):
+        data, masks = data["input_ids"], data["attention_mask"]
     elif is_dataset(data) or (is_stream(data) and not isinstance(data, Iterator)):
-        data, column = _column(data, column), ""
+        (data, masks), column = _column(data, column), ""
     if column:
         raise RllcError(f"column={column!r} is given, but the data is a {type(data).__name__} without columns.", "Leave column out.")
     if limit and context > limit:
@@ -108,7 +115,13 @@ def token_rows(
         length = context or min(limit or _LONGEST, _LONGEST)
         rows = _packed(encoded, bos, length, most_contexts) if documents == "packed" else _one_a_row(encoded, bos, length, most_contexts)
     else:
-        rows = _rows(list(islice(data, most_contexts)) if isinstance(data, Iterator) else data, context)
+        stopped = False
+        if isinstance(data, Iterator):
+            read = list(islice(data, most_contexts))
+            data, stopped = read, next(data, None) is not None
+        rows = _rows(data, context) if masks is None else _masked(data, masks, context)
+        known = None if tokenizer is None else _with_bos(tokenizer)[1]
+        rows = replace(rows, counts=rows.counts & _no_bos(rows.tokens, known), notes=_stopped(stopped, most_contexts))
     return replace(rows, tokens=_checked(rows.tokens, limit, vocabulary))
 
 
@@ -119,11 +132,15 @@ def _file(path: str | Path, column: str) -> Iterator[str]:
             raise RllcError("The data is one string.", "Give a sequence of texts, [text], or the path of a file that exists.")
         raise RllcError(f"There is no file {path}.", "Give the path of a file of text, .jsonl or .parquet.")
     source = SourceSettings("files", domain="data", paths=(str(path),), text_column=column or "text", domain_column="")
-    return (text for _, text in read_files(source))
+    texts = (text for _, text in read_files(source))
+    first = list(islice(texts, 1))
+    if not first:
+        raise RllcError(f"{path} holds no text.", "Give a file or folder with at least one document.")
+    return chain(first, texts)
 
 
-def _column(data: Any, column: str) -> Iterator[Any]:
-    """A column of a data set, row by row."""
+def _column(data: Any, column: str) -> tuple[Iterator[Any], Iterator[Any] | None]:
+    """A column of a data set, row by row; of ids also the mask of those that are real, where there is one."""
     if getattr(data, "column_names", None) is not None:
         names = [str(name) for name in data.column_names]
         rows = iter(data)
@@ -131,7 +148,7 @@ def _column(data: Any, column: str) -> Iterator[Any]:
         rows = iter(data)
         first = list(islice(rows, 1))
         if first and not isinstance(first[0], Mapping):
-            return chain(first, rows)
+            return chain(first, rows), None
         names, rows = [str(name) for row in first for name in row], chain(first, rows)
         if not first:
             raise RllcError("The data is empty.", "Give at least one context of token ids, or text.")
@@ -140,15 +157,22 @@ def _column(data: Any, column: str) -> Iterator[Any]:
         near = difflib.get_close_matches(column, names, 1)
         problem = f"The data set has no column {column!r}" if column else f"The data set has neither a column {' nor '.join(_COLUMNS)}"
         raise RllcError(f"{problem}; it has {', '.join(names) or 'none'}.", f'Give column="{near[0] if near else (names or ["text"])[0]}".')
-    return (row[chosen] for row in rows)
+    masked = chosen == "input_ids" and "attention_mask" in names
+    return (row[chosen] for row in rows), (row["attention_mask"] for row in data) if masked else None
 
 
 def _encoded(texts: Iterator[str], tokenizer: Any) -> tuple[Iterator[Ids], int | None]:
     """Ids of every text without special tokens, a lot of texts at a time, and the BOS, if there is one."""
-    import tokenizers
-
     if tokenizer is None:
         raise RllcError("The data is text, and there is no tokenizer.", "Give tokenizer=, of the model, or token ids.")
+    encode, bos = _with_bos(tokenizer)
+    return (np.asarray(ids, dtype=np.int64) for lot in _lots(texts) for ids in encode(lot)), bos
+
+
+def _with_bos(tokenizer: Any) -> tuple[Callable[[list[str]], Any], int | None]:
+    """What makes ids of texts, without special tokens, and the BOS."""
+    import tokenizers
+
     if isinstance(tokenizer, tokenizers.Tokenizer):
         # a copy, since padding and cutting would have to be turned off in the user's
         own = parse_tokenizer(tokenizer.to_str())
@@ -156,12 +180,11 @@ def _encoded(texts: Iterator[str], tokenizer: Any) -> tuple[Iterator[Ids], int |
             bos = bos_id(own)
         except RllcError:
             bos = None
-        return (np.asarray(ids, dtype=np.int64) for lot in _lots(texts) for ids in encode_documents(own, lot)), bos
+        return lambda texts: encode_documents(own, texts), bos
     if not callable(tokenizer):
         raise RllcError(f"The tokenizer is a {type(tokenizer).__name__}.", "Give one of the transformers or the tokenizers library.")
     encode: Any = tokenizer
-    lots = (encode(lot, add_special_tokens=False, verbose=False)["input_ids"] for lot in _lots(texts))
-    return (np.asarray(ids, dtype=np.int64) for lot in lots for ids in lot), getattr(tokenizer, "bos_token_id", None)
+    return lambda texts: encode(texts, add_special_tokens=False, verbose=False)["input_ids"], getattr(tokenizer, "bos_token_id", None)
 
 
 def _lots(texts: Iterator[str]) -> Iterator[list[str]]:
@@ -211,7 +234,7 @@ def _one_a_row(documents: Iterable[Ids], bos: int | None, context: int, most: in
     tokens, counts = np.zeros((len(rows), longest), dtype=np.int64), np.zeros((len(rows), longest), dtype=bool)
     for i, row in enumerate(rows):
         tokens[i, : len(row)], counts[i, : len(row)] = row, True
-    return TokenRows(tokens, counts & _no_bos(tokens, bos), _stopped(stopped, len(rows)))
+    return TokenRows(tokens, counts & _no_bos(tokens, bos), _stopped(stopped, len(rows)), not counts.all())
 
 
 def _no_bos(tokens: Ids, bos: int | None) -> Flags:
@@ -222,6 +245,16 @@ def _no_bos(tokens: Ids, bos: int | None) -> Flags:
 
 def _stopped(stopped: bool, rows: int) -> tuple[str, ...]:
     return (f"The data was read until there were {rows:,} contexts (most_contexts).",) if stopped else ()
+
+
+def _masked(data: Any, masks: Any, context: int) -> TokenRows:
+    """Rows with a mask of what is real in them; where all is, they need not be of equal length."""
+    masks = [np.asarray(mask) for mask in (islice(masks, len(data)) if isinstance(masks, Iterator) else masks)]
+    if all(mask.all() for mask in masks) and [np.shape(row) for row in data] == [mask.shape for mask in masks]:
+        return _rows(data, context)
+    ids, real = unpadded({"input_ids": data, "attention_mask": masks})
+    rows = _rows(ids, context)
+    return TokenRows(rows.tokens, real[:, : rows.tokens.shape[1]], padded=True)
 
 
 def _rows(data: Any, context: int) -> TokenRows:
