@@ -72,12 +72,15 @@ def wrong_names(code: str) -> list[str]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "rllc":
             module = __import__(node.module, fromlist=["*"])
             wrong += [f"there is no {node.module}.{alias.name}" for alias in node.names if not hasattr(module, alias.name)]
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "rllc" and not hasattr(rllc, node.attr):
-            wrong.append(f"there is no rllc.{node.attr}")
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
-            if node.func.value.id == "rllc" and hasattr(rllc, node.func.attr):
-                taken = inspect.signature(getattr(rllc, node.func.attr)).parameters
-                known = set(taken) | (_SETTINGS if any(p.kind is p.VAR_KEYWORD for p in taken.values()) else set())
-                given = [keyword.arg for keyword in node.keywords if keyword.arg is not None]
-                wrong += [f"rllc.{node.func.attr} does not take {name}" for name in given if name not in known]
+        elif (name := _of_rllc(node)) and not hasattr(rllc, name):
+            wrong.append(f"there is no rllc.{name}")
+        elif isinstance(node, ast.Call) and (name := _of_rllc(node.func)) and hasattr(rllc, name):
+            taken = inspect.signature(getattr(rllc, name)).parameters
+            known = set(taken) | (_SETTINGS if any(p.kind is p.VAR_KEYWORD for p in taken.values()) else set())
+            wrong += [f"rllc.{name} does not take {word.arg}" for word in node.keywords if word.arg is not None and word.arg not in known]
     return wrong
+
+
+def _of_rllc(node: ast.AST) -> str:
+    """The attribute, where the node is one of `rllc` itself."""
+    return node.attr if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "rllc" else ""
