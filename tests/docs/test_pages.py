@@ -69,7 +69,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     batches = [ids[:4]] * 5
     module = torch.nn.Module()
     return {
-        "model": model, "tokenizer": tokenizer, "texts": texts, "ids": ids, "code": ids, "prose": ids.flip(1), "folder": folder, "module": module,
+        "model": model, "smaller": model, "tokenizer": tokenizer, "texts": texts, "ids": ids, "code": ids, "prose": ids.flip(1), "folder": folder, "module": module,
         "batches": batches, "optimizer": torch.optim.SGD(model.parameters(), lr=1e-3), "brackets": [27, 28],
     }  # fmt: skip
 
