@@ -19,6 +19,8 @@ exclude_patterns = ["_build"]
 nb_execution_mode = "off"  # notebooks keep their outputs; `make notebooks` makes them anew
 html_theme = "furo"
 html_title = "rllc"
+html_static_path = ["_static"]
+html_css_files = ["notebooks.css"]
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
