@@ -10,10 +10,10 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs soak clean
+.PHONY: help demo test check bench docs notebooks soak clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-run ## text to report on this machine, into runs/demo (OUT=folder to choose, QUICK=1 for toy size)
 	$(BIN)/rllc demo --out $(OUT) $(if $(QUICK),--quick)
@@ -41,6 +41,10 @@ soak: $(VENV)/.installed-dev ## the long suites: kills, faults, fuzzing
 
 docs: $(VENV)/.installed-docs ## this documentation as pages, into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+notebooks: $(VENV)/.installed-docs ## run the notebooks of the documentation anew and keep their outputs; minutes each
+	$(BIN)/python -m pip install --quiet --editable '.[docs,hf,paper]'
+	OMP_NUM_THREADS=2 $(BIN)/python docs/refresh_notebooks.py $(NOTEBOOKS)
 
 clean: ## remove caches and built pages; .venv and runs/ stay
 	rm -rf build dist htmlcov docs/_build docs/api/generated .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*

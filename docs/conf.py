@@ -14,8 +14,9 @@ author = "the rllc developers"
 copyright = "2026, the rllc developers"
 version = release = rllc.__version__
 
-extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
+nb_execution_mode = "off"  # notebooks keep their outputs; `make notebooks` makes them anew
 html_theme = "furo"
 html_title = "rllc"
 

@@ -7,10 +7,22 @@ import pytest
 import torch
 
 import rllc.behaviour.inputs as inputs
-from rllc.behaviour.attention import attention_patterns, prefix_matching, snippet_pattern, successors, text_scores
+from rllc.behaviour.attention import (
+    attention_patterns,
+    duplicate_token,
+    first_token,
+    occurrences,
+    prefix_matching,
+    snippet_pattern,
+    successors,
+    text_scores,
+)
 from rllc.core.errors import RllcError
+from rllc.core.names import Head
 from rllc.model.forward import init_params
 from rllc.model.shape import ModelShape
+
+from . import planted_models as planted
 
 SEGMENT, REPEATS = 7, 4
 SMALL = ModelShape(n_layers=2, d_model=10, n_heads=3, d_head=4, d_vocab=24, n_ctx=29)
@@ -57,6 +69,44 @@ def test_scores_are_what_loops_over_the_patterns_give(text, repeated):
         assert current[h] == pytest.approx(np.mean([a[h, b, k, k] for b in range(5) for k in range(1, t)]), rel=1e-5)
         found = [sum(r[h, b, q, p + 1] for p in range(1, q) if repeated[b, p] == repeated[b, q]) for b in range(6) for q in range(1 + SEGMENT, t)]
         assert prefix[h] == pytest.approx(np.mean(found), rel=1e-5)
+
+
+def test_first_and_duplicate_token_scores_are_what_loops_over_the_patterns_give(monkeypatch, text, repeated):
+    params = {name: 3 * p for name, p in init_params(SMALL, 1).items()}
+    first, duplicate = first_token(SMALL, params, text), duplicate_token(SMALL, params, repeated)
+    a = attention_patterns(SMALL, params, torch.from_numpy(text)).numpy()
+    r = attention_patterns(SMALL, params, torch.from_numpy(repeated)).numpy()
+    t = text.shape[1]
+    for h in range(6):
+        assert first[h] == pytest.approx(np.mean([a[h, b, k, 0] for b in range(5) for k in range(1, t)]), rel=1e-5)
+        found = [sum(r[h, b, q, p] for p in range(1, q) if repeated[b, p] == repeated[b, q]) for b in range(6) for q in range(1 + SEGMENT, t)]
+        assert duplicate[h] == pytest.approx(np.mean(found), rel=1e-5)
+    monkeypatch.setattr(inputs, "_NUMBERS", 1)
+    assert first_token(SMALL, params, text) == pytest.approx(first, rel=1e-6)
+    assert duplicate_token(SMALL, params, repeated) == pytest.approx(duplicate, rel=1e-6)
+
+
+def test_first_and_duplicate_token_heads_are_found(repeated):
+    """0:0 rests on BOS always; 0:3 looks from a token at itself where it stood before, and rests elsewhere."""
+    maker = planted.Maker({}, n_layers=1, n_heads=4)
+    maker.rest_on_bos(Head(0, 0))
+    maker.look(Head(0, 3), ("TOKEN", torch.eye(planted.V)), ("TOKEN", torch.eye(planted.V)), 15.0)
+    maker.look(Head(0, 3), ("PLACE", torch.eye(planted.T)), ("PLACE", -torch.eye(planted.T)), 40.0)  # but not at itself here and now
+    maker.rest_on_bos(Head(0, 3), 7.0)
+    model = maker.done()
+    first, duplicate = first_token(model.shape, model.params, repeated), duplicate_token(model.shape, model.params, repeated)
+    assert first[0] > 0.999
+    assert first[3] == pytest.approx(SEGMENT / (SEGMENT * REPEATS), abs=0.01)  # it rests in the first segment only
+    assert max(first[1], first[2]) < 0.2
+    assert duplicate[3] > 0.99
+    assert np.delete(duplicate, 3).max() < 0.2
+
+
+def test_earlier_occurrences():
+    found = occurrences(torch.tensor([[0, 5, 6, 5, 5, 0]]))[0]
+    assert found.nonzero().tolist() == [[3, 1], [4, 1], [4, 3]]
+    with pytest.raises(RllcError, match="No token comes again in the probe"):
+        duplicate_token(SMALL, init_params(SMALL, 0), np.arange(5)[None])
 
 
 def test_successors_of_earlier_occurrences():

@@ -1,1 +1,1 @@
-"""What heads do: attention scores and loss scores. No samplers here."""
+"""What heads do: attention scores, loss scores, ablations of heads and paths, composition, circuits as token tables. No samplers here."""

@@ -1,4 +1,4 @@
-"""Where heads look: attention patterns, and the three scores of METHOD 6. Heads are counted layer by layer."""
+"""Where heads look: attention patterns, and the scores of METHOD 6 (Olsson et al. 2022). Heads are counted layer by layer."""
 
 from __future__ import annotations
 
@@ -60,6 +60,48 @@ def prefix_matching(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int
         found = (pattern * successors(batch)).sum(-1, dtype=torch.float64)
         total += found[..., 1 + segment :].mean(-1).sum(1).cpu()
     return (total / len(rows)).numpy()
+
+
+def first_token(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"]) -> Float[Floats, " H"]:
+    """First-token score of every head, 0 to 1: mean attention from position k to position 0, over k = 1 … T-1 and contexts.
+
+    `tokens` start with BOS, so that this is how much of the time the head rests (an attention sink). Raises RllcError where they do not fit
+    the model.
+    """
+    total = torch.zeros(len(shape.heads()), dtype=torch.float64)
+    for batch in pieces(shape, params, tokens, _pattern_size(shape, tokens), "The held-out contexts"):
+        total += attention_patterns(shape, params, batch)[..., 1:, 0].double().mean(-1).sum(1).cpu()
+    return (total / len(tokens)).numpy()
+
+
+def duplicate_token(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"]) -> Float[Floats, " H"]:
+    """Duplicate-token score of every head, 0 to 1: attention from a token to its own earlier occurrences (Wang et al. 2022).
+
+    At every position whose token stood there before, BOS apart, the attention to all those places is summed; the score is the mean over all
+    such positions of all contexts. The probe is that of prefix matching, random segments repeated: there everything from the second repeat on
+    counts, and nothing else but what the segment holds twice.
+
+    Raises RllcError where the tokens do not fit the model or none of them comes again.
+    """
+    total, count = torch.zeros(len(shape.heads()), dtype=torch.float64), 0
+    for batch in pieces(shape, params, tokens, _pattern_size(shape, tokens), "The repeated segments"):
+        earlier = occurrences(batch)
+        total += (attention_patterns(shape, params, batch) * earlier).sum((1, 2, 3), dtype=torch.float64).cpu()
+        count += int(earlier.any(-1).sum())
+    if not count:
+        raise RllcError("No token comes again in the probe of the duplicate-token score.", "Give contexts in which tokens repeat.")
+    return (total / count).numpy()
+
+
+def occurrences(tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T T"]:
+    """Whether key k is an earlier occurrence of query q's token: 1 ≤ k < q and the tokens are equal (BOS is no occurrence).
+
+    >>> occurrences(torch.tensor([[0, 5, 6, 5]]))[0, 3].tolist()
+    [False, True, False, False]
+    """
+    same = tokens[:, :, None] == tokens[:, None]
+    same[:, :, 0] = False
+    return same.tril(-1)
 
 
 def successors(tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T T"]:

@@ -1,0 +1,156 @@
+"""The Hessian of the loss restricted to one part: its trace and its largest eigenvalues, each with an error (STACK, curvature).
+
+The Hessian H is that of the mean loss over contexts and positions, in nats per token and squared unit of weight. Nothing of it is ever formed:
+a product of H with a vector is one backward pass over the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh  # pyright: ignore[reportMissingTypeStubs]
+from torch import Tensor
+
+from rllc.behaviour.part_loss import PartLoss, twice_differentiable
+from rllc.core.errors import RllcError
+from rllc.core.names import Part
+from rllc.core.seeds import generator
+from rllc.model.shape import ModelShape
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The top of a part's Hessian.
+
+    Args:
+        eigenvalues: [k] algebraically largest, descending, nats per token and squared unit of weight.
+        stderr: [k] standard error over contexts, of first order: of `qᵀH_b q` with the eigenvectors q held.
+        residuals: [k] `‖Hq - λq‖`, how far Lanczos is from an eigenvector of these contexts' Hessian.
+        vectors: [k, d] orthonormal.
+    """
+
+    eigenvalues: Float[Floats, " k"]
+    stderr: Float[Floats, " k"]
+    residuals: Float[Floats, " k"]
+    vectors: Float[Floats, "k d"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over contexts and its standard error, which holds the spread of contexts and of what was drawn."""
+
+    value: float
+    stderr: float
+
+
+class _Products:
+    """Products of each context's Hessian with vectors. The gradients' graphs are kept, so memory grows with the contexts."""
+
+    def __init__(self, shape: ModelShape, params: Mapping[str, Tensor], part: Part, tokens: Int[Ints, "B T"]) -> None:
+        if len(np.atleast_1d(tokens)) < 2:
+            raise RllcError("One context has no standard error.", "Give two contexts or more.")
+        loss = PartLoss(shape, params, part)
+        self.size, self._weights, self._gradients = loss.size, loss.origin, list[Tensor]()
+        with torch.enable_grad(), twice_differentiable():
+            for context in loss.contexts(tokens):
+                (gradient,) = torch.autograd.grad(loss.losses(self._weights, context).mean(), self._weights, create_graph=True)
+                self._gradients.append(gradient)
+
+    def gradient(self) -> Float[Floats, " d"]:
+        """The gradient of the mean loss."""
+        return torch.stack([g.detach().double() for g in self._gradients]).mean(0).cpu().numpy()
+
+    def of(self, context: int, vector: Float[Floats, " d"]) -> Float[Floats, " d"]:
+        """H_b times a vector. A gradient that does not depend on the weights has no graph, and its Hessian is zero."""
+        gradient = self._gradients[context]
+        if not gradient.requires_grad:
+            return np.zeros(self.size)
+        v = torch.as_tensor(vector).to(gradient)
+        with twice_differentiable():
+            (product,) = torch.autograd.grad(gradient, self._weights, v, retain_graph=True, allow_unused=True, materialize_grads=True)
+        return product.double().cpu().numpy()
+
+    def mean(self, vector: Float[Floats, " d"]) -> Float[Floats, " d"]:
+        """H times a vector."""
+        return np.mean([self.of(b, vector) for b in range(len(self))], axis=0)
+
+    def __len__(self) -> int:
+        return len(self._gradients)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What is known of a part's curvature at w*; `gradient_norm` is `‖∇l(w*)‖` over the part, nats per token and unit of weight."""
+
+    trace: Estimate
+    spectrum: Spectrum
+    gradient_norm: float
+
+
+def curvature(
+    shape: ModelShape, params: Mapping[str, Tensor], part: Part, tokens: Int[Ints, "B T"], *, top: int = 4, probes: int = 2, seed: int = 0
+) -> Curvature:
+    """Trace, top eigenvalues and gradient norm of a part on B contexts.
+
+    The trace is Hutch++'s with eigenvectors for a sketch: `Σ_k qᵀHq` exactly, and Hutchinson's estimate `zᵀHz` (z of random signs, `probes` of them
+    a context, each context its own) on what is orthogonal to them; unbiased given the contexts. Its error is over contexts.
+
+    Args:
+        top: eigenvalues to find, k ≥ 0 and below d; 0 is plain Hutchinson.
+        probes: draws a context.
+        seed: root of the draws; they are derived from (seed, "curvature", part).
+
+    Raises:
+        RllcError: the tokens do not fit the model or are fewer than two contexts, there is no such part, Lanczos does not converge, `top` or
+            `probes` is out of range.
+    """
+    if probes < 1:
+        raise RllcError(f"The trace takes one probe a context or more, not {probes}.", "Give a positive number.")
+    products = _Products(shape, params, part, tokens)
+    rng = generator(seed, "curvature", str(part))
+    spectrum, within = _top(products, top, rng, part)
+    q = spectrum.vectors
+    values = np.zeros(len(products))
+    for b in range(len(products)):
+        for _ in range(probes):
+            z = rng.choice([-1.0, 1.0], products.size)
+            z -= q.T @ (q @ z)
+            values[b] += z @ products.of(b, z) / probes
+    return Curvature(mean_and_stderr(values + within.sum(1)), spectrum, float(np.linalg.norm(products.gradient())))
+
+
+def mean_and_stderr(values: Float[Floats, " B"]) -> Estimate:
+    """Of one number a context, contexts being independent."""
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5))
+
+
+def _top(products: _Products, k: int, rng: np.random.Generator, part: Part) -> tuple[Spectrum, Float[Floats, "B k"]]:
+    d, n = products.size, len(products)
+    if not 0 <= k < d:
+        raise RllcError(f"{k} eigenvalues are asked for of {part}, which has {d} weights.", f"Ask for 0 to {d - 1}.")
+    if k == 0:
+        return Spectrum(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((0, d))), np.zeros((n, 0))
+    operator = cast("Any", LinearOperator)((d, d), matvec=lambda v: products.mean(np.ravel(v)), dtype=np.float64)
+    try:
+        # the products are of the weights' precision: a tolerance below theirs would never be met
+        found, vectors = cast("Any", eigsh)(operator, k, which="LA", v0=rng.standard_normal(d), tol=1e-4)
+    except ArpackNoConvergence as error:
+        raise RllcError(f"Lanczos did not find {k} eigenvalues of {part}.", "Ask for fewer.") from error
+    order = np.argsort(found)[::-1]
+    q = np.linalg.qr(vectors[:, order])[0].T
+    each = np.array([[products.of(b, vector) for vector in q] for b in range(n)])  # [B, k, d]
+    within = np.einsum("bkd,kd->bk", each, q)
+    values = within.mean(0)
+    residuals = np.linalg.norm(each.mean(0) - values[:, None] * q, axis=1)
+    return Spectrum(values, within.std(0, ddof=1) / n**0.5, residuals, q), within
