@@ -112,6 +112,23 @@ def test_both_roads_take_the_same_loss(kind: str) -> None:
     np.testing.assert_allclose(bare["general"].traces.losses, bare["native"].traces.losses, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("road", ["native", "general"])
+def test_a_padded_row_has_the_loss_and_the_positions_of_the_row_alone(road: str) -> None:
+    model, row = model_of_transformers(), tokens(1, 4)
+    with torch.no_grad():
+        model.transformer.wpe.weight.mul_(20)  # so that a position that is off by one shows
+        # from the logits, since the library rounds its own loss to fp32
+        expected, moved = (
+            torch.nn.functional.cross_entropy(model(row, position_ids=places[None]).logits[0, :-1], row[0, 1:]).item()
+            for places in (torch.arange(4), torch.arange(2, 6))
+        )
+    assert abs(moved - expected) > 1e-3
+    for ids, mask in ((torch.cat([row * 0 + 9, row], 1)[:, 2:], [0, 0, 1, 1, 1, 1]), (torch.cat([row, row * 0 + 9], 1)[:, :6], [1, 1, 1, 1, 0, 0])):
+        padded = {"input_ids": ids, "attention_mask": torch.tensor([mask])}
+        r = rllc.estimate(model, padded, "1:0", road=road, **SMALL)
+        np.testing.assert_allclose(r.traces.baseline, expected, rtol=0, atol=1e-9)
+
+
 def test_a_module_that_cannot_be_converted_is_a_reference_too() -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(2)

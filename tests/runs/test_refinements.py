@@ -5,10 +5,13 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from rllc.core.errors import RllcError
+from rllc.corpus.batches import ContextPool, Mixture
+from rllc.corpus.refinement import followed_before
 from rllc.model.batch import TokenBatch
 from rllc.records.store import Store
 from rllc.runs.experiment import Experiment, parse
@@ -65,15 +68,16 @@ def test_the_chains_see_refined_minibatches(finished: Path, data: str) -> None:
 
 def test_a_refinement_mixes_domains_of_its_own(finished: Path) -> None:
     unit = OpenedUnit(works(finished, "both")[0])
-    alone = set(unit.corpus.domains["echo"].tokens.tolist()) - set(unit.corpus.domains["prose"].tokens.tolist())
     batches = list(islice(unit.stream("sample"), 40))
-    rows = torch.cat([batch.tokens for batch in batches if isinstance(batch, TokenBatch)])
-    # each context is of one domain
-    of_echo = [bool(alone & set(row.tolist())) for row in rows] if alone else []
-    assert unit.experiment.weights_of(unit.unit.data) == {"prose": 3.0, "echo": 1.0}
-    if of_echo:
-        share = sum(of_echo) / len(of_echo)
-        assert abs(share - 0.25) < 4 * (0.25 * 0.75 / len(of_echo)) ** 0.5
+    rows = torch.cat([batch.tokens for batch in batches if isinstance(batch, TokenBatch)]).numpy()
+    # which domain a context is of shows in how much of it repeats
+    repeats = followed_before(rows).mean(1)
+    pools = [ContextPool(unit.corpus, Mixture.of(name), "train", rows.shape[1]) for name in ("prose", "echo")]
+    of_prose, of_echo = (followed_before(pool.draw(np.random.default_rng(0), 400)).mean(1) for pool in pools)
+    apart = of_echo.mean() - of_prose.mean()
+    spread = np.sqrt((repeats.var() / len(repeats)) + (of_prose.var() + of_echo.var()) / 400) / apart
+    assert spread < 0.08
+    assert abs((repeats.mean() - of_prose.mean()) / apart - 0.25) < 3.5 * spread
     for batch in batches:
         assert isinstance(batch, TokenBatch)
         assert batch.rows is not None
@@ -98,13 +102,13 @@ def test_against_itself_a_checkpoint_is_at_its_minimum(finished: Path) -> None:
 
 def test_each_kind_of_data_has_records_of_its_own(finished: Path) -> None:
     keys = []
-    for data in ("prose", "spaces", "itself", "both", "both-again"):
+    for data in ("prose", "spaces", "itself", "both", "both-again", "mixture"):
         experiment = refined(finished, data)
         cell = make_plan(experiment).cells[0]
         keys.append(record_key(experiment, cell, {12: "weights"}, "corpus"))
-    assert len({str(key) for key in keys}) == 5
+    assert len({str(key) for key in keys}) == 6
     assert [key["loss"] for key in keys[:3]] == ["labels", "labels", "reference"]
-    assert keys[3]["data"]["weights"] == {"echo": 0.25, "prose": 0.75}
+    assert keys[3]["data"]["weights"] == keys[5]["data"]["weights"] == {"echo": 0.25, "prose": 0.75}
     # refinements that are merely defined change no record of other data
     without = refined(finished, "prose", more="")
     assert record_key(without, make_plan(without).cells[0], {12: "weights"}, "corpus") == keys[0]
