@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 import inspect
+import json
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -69,7 +71,8 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     batches = [ids[:4]] * 5
     module = torch.nn.Module()
     return {
-        "model": model, "smaller": model, "tokenizer": tokenizer, "texts": texts, "ids": ids, "code": ids, "prose": ids.flip(1), "folder": folder, "module": module,
+        "model": model, "smaller": model,
+        "tokenizer": tokenizer, "texts": texts, "ids": ids, "code": ids, "prose": ids.flip(1), "folder": folder, "module": module,
         "batches": batches, "optimizer": torch.optim.SGD(model.parameters(), lr=1e-3), "brackets": [27, 28],
     }  # fmt: skip
 
@@ -86,8 +89,10 @@ def test_python_of_a_page_runs(file: Path, stand_ins: dict[str, Any], monkeypatc
         monkeypatch.setattr(module, "how_from", few)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(stand_ins["folder"], tmp_path / "runs" / "mine" / "checkpoints")
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text, "body": text}) + "\n" for text in stand_ins["texts"]))
+    pd.DataFrame({"text": stand_ins["texts"]}).to_parquet(tmp_path / "texts.parquet")
     namespace = {"__name__": "page"} | stand_ins | {"model": copy.deepcopy(stand_ins["model"])}
-    if file.name == "models.md":  # where code and prose are texts, beside a tokenizer
+    if file.name in ("models.md", "data.md"):  # where code and prose are texts, beside a tokenizer
         namespace |= {"code": stand_ins["texts"], "prose": stand_ins["texts"][::-1]}
     namespace["optimizer"] = torch.optim.SGD(namespace["model"].parameters(), lr=1e-3)
     found = blocks(file, "python")

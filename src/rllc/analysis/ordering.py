@@ -51,7 +51,7 @@ class Ordering:
 def orderings(
     curves: Curves, quantities: Mapping[str, Quantity], seed: int, *, resamples: int = 500, permutations: int = 2000
 ) -> tuple[tuple[Ordering, ...], tuple[str, ...]]:
-    """The table, one row a quantity, the strongest |ρ| at the end first; then, as sentences, what was left out.
+    """The table, one row a quantity, the strongest the size of ρ at the end first; then, as sentences, what was left out.
 
     Only heads with both numbers at the common checkpoints enter; a checkpoint that most heads lack is left out itself. With fewer than four
     such heads a quantity has no row.

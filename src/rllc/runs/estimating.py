@@ -44,9 +44,7 @@ def open_data(data: Any, name: str, taken: Native | General, how: How) -> Source
         return open_tokens(data, name, how, taken.shape.n_ctx, taken.shape.d_vocab, native=True)
     if not taken.language:
         return open_samples(data, name, how)
-    config = getattr(taken.module, "config", None) or getattr(taken.module, "cfg", None)
-    limit = next((n for n in (getattr(config, key, None) for key in ("max_position_embeddings", "n_ctx", "block_size")) if isinstance(n, int)), 0)
-    return open_tokens(data, name, how, limit, taken.vocabulary)
+    return open_tokens(data, name, how, taken.limit, taken.vocabulary)
 
 
 def grouped(taken: Native | General, asked: Sequence[Asked], how: How, context: int) -> tuple[Group, ...]:

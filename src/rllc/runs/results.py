@@ -161,6 +161,9 @@ class Result:
     def _where(self) -> str:
         return self.data if self.evaluated_on == self.data else f"{self.data}, evaluated on {self.evaluated_on}"
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         number = "–" if self.outcome.refused else f"{self.llc:.3g} ± {self.stderr:.2g}"
         sign = "λ̂" if self.evaluated_on == self.data else "nβ (E[l] - l(w*))"

@@ -99,6 +99,12 @@ class General:
 
         return (vocabulary_of(self.module) or 0) if self.language else 0
 
+    @property
+    def limit(self) -> int:
+        """Tokens of the longest context of a language model; 0 where it does not say."""
+        config = getattr(self.module, "config", None) or getattr(self.module, "cfg", None)
+        return next((n for n in (getattr(config, key, None) for key in ("max_position_embeddings", "n_ctx", "block_size")) if isinstance(n, int)), 0)
+
     def parts(self, asked: Parts) -> tuple[Asked, ...]:
         """The parts by their names, each once: parameters and slices of the module, one part together, or names such as "1:6", each a part.
 

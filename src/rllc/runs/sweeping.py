@@ -80,7 +80,7 @@ class Sweep:
 
     def _source(self, taken: Native | General, name: str) -> Source:
         """The data as this model reads it, opened once for all models that read it alike."""
-        reads = (taken.shape.n_ctx, taken.shape.d_vocab) if isinstance(taken, Native) else (taken.language,)
+        reads = (taken.shape.n_ctx, taken.shape.d_vocab) if isinstance(taken, Native) else (taken.language, taken.limit, taken.vocabulary)
         key = (name, *reads)
         if key not in self._sources:
             self._sources[key] = open_data(self._data[name], name, taken, self._how)
