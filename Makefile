@@ -64,7 +64,7 @@ $(VENV)/.installed-run: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-run
-	$(BIN)/python -m pip install --quiet --editable '.[data,hf,paper,tl]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[cluster,data,hf,paper,tl]' --group dev
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-run

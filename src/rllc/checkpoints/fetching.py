@@ -70,11 +70,11 @@ def choose(names: Sequence[str], what: str) -> list[str]:
 
 def cached_commits(repo: str, cache: Path | None = None) -> frozenset[str]:
     """The commits of a repository of which the hub's cache holds anything."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repos = scan_cache_dir(cache).repos
+        repos = scan_cache_dir(cache or constants.HF_HUB_CACHE).repos  # which is where downloads go by default
     except CacheNotFound:
         return frozenset()
     return frozenset(entry.commit_hash for found in repos if (found.repo_id, found.repo_type) == (repo, "model") for entry in found.revisions)
@@ -82,9 +82,9 @@ def cached_commits(repo: str, cache: Path | None = None) -> frozenset[str]:
 
 def forget(folder: Path, cache: Path | None = None) -> int:
     """Remove a fetched folder from the hub's cache, by the hub's own means: files that other revisions share stay. Gives the bytes freed."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
 
-    strategy = scan_cache_dir(cache).delete_revisions(folder.name)
+    strategy = scan_cache_dir(cache or constants.HF_HUB_CACHE).delete_revisions(folder.name)
     strategy.execute()
     return strategy.expected_freed_size
 
