@@ -17,7 +17,9 @@ def test_what_can_be_imported_goes_the_native_road(monkeypatch):
     r = rllc.estimate(Foreign(), tokens(), "1:0", **SMALL)
     assert calls == ["import"]
     assert r.road == "native"
-    assert r.notes[0] == "Read by a stand-in."
+    read, doubt = r.notes
+    assert read == "Read by a stand-in."
+    assert doubt.startswith("The loss at the checkpoint is 2.60 nats per token, and guessing evenly costs 2.40")  # it was never trained
     np.testing.assert_array_equal(r.traces.losses, rllc.estimate(Ours(), tokens(), "1:0", **SMALL).traces.losses)
 
 
