@@ -5,7 +5,7 @@ import pytest
 from planted_curves import HEADS, STEPS, curves_from, head_curves
 from scipy.stats import spearmanr
 
-from rllc.analysis.ordering import Quantity, _holm, orderings
+from rllc.analysis.ordering import Quantity, holm, orderings
 from rllc.core.errors import RllcError
 
 AT = tuple(STEPS.tolist())
@@ -91,5 +91,5 @@ def test_too_few_heads_and_constants_and_shapes_are_told() -> None:
 
 
 def test_holm_by_hand() -> None:
-    np.testing.assert_allclose(_holm(np.array([0.04, 0.01, np.nan, 0.03])), [0.06, 0.03, np.nan, 0.06])
-    np.testing.assert_allclose(_holm(np.array([0.9, 0.6])), [1.0, 1.0])
+    np.testing.assert_allclose(holm(np.array([0.04, 0.01, np.nan, 0.03])), [0.06, 0.03, np.nan, 0.06])
+    np.testing.assert_allclose(holm(np.array([0.9, 0.6])), [1.0, 1.0])

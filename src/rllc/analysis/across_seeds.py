@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from rllc.analysis.comparisons import SeedMatch, TypeCounts
 from rllc.analysis.curves import layer_of
 from rllc.analysis.findings import Behaviour, Curves, Floats, HeadTypes
 from rllc.analysis.learners import matched
@@ -27,32 +28,6 @@ class SeedFeatures:
     heads: tuple[str, ...]  # H
     behaviour: Floats  # [H, B] scores
     curve: Floats  # [H, S] λ̂ over the checkpoints that all seeds have
-
-
-@dataclass(frozen=True)
-class SeedMatch:
-    """Heads of one seed matched one to one with those of another, within layers; see `match_seeds`."""
-
-    one: str
-    other: str
-    pairs: tuple[tuple[str, str], ...]  # M, matched by behaviour and curve together
-    distances: Floats  # [M] root mean square of standardised features; 1.41 for unrelated heads
-    mean: float
-    random_interval: tuple[float, float]  # 5..95 % of the mean distance of random matchings
-    held_out: float  # mean distance of curves alone between heads matched by behaviour alone
-    held_out_interval: tuple[float, float]  # 5..95 % of that under random matchings
-    held_out_p: float  # share of random matchings whose curves are as close, (1 + such) / (1 + all)
-    same_type: float  # share of matched heads of the same type; NaN without types
-    same_type_by_chance: float  # its mean under random matchings
-
-
-@dataclass(frozen=True)
-class TypeCounts:
-    """How many heads of each type each seed has."""
-
-    seeds: tuple[str, ...]  # N
-    types: tuple[str, ...]  # Y, those that occur
-    counts: NDArray[np.int64]  # [N, Y]
 
 
 def type_counts(types: Mapping[str, HeadTypes]) -> TypeCounts:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from rllc.analysis.comparisons import Circuit, Claim, Ordering, Partings, Regression, Seeds, Turns
+
 Floats = NDArray[np.float64]
 
 
@@ -40,6 +42,11 @@ class Behaviour:
     data: tuple[str, ...]  # N
     losses: Floats  # [N, S] nats per token, held-out
     icl: Floats  # [S] in-context-learning score, nats per token (negative = later positions are easier)
+    score_stderr: dict[str, Floats] = field(default_factory=dict[str, Floats])  # [H, S] over contexts; a score without one counts as exact
+
+    def error(self, name: str) -> Floats:
+        """Errors [H, S] of a score; 0 where they were not measured."""
+        return self.score_stderr.get(name, np.zeros_like(self.scores[name]))
 
 
 @dataclass(frozen=True)
@@ -188,3 +195,10 @@ class Findings:
     notes: tuple[str, ...] = field(default=())
     bends: Bends | None = None  # of the full model on the reference data
     stage_agreement: StageAgreement | None = None
+    partings: tuple[Partings, ...] = ()  # of pairs of heads of a layer, by data, then of heads on two kinds of data
+    orderings: tuple[Ordering, ...] = ()  # of what else was measured of heads, beside λ̂ on the reference data
+    turns: tuple[Turns, ...] = ()  # of the full model's LLC, against those of what else was measured of heads
+    regression: Regression | None = None  # of final λ̂ on memorised multigrams
+    seeds: Seeds | None = None
+    circuit: Circuit | None = None
+    claims: tuple[Claim, ...] = ()

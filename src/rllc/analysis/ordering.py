@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rllc.analysis.comparisons import Ordering
 from rllc.analysis.findings import Curves, Floats
 from rllc.analysis.regression import spearman, spearman_p
 from rllc.core import seeds
@@ -23,29 +24,6 @@ class Quantity:
     steps: tuple[int, ...]  # S; those of λ̂ that it was not measured at are left out
     values: Floats  # [H, S]
     stderr: Floats | None = None  # [H, S]; None means exact
-
-
-@dataclass(frozen=True)
-class Ordering:
-    """One row of the table: how one quantity orders heads beside λ̂ (Spearman's ρ; NaN where either is constant).
-
-    Intervals are 5 to 95 %. `within_errors` keeps these heads and asks what the errors of both numbers allow: redrawn numbers hold their noise twice,
-    so it lies somewhat toward 0. `over_heads` draws heads anew with replacement: how far so few heads can tell.
-    """
-
-    name: str
-    heads: tuple[str, ...]  # H, those that have both
-    step: int  # the last common checkpoint
-    correlation: float  # at that checkpoint
-    within_errors: tuple[float, float]
-    over_heads: tuple[float, float]
-    p: float  # two-sided, by permutation of the heads
-    p_holm: float  # the same, held for all rows of the table together (Holm)
-    steps: tuple[int, ...]  # S
-    by_step: Floats  # [S] ρ over heads at each checkpoint
-    by_step_low: Floats  # [S] within errors
-    by_step_high: Floats  # [S]
-    along_training: Floats  # [H] ρ over checkpoints for each head; NaN for fewer than four
 
 
 def orderings(
@@ -70,7 +48,7 @@ def orderings(
             said.append(f"{name} has no row: {len(pair.heads)} heads have it and λ̂ at every common checkpoint, and an order needs {_LEAST}.")
         else:
             rows.append(_row(name, pair, seed, resamples, permutations))
-    held = _holm(np.array([row.p for row in rows], dtype=np.float64))
+    held = holm(np.array([row.p for row in rows], dtype=np.float64))
     rows = [replace(row, p_holm=float(p)) for row, p in zip(rows, held, strict=True)]
     return tuple(sorted(rows, key=lambda row: -abs(row.correlation) if np.isfinite(row.correlation) else 1.0)), tuple(said)
 
@@ -137,7 +115,7 @@ def _range(drawn: Floats) -> tuple[Floats, Floats]:
     return edges[0], edges[1]
 
 
-def _holm(p: Floats) -> Floats:
+def holm(p: Floats) -> Floats:
     """Holm's step-down correction of p-values [N]; NaN where p is, which counts as no test."""
     held = np.full(len(p), np.nan)
     known = np.flatnonzero(np.isfinite(p))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rllc.analysis.comparisons import Partings
 from rllc.analysis.curves import select
 from rllc.analysis.findings import Curves, Floats
 from rllc.analysis.learners import normal_quantile, smoothed
@@ -20,21 +20,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 NEVER = -1
-
-
-@dataclass(frozen=True)
-class Partings:
-    """From which checkpoint on two curves differ for good, one entry a comparison (N); see `partings`."""
-
-    names: tuple[str, ...]  # N, such as "1:6 - 1:7" or "1:6, code - mix"
-    steps: NDArray[np.int64]  # [N]; -1 where they do not part
-    sign: NDArray[np.int64]  # [N] of the difference from then on; 0 where they do not part
-    intervals: Floats  # [N, 2] steps, 5..95 % of the steps found in redrawn differences that part; NaN where they do not
-    found_in: Floats  # [N] share of redrawn differences that part for good
-    final: Floats  # [N] the difference at the last common checkpoint
-    final_stderr: Floats  # [N]
-    threshold: float  # errors that a difference must exceed
-    level: float  # chance that any comparison whatever is said to part before it does
 
 
 def partings(

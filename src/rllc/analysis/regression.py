@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rllc.analysis.comparisons import Regression
 from rllc.analysis.findings import Floats
 from rllc.analysis.learners import ranks, t_quantile
 from rllc.core import seeds
@@ -17,26 +17,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 _LEAST = 4
-
-
-@dataclass(frozen=True)
-class Regression:
-    """A straight line of a quantity of heads on a covariate, and how much of it rests on single heads."""
-
-    heads: tuple[str, ...]  # H, those that have both
-    covariate: str
-    slope: float  # quantity by unit of the covariate
-    intercept: float
-    slope_interval: tuple[float, float]  # 95 %, by t with H - 2 degrees of freedom
-    r2: float  # share of the variance that the line takes
-    r2_left_out: float  # the same where every head is foretold by the others; below 0 the mean of the others does better
-    rank_correlation: float  # Spearman's
-    rank_p: float  # two-sided, by permutation of the heads
-    left_out: tuple[str, ...]  # heads that lack one of the two
-    foretold: Floats  # [H] each head's value by the line of the others
-    slope_without: Floats  # [H] the slope without that head
-    influence: Floats  # [H] Cook's distance; above 1 a head moves the line by itself
-    noise_share: float  # share of the residual variance that the errors of the quantity explain; NaN without errors
 
 
 def regress(

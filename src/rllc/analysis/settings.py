@@ -57,6 +57,15 @@ class AnalysisSettings:
     of the difference of two single checkpoints, which are larger than those of the smoothed curve."""
     stage_support: float = 0.5
     """Share of resamples that must hold a boundary for it to be told; fainter ones are counted in a note."""
+    code: tuple[str, ...] = ("code", "python", "github", "c")
+    """Names of data that are program text: specialisation is tested on the first of them that heads were sampled on."""
+    level: float = 0.05
+    """Of the two errors of a claim's verdict: how often "seen" is said where there is nothing, and "not seen" where there is as much as the least
+    that counts."""
+    least_change: float = 0.1
+    """The least difference of refined LLCs that counts, as a share of their size."""
+    least_correlation: float = 0.5
+    """The least rank correlation, and the least agreement of clusters with types, that counts."""
 
     def __post_init__(self) -> None:
         for name in ("previous_token", "current_token", "prefix_matching"):
@@ -78,6 +87,9 @@ class AnalysisSettings:
             _require(getattr(self, name) >= least, name, getattr(self, name), f"a number from {least} on")
         _require(self.stage_prominence >= 0, "stage_prominence", self.stage_prominence, "a number from 0 on")
         _require(0 <= self.stage_support <= 1, "stage_support", self.stage_support, "a share from 0 to 1")
+        _require(0 < self.level < 0.5, "level", self.level, "a share between 0 and a half")
+        for name in ("least_change", "least_correlation"):
+            _require(0 < getattr(self, name) < 1, name, getattr(self, name), "a share between 0 and 1")
         _require(self.stage_window > 0, "stage_window", self.stage_window, "a number above 0")
 
 

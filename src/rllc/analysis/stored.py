@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rllc.analysis.findings import Findings, Patterns
 from rllc.core.errors import RllcError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def to_json(findings: Findings) -> str:

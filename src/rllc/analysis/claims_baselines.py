@@ -1,0 +1,184 @@
+"""Claims beside the paper's main line: baselines beside the refined LLC, the temperature, other seeds (METHOD 5, appendix)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rllc.analysis.comparisons import Claim, Number, Turns
+from rllc.analysis.evidence import Evidence
+from rllc.analysis.findings import Curves, Findings
+from rllc.analysis.learners import normal_quantile
+from rllc.analysis.onsets import coincidence
+from rllc.analysis.ordering import Quantity, holm
+from rllc.analysis.settings import AnalysisSettings
+from rllc.analysis.stages import stages
+from rllc.analysis.types import TYPES
+from rllc.analysis.verdicts import Condition, any_of, decide, effect, lacking, tested
+from rllc.core import seeds
+
+_MOVED = 0.1  # least shift of a boundary that counts, in log(step + 1); 23 to 30 moved one of 8,000 steps by 1,000 in the paper
+
+
+def quantities(evidence: Evidence) -> dict[str, Quantity]:
+    """What else was measured of every head, by name: baselines, ablation effects on the reference data, memorised multigrams."""
+    measured, found = evidence.measured, dict[str, Quantity]()
+    if measured.baselines is not None:
+        found |= measured.baselines.quantities()
+    if measured.ablation is not None:
+        name = evidence.reference if evidence.reference in measured.ablation.data else measured.ablation.data[0]
+        found |= {f"{kind} ablation": measured.ablation.quantity(kind, name) for kind in measured.ablation.effect}
+    if measured.memorised is not None:
+        found["memorised multigrams"] = measured.memorised.quantity()
+    return found
+
+
+def turns_of(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> tuple[Turns, ...]:
+    """For each quantity whose mean over heads turns, where that is beside the turns of the full model's LLC."""
+    if findings.stages is None or not len(findings.stages.boundaries):
+        return ()
+    found: list[Turns] = []
+    for name, quantity in quantities(evidence).items():
+        curve = _mean_curve(name, quantity)
+        if curve is None:
+            continue
+        theirs, _ = stages(curve, settings, seed, part=name)
+        if theirs is not None:
+            found.append(coincidence(name, theirs.boundaries, findings.stages.boundaries, seeds.generator(seed, "turns", name)))
+    return tuple(found)
+
+
+def _mean_curve(name: str, quantity: Quantity) -> Curves | None:
+    """The mean of a quantity over the heads that have it at every checkpoint."""
+    error = np.zeros(quantity.values.shape) if quantity.stderr is None else quantity.stderr
+    whole = np.isfinite(quantity.values).all(axis=1) & np.isfinite(error).all(axis=1)
+    if not whole.any():
+        return None
+    values, spread = quantity.values[whole].mean(axis=0)[None], error[whole].mean(axis=0)[None]
+    half = normal_quantile(0.975) * spread
+    outcome = np.full(values.shape, "ok", dtype="<U16")
+    return Curves("", (name,), np.array(quantity.steps, dtype=np.int64), values, spread, values - half, values + half, outcome)
+
+
+def ordered(findings: Findings, settings: AnalysisSettings) -> Claim:
+    """Whether a baseline orders heads as rLLC does."""
+    conditions: list[Condition] = []
+    for row in findings.orderings:
+        n = len(row.heads)
+        if row.name != "memorised multigrams" and np.isfinite(row.correlation) and n > 3:
+            half = np.array([-1, 1]) * normal_quantile(1 - settings.level) * np.sqrt(1.06 / (n - 3))
+            low, high = (float(np.tanh(np.arctanh(np.clip(row.correlation, -0.999, 0.999)) + side)) for side in half)
+            conditions.append(tested(row.name, row.correlation, low, high, row.p_holm, settings.least_correlation, settings.level))
+    return decide(
+        "baseline-order",
+        "Curvature, Fisher information, norms or ablation order the heads as the refined LLC does.",
+        "Spearman's rank correlation over heads of each baseline with the final LLC, against heads dealt at random, two-sided, held for all rows of the "
+        "table together (Holm); seen where one is positive beyond that. Not seen where the upper end of every interval is below "
+        f"{settings.least_correlation:g}.",
+        [any_of("rank correlation", conditions, "no baseline was measured, or of too few heads (see the notes)")],
+        [Number(row.name, row.correlation, *row.over_heads, row.p_holm) for row in findings.orderings],
+    )
+
+
+def sees_stages(findings: Findings, settings: AnalysisSettings) -> Claim:
+    """Whether a baseline turns where the LLC does."""
+    title = "distance of turns from the LLC's"
+    held = holm(np.array([row.p for row in findings.turns if len(row.places)], dtype=np.float64))
+    told = [row for row in findings.turns if len(row.places)]
+    conditions: list[Condition] = []
+    for row, p in zip(told, held, strict=True):
+        number = Number(row.name, row.mean, p=float(p), unit="log steps")
+        met = p <= settings.level and row.mean <= settings.stage_window
+        far = bool((row.distance > settings.stage_window).all())
+        said = f"{row.mean:.2g} log steps, where chance gives {row.by_chance:.2g} (p = {p:.2g})"
+        conditions.append(Condition(number, bool(met), far, settings.stage_window, said))
+    if findings.stages is None or not len(findings.stages.boundaries):
+        condition = lacking(title, "the LLC of the full model has no turn beyond its errors", "log steps")
+    elif not findings.turns:
+        condition = lacking(title, "no baseline was measured over training beyond its errors", "log steps")
+    elif not told:
+        condition = Condition(Number(title, float("nan"), unit="log steps"), False, True, told="no baseline turns at all")
+    else:
+        condition = any_of(title, conditions, "no baseline turns")
+        if condition.refused:
+            nearest = min(float(row.distance.min()) for row in told)
+            condition = Condition(condition.number, False, True, condition.least, f"no turn of any lies nearer than {nearest:.2g} log steps")
+    return decide(
+        "baseline-stages",
+        "Curvature, Fisher information, norms or ablation show the stages that the LLC shows.",
+        "The turns of each baseline's mean over heads, found as the LLC's are; their mean distance from the LLC's turns against turns laid at random "
+        f"(Holm over baselines), and at most {settings.stage_window:g} in log(step + 1). Not seen where no baseline turns within that of any "
+        "turn of the LLC.",
+        [condition],
+        [Number(row.name, row.mean, p=row.p, unit="log steps") for row in findings.turns],
+    )
+
+
+def sensitivity(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
+    """Whether boundaries move with the temperature."""
+    title, conditions = "shift of a boundary", list[Condition]()
+    missing = "the LLC of the full model has no turn beyond its errors"
+    if findings.stages is not None and len(findings.stages.boundaries):
+        missing = "the full model was sampled at one inverse temperature"
+        ours = findings.stages
+        found = [(nbeta, stages(curves, settings, seed)[0]) for nbeta, curves in evidence.temperatures.items()]
+        pairs = [
+            (nbeta, i, int(np.abs(np.log1p(other.boundaries) - np.log1p(place)).argmin()), other)
+            for nbeta, other in found
+            if other is not None and len(other.boundaries)
+            for i, place in enumerate(ours.boundaries)
+        ]
+        pairs = [pair for pair in pairs if abs(np.log1p(pair[3].boundaries[pair[2]]) - np.log1p(ours.boundaries[pair[1]])) <= settings.stage_window]
+        missing = "no boundary is found at two temperatures" if found else missing
+        for nbeta, i, j, other in pairs:
+            width = [float(np.diff(np.log1p(s.intervals[k]))[0]) / (2 * normal_quantile(0.95)) for s, k in ((ours, i), (other, j))]
+            shift = abs(float(np.log1p(other.boundaries[j]) - np.log1p(ours.boundaries[i])))
+            # The size of a shift of unknown sign: two-sided, so twice as many were tried.
+            name = f"step {ours.boundaries[i]:,.0f}, nβ {evidence.nbeta:g} to {nbeta:g}"
+            conditions.append(effect(name, shift, float(np.hypot(*width)), _MOVED, settings.level, tries=2 * len(pairs), unit="log steps"))
+    return decide(
+        "sensitivity",
+        "The boundaries of the stages depend on the inverse temperature nβ (from 23 to 30 one moved by 1,000 steps).",
+        "Boundaries at two temperatures that lie within the stage window of one another: the size of each shift in log(step + 1) beyond the errors of "
+        f"both, corrected for their number (Bonferroni); {_MOVED:g} is the least that counts.",
+        [any_of(title, conditions, missing)],
+    )
+
+
+def same_types(findings: Findings, settings: AnalysisSettings) -> Claim:
+    """Whether several seeds show the same types."""
+    names = ("types of this model that every seed has", "match of heads by behaviour to their LLC")
+    found = findings.seeds
+    if found is None or len(found.counts.seeds) < 2:
+        conditions = [lacking(name, "no other seed of this shape was measured (see the notes)") for name in names]
+    else:
+        rows = dict(zip(found.counts.types, found.counts.counts.T, strict=True))
+        own = [name for name in TYPES if name != "other" and name in rows and rows[name][0] > 0]
+        kept = [name for name in own if (rows[name] > 0).all()]
+        if own:
+            absent = ", ".join(name for name in own if name not in kept)
+            number = Number(names[0], len(kept) / len(own))
+            conditions = [Condition(number, kept == own, kept != own, 1.0, f"{absent} is not found in every seed" if absent else "")]
+        else:
+            conditions = [lacking(names[0], "no head of this model has a named type")]
+        ours = [match for match in found.matches if match.one == found.counts.seeds[0]]
+        worst = max((match.held_out_p for match in ours), default=float("nan"))
+        distance = max((match.held_out for match in ours), default=float("nan"))
+        if np.isfinite(worst):
+            told = f"as close by chance in {worst:.2g}"
+            conditions.append(Condition(Number(names[1], distance, p=worst), worst <= settings.level, False, told=told))
+        else:
+            conditions.append(lacking(names[1], "the seeds share no estimates (see the notes)"))
+    counts = [] if found is None else [
+        Number(f"{name} heads of {seed}", float(n))
+        for seed, row in zip(found.counts.seeds, found.counts.counts, strict=True)
+        for name, n in zip(found.counts.types, row, strict=True)
+    ]  # fmt: skip
+    return decide(
+        "seeds",
+        "Models from several seeds grow heads of the same types.",
+        "Every type that the main model has, by the thresholds, is found in every seed; and heads matched by behaviour alone, within layers, have LLC "
+        f"curves that lie closer than those of heads matched at random (p at most {settings.level:g} for the worst seed). Not seen where a type "
+        "is missing from a seed.",
+        conditions,
+        counts,
+    )

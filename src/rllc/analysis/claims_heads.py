@@ -1,0 +1,281 @@
+"""Claims about heads: that types exist, that curves tell them apart, and what a low or a high final LLC goes with (METHOD 5)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllc.analysis.agreement import adjusted_rand
+from rllc.analysis.comparisons import Claim, Number
+from rllc.analysis.curves import layer_of, select
+from rllc.analysis.evidence import Evidence
+from rllc.analysis.findings import Clustering, Findings, Floats
+from rllc.analysis.learners import normal_quantile, t_quantile
+from rllc.analysis.measured import ClassShares
+from rllc.analysis.parting import NEVER, heads_part
+from rllc.analysis.partition import repartitions
+from rllc.analysis.redraw import prepare, redrawn
+from rllc.analysis.regression import spearman
+from rllc.analysis.settings import AnalysisSettings
+from rllc.analysis.verdicts import Condition, any_of, decide, effect, lacking, tested
+from rllc.core import seeds
+
+_PERMUTATIONS = 4000
+_STABLE = 0.8  # adjusted Rand index of redrawn clusters, from which on clusters may refuse a claim
+_SHARE = 0.1  # least share by which a class of tokens must exceed its base
+_ATTENTION = (
+    ("previous-token", "previous_token", "the token before"),
+    ("current-token", "current_token", "the token itself"),
+    ("induction", "prefix_matching", "the token behind its last occurrence, on repeated random tokens"),
+)
+
+
+def types(evidence: Evidence, findings: Findings, settings: AnalysisSettings) -> tuple[Claim, ...]:
+    """That there are heads of each type."""
+    claims: list[Claim] = []
+    for name, score, where in _ATTENTION:
+        threshold = float(getattr(settings, score))
+        conditions: list[Condition] = []
+        if score in evidence.behaviour.scores and evidence.behaviour.scores[score].size:
+            values, errors = evidence.behaviour.scores[score][:, -1], evidence.behaviour.error(score)[:, -1]
+            conditions = [
+                effect(head, float(value) - threshold, float(error), 0.0, settings.level, tries=len(values))
+                for head, value, error in zip(evidence.behaviour.heads, values, errors, strict=True)
+            ]
+        claims.append(
+            decide(
+                f"type-{name}",
+                f"There are {name} heads.",
+                f"At the last checkpoint some head's mean attention to {where} is above the threshold of {threshold:g} by more than its error, "
+                "corrected for the number of heads (Bonferroni); not seen where every head is below it by more than its error.",
+                [any_of("score less threshold", conditions, "the score was not measured")],
+            )
+        )
+    shares, said = evidence.measured.shares, "the classes of affected tokens were not measured"
+    named = dict(zip(findings.types.heads, findings.types.types, strict=True))
+    other = [head for head, name in named.items() if name == "other"]
+    test = (
+        "At the last checkpoint, of the {fraction} of predictions that a head's ablation hurts most, the share of {what} exceeds their share of "
+        "all predictions, by its bootstrap error over contexts, corrected for the number of heads and classes; {least:.0%} is the least that counts."
+    )
+    fraction = f"{shares.fractions[_fraction(shares)]:.1%}" if shares is not None else "hundredth"
+    claims.append(
+        decide(
+            "type-multigram",
+            "The other heads are multigram heads: they memorise n-grams and skip n-grams.",
+            test.format(fraction=fraction, what="n-grams or of skip n-grams", least=_SHARE) + " Heads that attention names are left out.",
+            [any_of("excess share", _excess(shares, other, ("ngram", "skip_ngram"), settings), said if shares is None else "no such head")],
+        )
+    )
+    claims.append(
+        decide(
+            "type-bracket",
+            "Some heads match brackets.",
+            test.format(fraction=fraction, what="closing brackets and quotes", least=_SHARE),
+            [any_of("excess share", _excess(shares, list(named), ("bracket",), settings), said)],
+        )
+    )
+    return tuple(claims)
+
+
+def bracket_heads(evidence: Evidence, settings: AnalysisSettings) -> tuple[str, ...]:
+    """Heads whose ablation hurts closing brackets beyond their share, all heads tried together."""
+    shares = evidence.measured.shares
+    found = _excess(shares, list(shares.heads), ("bracket",), settings) if shares is not None else []
+    return tuple(condition.number.name.split(",")[0] for condition in found if condition.met)
+
+
+def differentiation(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
+    """That heads of a layer part."""
+    title, least = "share of pairs that part", 0.5
+    curves = evidence.heads
+    named = dict(zip(findings.types.heads, findings.types.types, strict=True))
+    condition = lacking(title, "no layer has two heads with estimates")
+    beside: list[Number] = []
+    if curves is not None:
+        same = [(a, b) for i, a in enumerate(curves.parts) for b in curves.parts[i + 1 :] if layer_of(a) == layer_of(b)]
+        pairs = [(a, b) for a, b in same if named.get(a) != named.get(b)] or same
+        found = heads_part(curves, seed, pairs=pairs, level=settings.level) if pairs else None
+        known = np.isfinite(found.final) if found is not None else np.zeros(0, dtype=np.bool_)
+        if found is not None and known.any():
+            size = settings.least_change * float(np.nanmean(np.abs(curves.llc[:, -1])))
+            parted = (found.steps != NEVER)[known]
+            # A pair may yet differ where the interval of its difference reaches the least that counts.
+            may = parted | ((np.abs(found.final) + normal_quantile(1 - settings.level / len(pairs)) * found.final_stderr)[known] >= size)
+            number = Number(title, float(parted.mean()), float(parted.mean()), float(may.mean()))
+            condition = Condition(number, parted.mean() >= least, may.mean() < least, least)
+            beside = [Number("pairs", float(len(parted)))]
+    return decide(
+        "differentiation",
+        "The refined LLCs of attention heads differentiate over training.",
+        "Pairs of heads of one layer and of different types (of all pairs where there is one type). They part from the checkpoint on from which "
+        "their curves differ for good by more errors than any comparison at any checkpoint would by chance (Šidák); seen where half of "
+        f"the pairs part. Not seen where fewer than half can differ at the end by {settings.least_change:.0%} of the mean LLC.",
+        [condition],
+        beside,
+    )
+
+
+def clusters(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
+    """That clusters of curves are the types."""
+    title, conditions = "adjusted Rand index", [lacking("adjusted Rand index", "heads were not clustered by K-means (see the notes)")]
+    scopes = sorted({group.scope for group in findings.clusterings if group.scope.startswith("layer ")}) or ["all"]
+    groups = [g for g in findings.clusterings if g.method == "kmeans" and g.preprocessing == settings.preprocessing[0]]
+    group = next((g for g in groups if g.scope == scopes[-1]), None)
+    if group is not None and evidence.heads is not None:
+        conditions = [_agreement(title, group, evidence, findings, settings, seed)]
+    beside = [
+        Number(f"{a.method}, {a.preprocessing}, {a.scope}", a.adjusted_rand, a.chance_interval[0], a.chance_interval[1]) for a in findings.agreements
+    ]
+    return decide(
+        "clusters",
+        "Clustering the curves of the last layer's heads over training by K-means recovers their types.",
+        "The adjusted Rand index of K-means on the curves of the last layer with the types by behaviour, against types dealt to the heads at random; "
+        f"{settings.least_correlation:g} is the least that counts. Not seen where even curves redrawn within their errors agree less, if "
+        f"the clusters themselves are stable (index of redrawn ones at least {_STABLE:g}).",
+        conditions,
+        beside,
+    )
+
+
+def _agreement(title: str, group: Clustering, evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Condition:
+    named = dict(zip(findings.types.heads, findings.types.types, strict=True))
+    if any(head not in named for head in group.heads):
+        return lacking(title, "clustered heads have no type")
+    names = sorted({named[head] for head in group.heads})
+    if len(names) < 2:
+        return lacking(title, f"the heads of {group.scope} are all of the type {names[0]}, so that there is nothing to recover")
+    ids = np.array([names.index(named[head]) for head in group.heads])
+    found = float(adjusted_rand(ids[None], group.labels)[0])
+    generator = seeds.generator(seed, "claim", "clusters")
+    chance = adjusted_rand(generator.permuted(np.broadcast_to(ids, (_PERMUTATIONS, len(ids))), axis=1), group.labels)
+    p = float((1 + (chance >= found - 1e-9).sum()) / (1 + _PERMUTATIONS))
+    heads = evidence.heads
+    if heads is None:
+        return lacking(title, "no head was measured")
+    whole = select(heads, group.heads)
+    whole_steps = np.isfinite(whole.llc).all(axis=0)
+    drawn = redrawn(whole, settings.resamples, generator)[:, :, whole_steps]
+    points = np.stack([prepare(values, settings.preprocessing[0], whole.steps[whole_steps], settings.time) for values in drawn])
+    again = repartitions(points, "kmeans", group.n_clusters, generator.integers(2**31, size=len(points)))
+    low, high = (float(np.quantile(adjusted_rand(again, ids), share)) for share in (settings.level, 1 - settings.level))
+    high = max(high, found) if group.stability >= _STABLE else 1.0
+    reachable = float((chance >= chance.max() - 1e-9).mean())
+    condition = tested(title, found, min(low, found), high, p, settings.least_correlation, settings.level)
+    if not condition.met and not condition.refused and reachable > settings.level:
+        told = f"even the best agreement of these clusters with {len(ids)} heads of these types is chance in {reachable:.0%}"
+        return Condition(condition.number, False, False, condition.least, told)
+    return condition
+
+
+def simple_is_low(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
+    """That simple algorithms end low."""
+    title = "mean final LLC of other heads less that of simple ones"
+    named = dict(zip(findings.types.heads, findings.types.types, strict=True))
+    brackets = bracket_heads(evidence, settings)
+    condition, beside = lacking(title, "no head was measured"), list[Number]()
+    if evidence.heads is not None:
+        known = [i for i, head in enumerate(evidence.heads.parts) if head in named and np.isfinite(evidence.heads.llc[i, -1])]
+        heads = [evidence.heads.parts[i] for i in known]
+        simple = np.array([named[head] != "other" or head in brackets for head in heads], dtype=np.bool_)
+        layers = np.array([layer_of(head) for head in heads], dtype=np.int64)
+        mixed = [layer for layer in np.unique(layers) if 0 < simple[layers == layer].sum() < (layers == layer).sum()]
+        kept = np.isin(layers, mixed)
+        if not mixed:
+            condition = lacking(title, "no layer has both heads of a simple type and others")
+        else:
+            values = evidence.heads.llc[known, -1][kept]
+            condition = _contrast(title, values, simple[kept], layers[kept], settings, seed)
+            beside = [Number("simple heads", float(simple[kept].sum())), Number("other heads", float((~simple[kept]).sum()))]
+    return decide(
+        "simple-is-low",
+        "Heads with a simple algorithm, such as induction, end with a low refined LLC; heads that memorise multigrams end high.",
+        "Simple heads are those that attention names and those whose ablation hurts closing brackets; the rest are called other. The difference of the "
+        "mean final LLC within layers, against the same with types dealt to the heads of a layer at random. Not seen where the upper end "
+        f"of its interval over heads is below {settings.least_change:.0%} of the mean LLC.",
+        [condition],
+        beside,
+    )
+
+
+def _contrast(title: str, values: Floats, simple: NDArray[np.bool_], layers: NDArray[np.int64], settings: AnalysisSettings, seed: int) -> Condition:
+    """Within layers: mean of the others less mean of the simple, layers weighted by their number of heads."""
+    generator = seeds.generator(seed, "claim", "simple")
+    found, squares, freedom, spread = 0.0, 0.0, 0, 0.0
+    chance = np.zeros(_PERMUTATIONS)
+    for layer in np.unique(layers):
+        v, s = values[layers == layer], simple[layers == layer]
+        weight = len(v) / len(values)
+        found += weight * float(v[~s].mean() - v[s].mean())
+        dealt = generator.permuted(np.broadcast_to(s, (_PERMUTATIONS, len(s))), axis=1)
+        chance += weight * ((~dealt @ v) / (~s).sum() - (dealt @ v) / s.sum())
+        squares += float(((v[s] - v[s].mean()) ** 2).sum() + ((v[~s] - v[~s].mean()) ** 2).sum())
+        freedom += len(v) - 2
+        spread += weight**2 * (1 / s.sum() + 1 / (~s).sum())
+    p = float((1 + (chance >= found - 1e-12).sum()) / (1 + _PERMUTATIONS))
+    least = settings.least_change * float(np.abs(values).mean())
+    half = t_quantile(1 - settings.level, freedom) * float(np.sqrt(squares / freedom * spread)) if freedom > 0 else float("inf")
+    return tested(title, found, found - half, found + half, p, least, settings.level)
+
+
+def memorised(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
+    """That final wrLLC goes with the number of memorised multigrams."""
+    title, line = "rank correlation", findings.regression
+    held = evidence.measured.memorised
+    conditions, beside = [lacking(title, "memorised multigrams were not counted, or of too few heads (see the notes)")], list[Number]()
+    if line is not None and held is not None and evidence.heads is not None:
+        values = np.array([evidence.heads.llc[evidence.heads.parts.index(head), -1] for head in line.heads])
+        counted = np.array([held.multigrams()[held.heads.index(head), -1] for head in line.heads], dtype=np.float64)
+        found, n = line.rank_correlation, len(values)
+        generator = seeds.generator(seed, "claim", "memorised")
+        shuffled = spearman(values, generator.permuted(np.broadcast_to(counted, (_PERMUTATIONS, n)), axis=1))
+        p = float((1 + (shuffled >= found - 1e-12).sum()) / (1 + _PERMUTATIONS))
+        half = np.array([-1, 1]) * normal_quantile(1 - settings.level) * np.sqrt(1.06 / (n - 3))  # Fieller, Hartley and Pearson 1957
+        low, high = (float(np.tanh(np.arctanh(np.clip(found, -0.999, 0.999)) + side)) for side in half)
+        least = float(line.slope_without.min())
+        conditions = [
+            tested(title, found, low, high, p, settings.least_correlation, settings.level),
+            Condition(Number("smallest slope without any one head", least), least > 0, False, told=f"{least:.3g}: a single head makes the line"),
+        ]
+        beside = [Number("slope", line.slope, *line.slope_interval), Number("R² of heads left out", line.r2_left_out)]
+        beside += _other_thresholds(evidence, line.heads, values)
+    return decide(
+        "memorised",
+        "The final refined LLC of a head correlates with the number of multigrams that it has memorised.",
+        "Spearman's rank correlation over heads, against multigrams dealt to the heads at random (one-sided), and a least-squares slope that stays "
+        f"positive whichever head is left out. Not seen where the upper end of the correlation's interval is below {settings.least_correlation:g}.",
+        conditions,
+        beside,
+    )
+
+
+def _other_thresholds(evidence: Evidence, heads: tuple[str, ...], values: Floats) -> list[Number]:
+    held = evidence.measured.memorised
+    if held is None:
+        return []
+    rows = [held.heads.index(head) for head in heads]
+    counts = held.own_by.sum(-1)[rows, -1].astype(np.float64)  # [H, X, M]
+    return [
+        Number(f"rank correlation by {threshold:g} nats in {least} contexts", float(spearman(values, counts[:, x, m])))
+        for x, threshold in enumerate(held.thresholds)
+        for m, least in enumerate(held.least)
+    ]
+
+
+def _fraction(shares: ClassShares) -> int:
+    """The fraction nearest to a hundredth."""
+    return int(np.abs(np.log(np.array(shares.fractions)) - np.log(0.01)).argmin())
+
+
+def _excess(shares: ClassShares | None, heads: list[str], classes: tuple[str, ...], settings: AnalysisSettings) -> list[Condition]:
+    if shares is None or not len(shares.steps):
+        return []
+    f, wanted = _fraction(shares), [name for name in classes if name in shares.classes]
+    places = [(head, shares.heads.index(head), name, shares.classes.index(name)) for head in heads if head in shares.heads for name in wanted]
+    conditions: list[Condition] = []
+    for head, h, name, k in places:
+        value = float(shares.shares[h, -1, 0, f, k] - shares.base[0, k])
+        width = float(shares.excess_high[h, -1, 0, f, k] - shares.excess_low[h, -1, 0, f, k])
+        error = width / (2 * normal_quantile(0.975))
+        conditions.append(effect(f"{head}, {name}", value, error, _SHARE, settings.level, tries=len(places), missing="the loss of no token rises"))
+    return conditions

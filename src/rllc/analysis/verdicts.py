@@ -1,0 +1,121 @@
+"""How a claim is decided: conditions with two stated error rates, and what they come to together.
+
+A condition is a number that the claim wants above zero, with the least size that would matter. It is
+
+- met, where the number is above zero beyond its error: of conditions that hold nothing, at most a share `level` is met;
+- refused, where even the upper end of its interval is below the least size: of conditions that hold that size, at most a share `level` is refused;
+- open otherwise: the interval covers both answers, or there is no number.
+
+A number that is both above zero and below the least size is refused: it is there, and too small to be what the claim says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rllc.analysis.comparisons import Claim, Number
+from rllc.analysis.learners import normal_quantile
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of a claim, already decided; `told` says why in place of the usual words, such as what an open one lacks."""
+
+    number: Number
+    met: bool
+    refused: bool
+    least: float = 0.0
+    told: str = ""
+
+
+def effect(
+    name: str, value: float, stderr: float, least: float, level: float, *, tries: int = 1, among: int = 1, unit: str = "", missing: str = ""
+) -> Condition:
+    """A condition on a number with a normal error.
+
+    Args:
+        name: what the number is, as the reader meets it.
+        value: the number.
+        stderr: its standard error; 0 where it is exact.
+        least: the least size that would matter, above 0.
+        level: of either error.
+        tries: how many numbers this one was chosen from as the largest (Bonferroni).
+        among: how many conditions the claim joins by "and", any of which refuses it (Bonferroni).
+        unit: of the number.
+        missing: why it is not known, where value or stderr is NaN.
+    """
+    if not (np.isfinite(value) and np.isfinite(stderr)):
+        return lacking(name, missing or "it was not measured", unit)
+    low = value - normal_quantile(1 - level / tries) * stderr
+    high = value + normal_quantile(1 - level / among) * stderr
+    return Condition(Number(name, value, low, high, unit=unit), low > 0 and high >= least, high < least, least)
+
+
+def tested(name: str, value: float, low: float, high: float, p: float, least: float, level: float, *, unit: str = "", missing: str = "") -> Condition:
+    """A condition on a number with a p-value against zero; the upper end of its interval can refuse it. `low` is for the reader."""
+    if not np.isfinite(value):
+        return lacking(name, missing or "it was not measured", unit)
+    refused = bool(np.isfinite(high) and high < least)
+    return Condition(Number(name, value, low, high, p, unit), bool(np.isfinite(p) and p <= level) and value > 0 and not refused, refused, least)
+
+
+def lacking(name: str, missing: str, unit: str = "") -> Condition:
+    """A condition on a number that there is none of, and why."""
+    return Condition(Number(name, NAN, unit=unit), False, False, told=missing)
+
+
+def any_of(name: str, conditions: Sequence[Condition], missing: str) -> Condition:
+    """Met where one of them is met, refused where all are; the number is that of the one which stands out most.
+
+    Each must have been made with `tries` = how many there are.
+    """
+    if not conditions:
+        return lacking(name, missing)
+    known = [c for c in conditions if np.isfinite(c.number.value)]
+    if not known:
+        return lacking(name, conditions[0].told or missing)
+    best = max(known, key=lambda c: (c.met, not c.refused, c.number.low - c.least if np.isfinite(c.number.low) else c.number.value))
+    met = any(c.met for c in conditions)
+    refused = not met and all(c.refused for c in conditions)
+    number = Number(f"{name} ({best.number.name})", best.number.value, best.number.low, best.number.high, best.number.p, best.number.unit)
+    return Condition(number, met, refused, best.least)
+
+
+def decide(id: str, sentence: str, test: str, conditions: Sequence[Condition], beside: Sequence[Number] = ()) -> Claim:  # noqa: A002
+    """The claim that all conditions together make: refused by any, seen where all are met, else not to be told.
+
+    `beside` are numbers for the reader that had no say.
+    """
+    numbers = (*(c.number for c in conditions), *beside)
+    refused = [c for c in conditions if c.refused]
+    if refused:
+        return Claim(id, sentence, test, "not seen", numbers, f"{'; '.join(_refusal(c) for c in refused)}.")
+    if conditions and all(c.met for c in conditions):
+        return Claim(id, sentence, test, "seen", numbers, "Every condition is met.")
+    told = [_open(c) for c in conditions if not c.met]
+    return Claim(id, sentence, test, "cannot tell", numbers, f"{'; '.join(told) or 'Nothing was measured'}.")
+
+
+def _refusal(condition: Condition) -> str:
+    number = condition.number
+    if condition.told:
+        return f"{number.name}: {condition.told}"
+    return f"{number.name} is at most {_text(number.high)}, and {_text(condition.least)} would be the least that counts"
+
+
+def _open(condition: Condition) -> str:
+    number = condition.number
+    if condition.told:
+        return f"{number.name}: {condition.told}"
+    if np.isfinite(number.p):
+        return f"{number.name} may be chance (p = {number.p:.2g}), or up to {_text(number.high)}"
+    return f"{number.name} may be anything from {_text(number.low)} to {_text(number.high)}, which covers both answers"
+
+
+def _text(value: float) -> str:
+    return f"{value:.3g}" if np.isfinite(value) else "unknown"
