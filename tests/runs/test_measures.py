@@ -28,7 +28,8 @@ from rllc.runs.experiment import Experiment, parse
 from rllc.runs.layout import RunFolder
 from rllc.runs.measures.bench import Bench
 from rllc.runs.measures.measure import find, ratio_and_stderr
-from rllc.runs.measuring import planned_keys, planned_steps
+from rllc.runs.measures.steps import planned_steps
+from rllc.runs.measuring import planned_keys
 from rllc.runs.overview import describe_status
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.reading import planned_records, read_measured
@@ -105,7 +106,7 @@ def test_every_kind_is_recorded_and_read_back(measured: RunFolder) -> None:
     assert found.ablation.effect["mean"].shape == (4, 5, 3)
     assert found.tokens is not None
     assert [len(tokens) for tokens in found.tokens.tokens] == [effects.shape[2] for effects in found.tokens.effects]
-    assert "done" in describe_status(measured.root)
+    assert "  measure  done" in describe_status(measured.root)
 
 
 def test_ablation_is_what_the_room_says(measured: RunFolder) -> None:
@@ -232,6 +233,7 @@ def test_what_was_measured_before_a_kill_stays(finished: Path, tmp_path: Path, m
         with pytest.raises(KeyboardInterrupt):
             run_experiment(text, folder.root, "measure", None, None, quiet=True)
     assert stored.count("ngrams") == 2
+    assert "measure  not finished: ngrams 2 of 5, tokens 0 of 1 checkpoints" in describe_status(folder.root)
     monkeypatch.setattr("rllc.runs.measures.text.count_ngrams", lambda *_: pytest.fail("counted again"))
     before = {path: path.stat().st_mtime_ns for path in folder.records.rglob("*.npz")}
     again = list[str]()

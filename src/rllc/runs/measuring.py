@@ -7,21 +7,18 @@ from typing import Any
 
 import torch
 
-from rllc.behaviour.settings import MeasureName
 from rllc.checkpoints.store import load
 from rllc.records.store import Store
 from rllc.runs.device import choose_device
 from rllc.runs.experiment import Experiment
 from rllc.runs.grid import checkpoints_by_step
-from rllc.runs.layout import SIBLINGS, RunFolder
+from rllc.runs.layout import RunFolder
 from rllc.runs.local import set_threads
 from rllc.runs.measures.bench import Bench
 from rllc.runs.measures.measure import Measure, Subject, find
+from rllc.runs.measures.steps import planned_steps
 from rllc.runs.memory import cores
-from rllc.runs.plan import make_plan
 from rllc.runs.progress import Reporter
-
-KIND = "behaviour"
 
 
 def measure_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
@@ -61,15 +58,6 @@ def measure_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter)
                 bar.advance(1, f"step {step}, {measure.kind}")
     each = ", ".join(f"{kind} {spent:.1f} s" for kind, spent in seconds.items())
     reporter.line(f"Measured {experiment.model.n_layers * experiment.model.n_heads} heads at {len(missing)} checkpoints: {each}.")
-
-
-def planned_steps(experiment: Experiment, folder: RunFolder, name: MeasureName) -> tuple[int, ...]:
-    """At which checkpoints a measurement is made; of a sibling, beyond scores and losses, at most at those that have cells and at the last."""
-    steps = experiment.checkpoints()
-    if name != KIND and folder.root.parent.name == SIBLINGS:
-        with_cells = {cell.step for cell in make_plan(experiment).cells}
-        steps = tuple(step for step in steps if step in with_cells or step == steps[-1])
-    return experiment.behaviour.steps(name, steps)
 
 
 def planned_keys(experiment: Experiment, folder: RunFolder, bench: Bench, measure: Measure) -> dict[int, dict[str, Any]]:
