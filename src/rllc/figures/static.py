@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 def write_static(findings: Findings, folder: Path, mixture: str = "") -> list[Path]:
     """Draw the main figures and write each as PNG (200 dots an inch) and SVG into `folder`; returns the paths.
 

@@ -1,0 +1,260 @@
+"""A drawing as a plotly figure, or as HTML where it is text. Title and caption stand in `layout.meta`: a page sets them as text of its own."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from rllc.core.files import write_atomic
+from rllc.figures.axis import StepAxis
+from rllc.figures.drawing import Cells, Drawing, Line, Panel, Plot, Points, Rule, colorscale
+from rllc.figures.layout import SMALL, TITLE_FONT, Grid, band, end_label, inside, label_gap, legend_entry, on, panels, spread
+from rllc.figures.palette import INK, MUTED, PAPER, alpha, type_color
+from rllc.figures.sheets import sheet_html
+from rllc.figures.text import label, visible
+
+_PIXELS = 112  # of an inch of a printed row
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>body{{font:15px/1.5 system-ui,sans-serif;color:#1f2630;max-width:1040px;margin:24px auto;padding:0 16px}}h1{{font-size:18px}}
+.caption{{color:#5b6672;font-size:13px}}</style>
+<h1>{title}</h1>
+{body}
+<p class="caption">{caption}</p>
+</html>
+"""
+
+
+def interactive(plot: Plot) -> go.Figure:
+    """The panels of a plot in plotly: hovering gives names and numbers, a click in the legend hides a group."""
+    columns = min(plot.columns, len(plot.panels))
+    first, ends = plot.panels[0], any(isinstance(layer, Line) and layer.end for p in plot.panels for layer in p.layers)
+    heat = any(isinstance(layer, Cells) for p in plot.panels for layer in p.layers)
+    widest = max((len(text) for p in plot.panels for text in _row_names(p)), default=0)
+    longest = max((len(text) for p in plot.panels for text in _column_names(p)), default=0)
+    side, foot = 58 + max(0, widest - 4) * 7 + (16 if heat else 0), 52 + (max(0, longest - 4) * 5 if heat else 0)
+    gap = (max(26 if not heat else 44, side - 16 if heat or columns == 1 or widest else 64) + (40 if ends else 0), 78 if heat else 62)
+    margin = (side, (44 if ends else 24) + (78 if plot.bar else 0), 66 if plot.legend else 40, foot)
+    same_y = len({p.y.span for p in plot.panels}) == 1 and first.y.span is not None and not heat
+    grid = Grid(
+        len(plot.panels), columns, 2 if columns > 3 else 1, int(plot.height * _PIXELS), gap, margin, share_y=False, every_x=first.x.steps is None
+    )
+    titles: list[str | dict[str, Any]] = [{"text": label(p.title), "font": {**TITLE_FONT, "color": p.color}} if p.title else "" for p in plot.panels]
+    axis = first.x.steps
+    figure = panels(grid, titles, axis)
+    updates: dict[str, Any] = {}
+    for i, panel in enumerate(plot.panels):
+        key = str(i + 1) if i else ""
+        lowest = i + columns >= len(plot.panels)
+        updates[f"xaxis{key}"] = _axis(panel, True, lowest)
+        updates[f"yaxis{key}"] = _axis(panel, False, i % columns == 0 or not same_y)
+        traces = [trace for layer in panel.layers for trace in _traces(layer, panel, i, plot)]
+        figure.add_traces(traces)
+        for layer in panel.layers:
+            if isinstance(layer, Rule):
+                _rule(figure, layer, i, panel.x.steps)
+        _ends(figure, panel, i)
+    figure.update_layout(updates)
+    for name, style in plot.legend:
+        legend_entry(figure, name, style)
+    meta: Any = figure["layout"]["meta"]
+    figure.update_layout(meta={**meta, "title": plot.title, "caption": plot.caption})
+    return figure
+
+
+def write_page(drawing: Drawing, folder: Path, name: str) -> Path:
+    """The drawing as a page that needs no network: `name`.html in `folder`, and beside it, once for all pages, the script of plotly.
+
+    Raises RllcError where the folder cannot be written.
+    """
+    if isinstance(drawing, Plot):
+        from plotly.offline import get_plotlyjs
+
+        script = folder / "plotly.min.js"
+        if not script.exists():
+            write_atomic(script, get_plotlyjs().encode())
+        body = interactive(drawing).to_html(full_html=False, include_plotlyjs="directory", div_id=f"figure-{name}", config={"responsive": True})
+    else:
+        body = sheet_html(drawing)
+    page = _PAGE.format(title=html.escape(visible(drawing.title)), caption=html.escape(visible(drawing.caption)), body=body)
+    path = folder / f"{name}.html"
+    write_atomic(path, page.encode())
+    return path
+
+
+def _row_names(panel: Panel) -> list[str]:
+    names = [name for layer in panel.layers if isinstance(layer, Cells) for name in layer.rows]
+    return names or [text for _, text in panel.y.ticks or ()]
+
+
+def _column_names(panel: Panel) -> list[str]:
+    return [name for layer in panel.layers if isinstance(layer, Cells) for name in layer.columns]
+
+
+def _axis(panel: Panel, along_x: bool, shown: bool) -> dict[str, Any]:
+    cells = next((layer for layer in panel.layers if isinstance(layer, Cells)), None)
+    if cells is not None:
+        names = cells.columns if along_x else cells.rows
+        text = label(cells.column_title if along_x else cells.row_title)
+        found: dict[str, Any] = {
+            "tickmode": "array", "tickvals": list(range(len(names))), "ticktext": [label(n) for n in names], "showgrid": False, "showline": False,
+            "ticks": "", "showticklabels": True, "title": {"text": text, "font": SMALL}, "matches": None, "zeroline": False,
+        }  # fmt: skip
+        if along_x:
+            return found | {"range": [-0.5, len(names) - 0.5], "tickangle": 45 if max(map(len, names), default=0) > 4 else 0}
+        return found | {"range": [len(names) - 0.5, -0.5]}
+    scale = panel.x if along_x else panel.y
+    found = {}
+    if scale.steps is not None and along_x:
+        return {"title": {"text": label(scale.title), "font": SMALL}} if scale.title and shown else {}
+    if scale.log:
+        found["type"] = "log"
+    if scale.span is not None:
+        found["range"] = [float(np.log10(v)) if scale.log else float(v) for v in scale.span]
+    if scale.ticks is not None:
+        texts = [label(text) for _, text in scale.ticks]
+        if scale.colors:
+            texts = [f'<span style="color:{c}">{t}</span>' for t, c in zip(texts, scale.colors, strict=True)]
+        found |= {"tickmode": "array", "tickvals": [at for at, _ in scale.ticks], "ticktext": texts}
+    if scale.title and shown:
+        found["title"] = {"text": label(scale.title), "font": SMALL, "standoff": 8}
+    return found
+
+
+def _traces(layer: object, panel: Panel, i: int, plot: Plot) -> list[Any]:
+    if isinstance(layer, Line):
+        return _line(layer, panel, i)
+    if isinstance(layer, Points):
+        return [_points(layer, panel.x.steps, i)]
+    if isinstance(layer, Cells):
+        return [_cells(layer, i, plot)]
+    return []
+
+
+def _line(line: Line, panel: Panel, i: int) -> list[go.Scatter]:
+    x = panel.x.steps(line.x) if panel.x.steps is not None else np.asarray(line.x, dtype=np.float64)
+    y, style = np.asarray(line.y, dtype=np.float64), line.style
+    who: dict[str, Any] = {"legendgroup": line.group or line.name, "meta": {"name": line.name}, **on(i)}
+    found: list[go.Scatter] = []
+    if line.low is not None and line.high is not None and (shade := band(x, line.low, line.high, style.color, line.shade, **who)) is not None:
+        found.append(shade)
+    hollow = line.hollow if line.hollow is not None else np.zeros(len(y), dtype=bool)
+    marks = {**style.mark(5), "color": [PAPER if h else style.color for h in hollow]} if line.marks else None
+    where = "step %{customdata:,}" if panel.x.steps is not None else "%{customdata}"
+    trace = go.Scatter(
+        x=x,
+        y=y,
+        mode="lines+markers" if line.marks else "lines",
+        connectgaps=False,
+        showlegend=False,
+        line=style.stroke(),
+        marker=marks,
+        customdata=np.asarray(line.x),
+        hovertemplate=f"<b>{label(line.name)}</b><br>{where}<br>%{{y:.4g}}<extra></extra>",
+        **who,
+    )
+    if not line.name:
+        trace.update(hoverinfo="skip", hovertemplate=None)
+    found.append(trace)
+    if line.refused is not None and line.refused.any():
+        floor = panel.y.span[0] if panel.y.span is not None else 0.0
+        cross = {"symbol": "x-thin", "size": 9, "line": {"color": style.color, "width": 2.2}}
+        told = f"<b>{label(line.name)}</b> refused<extra></extra>"
+        at = np.full(int(line.refused.sum()), floor)
+        found.append(go.Scatter(x=x[line.refused], y=at, mode="markers", marker=cross, showlegend=False, cliponaxis=False, hovertemplate=told, **who))
+    return found
+
+
+def _points(points: Points, axis: StepAxis | None, i: int) -> go.Scatter:
+    x = axis(points.x) if axis is not None else np.asarray(points.x, dtype=np.float64)
+    place = axis if axis is not None else np.asarray
+    bar = {"type": "data", "symmetric": False, "thickness": 1.3, "width": 0, "color": points.style.color}
+    errors: dict[str, Any] = {}
+    if points.x_low is not None and points.x_high is not None:
+        errors["error_x"] = {**bar, "array": place(points.x_high) - x, "arrayminus": x - place(points.x_low)}
+    if points.y_low is not None and points.y_high is not None:
+        errors["error_y"] = {**bar, "array": points.y_high - points.y, "arrayminus": points.y - points.y_low}
+    mark = points.style.mark(8 * points.size)
+    if points.hollow:
+        mark["color"] = PAPER
+    names = [label(text) for text in points.labels] or [""] * len(x)
+    return go.Scatter(
+        x=x,
+        y=points.y,
+        mode="markers+text" if points.labels else "markers",
+        text=names,
+        textposition="top right",
+        textfont={"size": 11, "color": points.style.color},
+        marker=mark,
+        showlegend=False,
+        legendgroup=points.group or points.name,
+        meta={"name": points.name},
+        customdata=np.asarray(points.x),
+        hovertemplate=f"<b>{label(points.name)} %{{text}}</b><br>%{{customdata:.4g}}, %{{y:.4g}}<extra></extra>",
+        **errors,
+        **on(i),
+    )
+
+
+def _cells(cells: Cells, i: int, plot: Plot) -> go.Heatmap:
+    rows, columns = [label(n) for n in cells.rows], [label(n) for n in cells.columns]
+    names = [[f"<b>{label(cells.name)}</b> {r} · {c}" for c in columns] for r in rows]
+    bar: dict[str, Any] = {"title": {"text": label(plot.bar), "side": "right", "font": SMALL}, "thickness": 12, "tickfont": SMALL, "outlinewidth": 0}
+    texts: dict[str, Any] = {}
+    if cells.texts:
+        texts = {"text": [[label(t) for t in row] for row in cells.texts], "texttemplate": "%{text}", "textfont": {"size": 10, "color": INK}}
+    border = 1.5 if max(np.shape(cells.values)) <= 40 else 0
+    return go.Heatmap(
+        z=np.asarray(cells.values, dtype=np.float64),
+        x=list(range(len(columns))),
+        y=list(range(len(rows))),
+        zmin=cells.low,
+        zmax=cells.high,
+        colorscale=colorscale(cells.scale),
+        showscale=bool(plot.bar) and i == 0,
+        colorbar=bar,
+        hoverongaps=False,
+        xgap=border,
+        ygap=border,
+        customdata=names,
+        meta={"name": cells.name},
+        hovertemplate=f"%{{customdata}}<br>%{{z:.4g}} {label(cells.unit)}<extra></extra>",
+        **texts,
+        **on(i),
+    )
+
+
+def _rule(figure: go.Figure, rule: Rule, i: int, axis: StepAxis | None) -> None:
+    place = (lambda v: float(axis(v))) if axis is not None and rule.upright else float
+    at, ref = place(rule.at), inside(i, y="domain") if rule.upright else inside(i, "domain")
+    ends = ("x0", "x1", "y0", "y1") if rule.upright else ("y0", "y1", "x0", "x1")
+    if rule.interval is not None and np.isfinite(rule.interval).all():
+        a, b = (place(v) for v in rule.interval)
+        stripe = dict(zip(ends, (a, b, 0, 1), strict=True))
+        figure.add_shape(type="rect", fillcolor=alpha(rule.style.color, 0.12), line={"width": 0}, layer="below", **stripe, **ref)
+    line = {"color": rule.style.color, "width": rule.style.width, "dash": rule.style.dash}
+    figure.add_shape(type="line", line=line, layer="below", **dict(zip(ends, (at, at, 0, 1), strict=True)), **ref)
+    if rule.label:
+        where: dict[str, Any] = (
+            {"x": at, "y": 1, "yanchor": "top", "xanchor": "left"} if rule.upright else {"x": 1, "y": at, "yanchor": "bottom", "xanchor": "right"}
+        )
+        figure.add_annotation(text=label(rule.label), showarrow=False, font={"size": 11, "color": rule.style.color}, **where, **ref)
+
+
+def _ends(figure: go.Figure, panel: Panel, i: int) -> None:
+    lines = [line for line in panel.layers if isinstance(line, Line) and line.end and np.isfinite(line.y).any()]
+    if not lines:
+        return
+    ends = [float(np.asarray(line.y)[np.isfinite(line.y)][-1]) for line in lines]
+    if panel.y.log:
+        ends = [float(np.log10(max(y, 1e-300))) for y in ends]
+    span = panel.y.span if panel.y.span is not None else (min(ends), max(ends) + 1e-9)
+    low, high = sorted(np.log10(span)) if panel.y.log else sorted(span)
+    for line, y in zip(lines, spread(ends, float(low), float(high), label_gap(figure, (float(low), float(high)))), strict=True):
+        color = MUTED if line.style.color == type_color("other") else line.style.color
+        end_label(figure, i, label(line.end), y, color)
