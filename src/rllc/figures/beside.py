@@ -76,8 +76,8 @@ def _peaks_title(quantities: dict[str, tuple[Quantity, str]], end: int) -> str:
             rising.append(name)
         else:
             said.append(f"{name} at {step(at)}")
-    parts = [f"over heads the mean peaks before the end for {listed(said)}"] if said else []
-    parts += [f"it is largest at the end for {listed(rising)}"] if rising else []
+    parts = [f"the mean over heads peaks before the end for {listed(said)}"] if said else []
+    parts += [f"the mean over heads is largest at the end for {listed(rising)}"] if rising else []
     text = "; ".join(parts) or "no baseline is known for every head"
     return text[0].upper() + text[1:]
 
@@ -122,11 +122,8 @@ def ordering_of_heads(rows: Sequence[Ordering], told: Told) -> Plot | Missing:
         f"within the "
         "errors of both numbers; filled: p below 0.05 by permutation, held for all rows together (Holm). Right: the same at every checkpoint. "
     )
-    entries = tuple((layer.name, layer.style) for layer in layers if isinstance(layer, Points) and layer.group)
     height = 0.9 + 0.3 * len(known)
-    return Plot(
-        title, caption + told.sampling(told.mixture), (left, Panel("over training", (cells,))), 2, height, entries if len(entries) > 1 else ()
-    )
+    return Plot(title, caption + told.sampling(told.mixture), (left, Panel("over training", (cells,))), 2, height)
 
 
 def _ordering_title(known: Sequence[Ordering], names: Sequence[str]) -> str:

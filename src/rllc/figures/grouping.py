@@ -52,7 +52,7 @@ def tree_and_stability(clustering: Clustering, f: Findings, told: Told) -> Plot 
             row_colors=colors,
             column_colors=colors,
         )
-        panels.append(Panel("share of redrawn curves that put both in one cluster", (cells,)))
+        panels.append(Panel("share of redrawn curves that join them", (cells,)))
     low, high = clustering.stability_interval
     title = (
         f"{plural(clustering.n_clusters, 'cluster')} of {plural(len(heads), 'head')} by Ward's criterion; redrawn within their errors the curves "
@@ -103,8 +103,10 @@ def methods_against_types(clusterings: Sequence[Clustering], agreements: Sequenc
         f"{METHODS.get(best.method, best.method)} on "
         f"{best.preprocessing} curves of {_scope(best.scope)} ({number(top.adjusted_rand)})"
     )
-    caption = "Adjusted Rand index of clusters with behavioural types; in brackets the 95 % point of the index where types are dealt to the heads "
-    "at random, "
+    caption = (
+        "Adjusted Rand index of clusters with behavioural types; in brackets the 95 % point of the index where types are dealt to the heads "
+        "at random, "
+    )
     caption += "a star where the index passes it. A dash: undefined; blank: no clustering. "
     width = 6.8 if len(panels) > 1 or len(columns) > 2 else 5.0
     per_row = 1 if len(columns) > 3 else min(2, len(panels))

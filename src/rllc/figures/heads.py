@@ -11,9 +11,11 @@ from rllc.figures.curves import layers_of, steps_axis
 from rllc.figures.drawing import Layer, Line, Missing, Panel, Plot, Rule, Scale
 from rllc.figures.head_lines import FAINT_LINE, KEY, by_type, curve_line, type_legend, typed_last
 from rllc.figures.layout import bounds, curve_span
-from rllc.figures.palette import DATA, MUTED, TYPES, Style, type_color, type_style
+from rllc.figures.palette import DATA, MUTED, RULE, TYPES, Style, type_color, type_style
 from rllc.figures.told import Told, last_column, listed, number, plural, step, type_of
 
+BEHIND = Style(RULE, "solid", "circle", "o", 1.3)
+OTHER = Style(MUTED, "solid", "circle", "o", 1.8)  # alone in its panel it need not stand back
 BOUNDARY = Style(MUTED, "dash", "line-ew", "", 0.9)
 
 
@@ -46,8 +48,8 @@ def every_head(f: Findings, told: Told) -> Plot | Missing:
     panels: list[Panel] = []
     for row in rows:
         head, kind = curves.parts[row], kinds.get(curves.parts[row], "other")
-        others = tuple(Line(curves.steps, curves.llc[r], FAINT_LINE, "", marks=False) for r in rows if r != row)
-        own = _head(curves, row, {**kinds, head: kind})
+        others = tuple(Line(curves.steps, curves.llc[r], BEHIND, "", marks=False) for r in rows if r != row)
+        own = _head(curves, row, kinds) if kind != "other" else curve_line(curves, row, OTHER, f"{head} {kind}", group=kind)
         y = Scale("wrLLC" if len(panels) % 4 == 0 else "", span)
         panels.append(Panel(f"{head} {kind}", (*others, own), Scale(steps=axis), y, type_color(kind)))
     caption = f"Refined LLC of each head on {curves.data} with its interval as a band, over those of all other heads in grey. {KEY} "
@@ -79,8 +81,10 @@ def controls(f: Findings, others: Mapping[str, Curves], told: Told) -> Plot | Mi
     span = curve_span(curves, *others.values())
     entries = (("heads", FAINT_LINE), *styles.items())
     panel = Panel("", tuple(layers), Scale(steps=axis), Scale("refined LLC", span))
-    caption = f"Refined LLC of the heads on {curves.data} in grey, of each control with its interval as a band; a control of one checkpoint is a "
-    f"level. {KEY} "
+    caption = (
+        f"Refined LLC of the heads on {curves.data} in grey, of each control with its interval as a band; a control of one checkpoint is a "
+        f"level. {KEY} "
+    )
     return Plot(_controls_title(curves, others), caption + told.sampling(curves.data), (panel,), 1, 3.0, entries)
 
 

@@ -85,7 +85,7 @@ def threshold_sensitivity(held: Memorised, f: Findings, told: Told) -> Plot | Mi
     total = counts.sum(axis=0)
     rho = spearman(llc[known], np.moveaxis(counts[known], 0, -1)) if known.sum() > 2 else np.full(total.shape, np.nan)
     names = tuple(f"{t:g}" for t in held.thresholds), tuple(str(m) for m in held.least)
-    shared: dict[str, Any] = {"row_title": "rise of the loss from which on it is held (nats)", "column_title": "least number of contexts"}
+    shared: dict[str, Any] = {"row_title": "threshold (nats)", "column_title": "least number of contexts"}
     whole = tuple(tuple(f"{int(v):,}" for v in row) for row in total)
     number_of = Cells(
         np.log10(total + 1), *names, 0.0, float(np.log10(total.max() + 1)) or 1.0, texts=whole, name="log10 of multigrams + 1", **shared

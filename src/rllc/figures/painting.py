@@ -13,6 +13,7 @@ from rllc.analysis.measured import TokenEffects
 from rllc.figures.drawing import Missing, Painted, Passage, Table
 from rllc.figures.head_lines import type_colors
 from rllc.figures.palette import type_color
+from rllc.figures.token_classes import class_name
 from rllc.figures.told import Told, number, step, type_of
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def most_affected(tokens: TokenEffects, f: Findings, told: Told, data: str = "",
     for head, color, examples in zip(tokens.heads, type_colors(f.types, tokens.heads), found, strict=True):
         for example in examples[:most]:
             context = "".join(example.before[-before:])
-            classes = ", ".join(c.replace("_", " ") for c in example.classes) or "–"
+            classes = ", ".join(class_name(c) for c in example.classes) or "–"
             rows.append((head, kinds.get(head, "other"), context[-36:], example.token, f"{number(example.effect)}", classes))
             colors.append(color)
     named = [(e.effect, h, e.token) for h, examples in zip(tokens.heads, found, strict=True) for e in examples]

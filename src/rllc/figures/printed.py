@@ -39,7 +39,7 @@ def printed(drawing: Plot | Table | Painted) -> Figure:
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=(left, bottom, width - spare, height), wspace=spare * columns, w_pad=0.05, h_pad=0.05))
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for i, (ax, panel) in enumerate(zip(axes, drawing.panels, strict=False)):
-        _draw(ax, panel, columns, lowest=i + columns >= count, points=72 * (drawing.height - 0.6))
+        _draw(ax, panel, columns, i + columns >= count, _inside(drawing, columns))
     for ax in axes[count:]:
         ax.remove()
     if drawing.bar:
@@ -53,7 +53,7 @@ def framed(
     """A figure with title, legend and caption around `height` inches of content; and the content's left, bottom, width, height as shares."""
     from matplotlib.figure import Figure
 
-    said = textwrap.wrap(printable(title), max(20, int(width * 72 / (_TITLE * 0.60))))
+    said = textwrap.wrap(printable(title), max(20, int(width * 72 / (_TITLE * 0.655))))
     told = textwrap.wrap(printable(caption), max(20, int(width * 72 / (_SMALL * 0.535))))
     key = _legend_rows(legend, width)
     head = len(said) * _TITLE * _LEADING / 72 + 0.05
@@ -93,7 +93,7 @@ def _legend_row(figure: Figure, entries: list[tuple[str, Style]], x: float, y: f
     found.set_in_layout(False)
 
 
-def _draw(ax: Axes, panel: Panel, columns: int, lowest: bool, points: float) -> None:
+def _draw(ax: Axes, panel: Panel, columns: int, lowest: bool, size: tuple[float, float]) -> None:
     cells = [layer for layer in panel.layers if isinstance(layer, Cells)]
     if panel.x.log:
         ax.set_xscale("log")
@@ -101,7 +101,7 @@ def _draw(ax: Axes, panel: Panel, columns: int, lowest: bool, points: float) -> 
         ax.set_yscale("log")
     for layer in panel.layers:
         if isinstance(layer, Cells):
-            _cells(ax, layer)
+            _cells(ax, layer, size)
         elif isinstance(layer, Line):
             _line(ax, layer, panel)
         elif isinstance(layer, Points):
@@ -123,9 +123,9 @@ def _draw(ax: Axes, panel: Panel, columns: int, lowest: bool, points: float) -> 
         if panel.y.log:
             named = _on_log(named, low, high)
             low, high = 0.0, 1.0
-            _log_ends(ax, named, points)
+            _log_ends(ax, named, size[1])
         else:
-            end_labels(ax, named, (low, high), points)
+            end_labels(ax, named, (low, high), size[1])
 
 
 def _scale(ax: Axes, scale: Scale, along_x: bool, columns: int, lowest: bool) -> None:
@@ -198,7 +198,7 @@ def _rule(ax: Axes, rule: Rule, axis: StepAxis | None) -> None:
         )  # fmt: skip
 
 
-def _cells(ax: Axes, cells: Cells) -> None:
+def _cells(ax: Axes, cells: Cells, size: tuple[float, float]) -> None:
     from matplotlib.colors import to_rgba
 
     values = np.asarray(cells.values, dtype=np.float64)
@@ -213,17 +213,22 @@ def _cells(ax: Axes, cells: Cells) -> None:
             ax.axvline(edge, color=PAPER, linewidth=0.8)
         for edge in np.arange(n_rows + 1) - 0.5:
             ax.axhline(edge, color=PAPER, linewidth=0.8)
+    wide, high = size[0] / n_columns, size[1] / n_rows  # of a cell, in points
+    small = _cell_size(cells, wide, high)
     for r, row in enumerate(cells.texts):
         for c, text in enumerate(row):
             if text:
                 missing = not np.isfinite(values[r, c])
-                ax.text(c, r, printable(text), ha="center", va="center", fontsize=_cell_size(cells), color=MUTED if missing else INK)
-    long = max((len(name) for name in cells.columns), default=0) > 4
-    ax.set_xticks(range(len(cells.columns)), [printable(n) for n in cells.columns], rotation=45 if long else 0, fontsize=7)
+                ax.text(c, r, printable(text), ha="center", va="center", fontsize=small, color=MUTED if missing else INK)
+    most = max((len(name) for name in cells.columns), default=0)
+    long = most * 7 * 0.62 > wide
+    turned = (90 if wide < 13 or most <= 4 else 40) if long else 0
+    ax.set_xticks(range(len(cells.columns)), [printable(n) for n in cells.columns], rotation=turned, fontsize=7)
     if long:
         for label in ax.get_xticklabels():
             label.set_horizontalalignment("right")
             label.set_rotation_mode("anchor")
+            label.set_verticalalignment("center" if turned == 90 else "top")
     ax.set_yticks(range(len(cells.rows)), [printable(n) for n in cells.rows], fontsize=7)
     for labels, colors in ((ax.get_yticklabels(), cells.row_colors), (ax.get_xticklabels(), cells.column_colors)):
         for label, color in zip(labels, colors, strict=False):
@@ -234,9 +239,17 @@ def _cells(ax: Axes, cells: Cells) -> None:
         spine.set_color(RULE if max(n_rows, n_columns) > 40 else FAINT)
 
 
-def _cell_size(cells: Cells) -> float:
+def _cell_size(cells: Cells, wide: float, high: float) -> float:
+    """Points of the text in cells that are `wide` by `high` points: as large as fits, 7.5 at most."""
     longest = max((len(text) for row in cells.texts for text in row), default=1)
-    return float(np.clip(46 / max(1, longest * len(cells.columns) ** 0.7), 4.0, 7.0))
+    return float(np.clip(min(0.86 * wide / (0.62 * max(1, longest)), 0.62 * high), 3.5, 7.5))
+
+
+def _inside(drawing: Plot, columns: int) -> tuple[float, float]:
+    """About how many points a panel is wide and high, its labels left out."""
+    names = max((len(n) for p in drawing.panels for layer in p.layers if isinstance(layer, Cells) for n in layer.rows), default=6)
+    bar = 0.75 if drawing.bar else 0.1
+    return 72 * ((drawing.width - bar) / columns - 0.15 - 0.065 * max(names, 3)), 72 * (drawing.height - 0.6)
 
 
 def _colour_bar(figure: Figure, axes: list[Axes], drawing: Plot) -> None:

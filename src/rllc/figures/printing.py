@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": MUTED, "ytick.color": MUTED, "axes.grid": True, "axes.grid.axis": "y", "grid.color": RULE, "grid.linewidth": 0.6,
     "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.3, "lines.markersize": 3.2,
     "svg.hashsalt": "rllc", "svg.fonttype": "path", "figure.facecolor": "white", "savefig.facecolor": "white", "text.parse_math": False,
+    "text.hinting": "none",
 }  # fmt: skip
 FORMATS: tuple[tuple[str, dict[str, None]], ...] = (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None}))
 

@@ -122,11 +122,11 @@ def _printed_scale(ax: Any, painted: Painted) -> None:
     cells, wide = 40, 1.8
     for i in range(cells):
         color, opacity = tint(painted.limit * (2 * (i + 0.5) / cells - 1), -painted.limit, painted.limit, "diverging")
-        ax.add_patch(Rectangle((0.12 + wide * i / cells, 0.04), wide / cells, 0.11, facecolor=color, alpha=opacity, linewidth=0))
+        ax.add_patch(Rectangle((0.3 + wide * i / cells, 0.04), wide / cells, 0.11, facecolor=color, alpha=opacity, linewidth=0))
     for share, value in ((0.0, -painted.limit), (0.5, 0.0), (1.0, painted.limit)):
         text = f"{value:.2g}".replace("-", "−")
-        ax.text(0.12 + wide * share, 0.23, text, ha="center", va="center", fontsize=6.3, color=MUTED)
-    ax.text(0.12 + wide + 0.2, 0.095, printable(painted.unit), va="center", fontsize=7, color=MUTED)
+        ax.text(0.3 + wide * share, 0.23, text, ha="center", va="center", fontsize=6.3, color=MUTED)
+    ax.text(0.3 + wide + 0.2, 0.095, printable(painted.unit), va="center", fontsize=7, color=MUTED)
 
 
 def _esc(text: object) -> str:

@@ -10,7 +10,7 @@ from rllc.figures.drawing import Layer, Line, Missing, Panel, Plot, Points, Rule
 from rllc.figures.head_lines import REACH
 from rllc.figures.layout import bounds
 from rllc.figures.palette import INK, MUTED, TYPES, Style
-from rllc.figures.told import Told, listed, plural, step
+from rllc.figures.told import Told, listed, step
 
 SMOOTHED = Style(INK, "solid", "line-ew", "", 1.8)
 ZERO = Style(MUTED, "dash", "line-ew", "", 1.5)
@@ -68,7 +68,7 @@ def _bends(bends: Bends | None) -> tuple[Rule, ...]:
 def _stages_title(f: Findings) -> str:
     zeros = f.stages.boundaries if f.stages is not None else np.array([])
     said = (
-        f"The LLC of the full model turns {plural(len(zeros), 'time')}, at {listed([step(z) for z in zeros])}"
+        f"The LLC of the full model turns at {listed([step(z) for z in zeros])}"
         if len(zeros)
         else "The smoothed LLC of the full model has no turning point beyond its errors"
     )

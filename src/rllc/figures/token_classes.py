@@ -35,7 +35,7 @@ def class_shares(found: ClassShares, f: Findings, told: Told, data: str = "", fr
         ticks = tuple((float(r), f"{kinds.get(h, 'other')}  {h}" if first else "") for r, h in enumerate(found.heads))
         y = Scale("", (len(found.heads) - 0.4, -0.6), ticks=ticks, colors=type_colors(f.types, found.heads))
         span = bounds(low, high, [0.0, float(found.base[n, c])], pad=0.06)
-        panels.append(Panel(name.replace("_", " "), layers, Scale("share", (max(span[0], -0.02), span[1])), y))
+        panels.append(Panel(class_name(name), layers, Scale("share", (max(span[0], -0.02), span[1])), y))
         heads = [h for h, edge in zip(found.heads, found.excess_low[:, place, n, k, c], strict=True) if np.isfinite(edge) and edge > 0]
         if heads and name != "other":
             own.append(f"{name.replace('_', ' ')} {listed(heads, 3)}")
@@ -61,7 +61,7 @@ def class_effects(found: ClassShares, f: Findings, told: Told) -> Plot | Missing
         return Missing("No effect on a class of tokens was measured.")
     tables = [found.effect[:, place, n, :] for n in range(len(found.data))]
     low, high = limits(tables, "diverging")
-    names = tuple(c.replace("_", " ") for c in found.classes)
+    names = tuple(class_name(c) for c in found.classes)
     colors = type_colors(f.types, found.heads)
     panels: list[Panel] = []
     for data, table in zip(found.data, tables, strict=True):
@@ -77,3 +77,12 @@ def class_effects(found: ClassShares, f: Findings, told: Told) -> Plot | Missing
     columns = min(3, len(panels))
     legend = type_legend(f.types, found.heads)
     return Plot(title, caption + told.measuring(*found.data), tuple(panels), columns, 1.0 + 0.16 * len(found.heads), legend, bar="nats per token")
+
+
+def class_name(name: str) -> str:
+    """A class of tokens in words.
+
+    >>> class_name("skip_ngram"), class_name("bracket")
+    ('skip n-gram', 'bracket')
+    """
+    return name.replace("_", " ").replace("ngram", "n-gram")

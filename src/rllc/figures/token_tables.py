@@ -16,7 +16,7 @@ from rllc.figures.layout import bounds
 from rllc.figures.told import Told, last_column, listed, number, step, type_of, with_error
 
 
-def circuit_table(tables: TokenTables, f: Findings, circuit: Literal["ov", "qk"], most: int = 4, heads: Sequence[str] = ()) -> Table | Missing:
+def circuit_table(tables: TokenTables, f: Findings, circuit: Literal["ov", "qk"], most: int = 3, heads: Sequence[str] = ()) -> Table | Missing:
     """The strongest entries of each head's OV or QK circuit at the last checkpoint, as text; all heads unless some are named."""
     every = tables.ov if circuit == "ov" else tables.qk
     if not len(tables.steps) or not any(every[-1]):
@@ -42,9 +42,10 @@ def circuit_table(tables: TokenTables, f: Findings, circuit: Literal["ov", "qk"]
         caption += "over the row's mean. Copies: share of tokens that it answers with themselves among the largest entries."
         title = _copying_title(tables)
     else:
-        caption = f"Strongest entries of each head's QK circuit at {at}: standing on the token on the left it looks at that on the right, by "
-        "attention score "
-        caption += "over the row's mean; positions play no part."
+        caption = (
+            f"Strongest entries of each head's QK circuit at {at}: standing on the token on the left it looks at that on the right, by so much "
+            "attention score over the row's mean; positions play no part."
+        )
         title = _asking_title(tables)
     return Table(title, caption, columns, tuple(rows), tuple(range(first, first + most)), tuple(shades))
 
@@ -88,6 +89,8 @@ def logit_attribution(tables: TokenTables, f: Findings, told: Told) -> Plot | Mi
     best = int(np.nanargmax(values[:, end]))
     amount = with_error(float(values[best, end]), float(errors[best, end]))
     title = f"{tables.heads[best]} adds most to the logit of the right token on {data}: {amount}"
-    caption = "Mean of what a head writes straight to the logit of the token that comes next, less the mean over the vocabulary; bands: 95 % over "
-    "contexts. "
+    caption = (
+        "Mean of what a head writes straight to the logit of the token that comes next, less the mean over the vocabulary; bands: 95 % over "
+        "contexts. "
+    )
     return Plot(title, caption + told.measuring(*tables.data), panels, 2, 0.8 + 0.17 * len(tables.heads), type_legend(f.types, tables.heads))
