@@ -131,9 +131,7 @@ def _shares(heads: Any, types: Any, steps: np.ndarray, data: Any, rng: np.random
     low, high = np.clip(shares - 0.06, 0, 1), np.clip(shares + 0.06, 0, 1)
     centre = base[None, None, :, None, :]
     effect = 0.02 * shares[:, :, :, 0, :] * rng.uniform(0.5, 3, (len(heads), 1, 1, 1))
-    return ClassShares(
-        "mean", heads, steps, data, CLASSES, (0.01, 0.05), shares, low, high, base, low - centre, high - centre, effect, 0.1 * effect
-    )
+    return ClassShares("mean", heads, steps, data, CLASSES, (0.01, 0.05), shares, low, high, base, low - centre, high - centre, effect, 0.1 * effect)
 
 
 def _tokens(heads: Any, types: Any, steps: np.ndarray, data: Any, rng: np.random.Generator) -> TokenEffects:
@@ -176,7 +174,10 @@ def _memorised(heads: Any, types: Any, steps: np.ndarray, rng: np.random.Generat
     scale = np.array([2.2, 1.0, 0.4, 0.12])[:, None] * np.array([1.3, 1.0, 0.6])
     own_by = np.round(own[:, :, None, None, :] * scale[None, None, :, :, None]).astype(np.int64)
     examples = tuple(
-        tuple(Held(f"{WORDS[int(rng.integers(len(WORDS)))]} → {WORDS[int(rng.integers(len(WORDS)))]}", "2-gram", 2.0 - 0.3 * i, 0.2, 14) for i in range(3))
+        tuple(
+            Held(f"{WORDS[int(rng.integers(len(WORDS)))]} → {WORDS[int(rng.integers(len(WORDS)))]}", "2-gram", 2.0 - 0.3 * i, 0.2, 14)
+            for i in range(3)
+        )
         for _ in heads
     )
     assert own.shape == shape
@@ -186,7 +187,14 @@ def _memorised(heads: Any, types: Any, steps: np.ndarray, rng: np.random.Generat
 
 
 def _baselines(heads: Any, types: Any, steps: np.ndarray, rng: np.random.Generator) -> Baselines:
-    units = {"hessian_trace": "nats", "top_eigenvalue": "nats", "fisher_true": "nats", "weight_norm": "", "qk_participation": "", "ov_participation": ""}
+    units = {
+        "hessian_trace": "nats",
+        "top_eigenvalue": "nats",
+        "fisher_true": "nats",
+        "weight_norm": "",
+        "qk_participation": "",
+        "ov_participation": "",
+    }
     values, stderr = {}, {}
     for i, name in enumerate(units):
         values[name] = (1 + i) * np.stack([rise(steps, ONSET[t] * (1 + 0.2 * i)) * rng.uniform(5, 12) for t in types])

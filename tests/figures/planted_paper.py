@@ -23,7 +23,19 @@ from rllc.figures.painting import TokenShares
 from rllc.figures.told import Told
 
 TOLD = Told(
-    "2 layers of 8 heads", "SGLD", 1e-3, 200, 30, chains=4, draws=200, burn_in=10, batch=32, context=128, mixture="train", held_out=64, planted_share=0.25
+    "2 layers of 8 heads",
+    "SGLD",
+    1e-3,
+    200,
+    30,
+    chains=4,
+    draws=200,
+    burn_in=10,
+    batch=32,
+    context=128,
+    mixture="train",
+    held_out=64,
+    planted_share=0.25,
 )
 
 
@@ -49,7 +61,7 @@ def material() -> Material:
     last, place = found.memorised.multigrams()[:, -1].astype(np.float64), list(curves.steps).index(found.memorised.steps[-1])
     quantities = found.baselines.quantities() | {"multigrams": found.memorised.quantity(), "mean ablation": found.ablation.quantity("mean", "train")}
     seeds = _seeds(synthetic, f)
-    features = seed_features({n: r.curves for n, r in seeds.items()}, {n: f.behaviour for n in seeds})
+    features = seed_features({n: r.curves for n, r in seeds.items()}, dict.fromkeys(seeds, f.behaviour))
     shares = tuple(np.where(np.arange(t.shape[-1]) == 0, np.nan, t[:, -1] / 40) for t in found.tokens.effects) if found.tokens else ()
     return Material(
         told=TOLD,
@@ -103,7 +115,11 @@ def _findings(synthetic: ModuleType) -> Findings:
         np.array([False, True, True]), f.full["train"].llc[0], 1.1, np.array([90.0, 70, 60, 50]),
     )  # fmt: skip
     both = StageAgreement(
-        np.array([np.nan, 330, 850.0]), np.array([80.0, 340, 900]), np.array([1, -1, 1]), np.array([np.nan, 0.03, 0.06]), np.array([False, True, True])
+        np.array([np.nan, 330, 850.0]),
+        np.array([80.0, 340, 900]),
+        np.array([1, -1, 1]),
+        np.array([np.nan, 0.03, 0.06]),
+        np.array([False, True, True]),
     )
     return replace(
         f,
@@ -126,7 +142,9 @@ def _against(curves: Curves) -> Curves:
 
 def _controls(curves: Curves) -> dict[str, Curves]:
     def one(name: str, llc: np.ndarray, steps: np.ndarray) -> Curves:
-        return Curves(name, tuple(f"part {i}" for i in range(len(llc))), steps, llc, np.full(llc.shape, 0.3), llc - 0.7, llc + 0.7, np.full(llc.shape, "ok"))
+        return Curves(
+            name, tuple(f"part {i}" for i in range(len(llc))), steps, llc, np.full(llc.shape, 0.3), llc - 0.7, llc + 0.7, np.full(llc.shape, "ok")
+        )
 
     t = np.log1p(curves.steps) / np.log1p(curves.steps[-1])
     return {

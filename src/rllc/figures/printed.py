@@ -116,6 +116,7 @@ def _draw(ax: Axes, panel: Panel, columns: int, lowest: bool, size: tuple[float,
         return
     _scale(ax, panel.x, True, columns, lowest)
     _scale(ax, panel.y, False, columns, lowest)
+    _names(ax, panel, size)
     ends = [(printable(line.end), last(line.y), line.style.color) for line in panel.layers if isinstance(line, Line) and line.end]
     named = [e for e in ends if np.isfinite(e[1])]
     if named:
@@ -177,9 +178,29 @@ def _points(ax: Axes, points: Points, axis: StepAxis | None) -> None:
     fill = PAPER if points.hollow else points.style.color
     mark = points.style.marker
     ax.plot(place(x), y, linestyle="", marker=mark, markersize=4 * points.size, color=points.style.color, markerfacecolor=fill, markeredgewidth=0.9)
-    for text, a, b in zip(points.labels, place(x), y, strict=False):
-        if text and np.isfinite(a) and np.isfinite(b):
-            ax.annotate(printable(text), (a, b), xytext=(3.5, 2.5), textcoords="offset points", fontsize=6.3, color=points.style.color)
+
+
+_AROUND = ((4, 4), (4, -9), (-19, 4), (-19, -9), (6, -3), (-21, -3), (4, 11), (4, -16))  # from a point, in points
+
+
+def _names(ax: Axes, panel: Panel, size: tuple[float, float]) -> None:
+    """Names beside points, each where it covers the fewest points and names set before."""
+    found = [layer for layer in panel.layers if isinstance(layer, Points) and layer.labels]
+    if not found:
+        return
+    (x_low, x_high), (y_low, y_high) = ax.get_xlim(), ax.get_ylim()
+    place = panel.x.steps if panel.x.steps is not None else np.asarray
+    at = [np.stack([(place(p.x) - x_low) / (x_high - x_low) * size[0], (np.asarray(p.y) - y_low) / (y_high - y_low) * size[1]], -1) for p in found]
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in np.concatenate(at)]
+    for points, places in zip(found, at, strict=True):
+        for text, (x, y), value, height in zip(points.labels, places, place(points.x), points.y, strict=True):
+            if not (text and np.isfinite([x, y]).all()):
+                continue
+            boxes = [(x + dx, y + dy, x + dx + 4.2 * len(text), y + dy + 6.5) for dx, dy in _AROUND]
+            crossed = [sum(a < r and left < c and b < t and low < d for left, low, r, t in taken) for a, b, c, d in boxes]
+            best = int(np.argmin(crossed))
+            taken.append(boxes[best])
+            ax.annotate(printable(text), (value, height), xytext=_AROUND[best], textcoords="offset points", fontsize=6.3, color=points.style.color)
 
 
 def _rule(ax: Axes, rule: Rule, axis: StepAxis | None) -> None:
@@ -247,9 +268,15 @@ def _cell_size(cells: Cells, wide: float, high: float) -> float:
 
 def _inside(drawing: Plot, columns: int) -> tuple[float, float]:
     """About how many points a panel is wide and high, its labels left out."""
-    names = max((len(n) for p in drawing.panels for layer in p.layers if isinstance(layer, Cells) for n in layer.rows), default=6)
+    names = [_longest_row(p) for p in drawing.panels[:columns]]  # the first row stands for all
     bar = 0.75 if drawing.bar else 0.1
-    return 72 * ((drawing.width - bar) / columns - 0.15 - 0.065 * max(names, 3)), 72 * (drawing.height - 0.6)
+    room = drawing.width - bar - sum(0.15 + 0.065 * max(n, 3) for n in names)
+    return 72 * room / columns, 72 * (drawing.height - 0.6)
+
+
+def _longest_row(panel: Panel) -> int:
+    cells = [n for layer in panel.layers if isinstance(layer, Cells) for n in layer.rows]
+    return max((len(n) for n in cells or [text for _, text in panel.y.ticks or ()]), default=4)
 
 
 def _colour_bar(figure: Figure, axes: list[Axes], drawing: Plot) -> None:

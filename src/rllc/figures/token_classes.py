@@ -38,7 +38,7 @@ def class_shares(found: ClassShares, f: Findings, told: Told, data: str = "", fr
         panels.append(Panel(class_name(name), layers, Scale("share", (max(span[0], -0.02), span[1])), y))
         heads = [h for h, edge in zip(found.heads, found.excess_low[:, place, n, k, c], strict=True) if np.isfinite(edge) and edge > 0]
         if heads and name != "other":
-            own.append(f"{name.replace('_', ' ')} {listed(heads, 3)}")
+            own.append(f"{class_name(name)} {listed(heads, 3)}")
     at, share_of = step(float(found.steps[place])), f"{found.fractions[k]:.1%}".replace(".0%", "%")
     title = (
         f"Classes over-represented among a head's most affected tokens: {'; '.join(own)}"
