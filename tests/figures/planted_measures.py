@@ -30,6 +30,10 @@ EFFECT = {"previous-token": 0.05, "current-token": 0.02, "induction": 0.11, "oth
 ONSET = {"previous-token": 600.0, "current-token": 150.0, "induction": 1300.0, "other": 220.0}
 
 
+def word(rng: np.random.Generator) -> str:
+    return WORDS[int(rng.integers(len(WORDS)))]
+
+
 def rise(steps: Any, at: float, width: float = 0.12) -> Floats:
     """From 0 to 1 over log time around a step."""
     return np.asarray(1 / (1 + np.exp(-(np.log10(np.asarray(steps) + 1.0) - np.log10(at + 1)) / width)))
@@ -142,7 +146,7 @@ def _tokens(heads: Any, types: Any, steps: np.ndarray, data: Any, rng: np.random
         table[..., 0] = 0.0
     most = tuple(
         tuple(
-            tuple(Affected(tuple(WORDS[int(k)] for k in rng.integers(0, len(WORDS), 10)), WORDS[int(rng.integers(len(WORDS)))], 3.0 - i, ("induction",))
+            tuple(Affected(tuple(WORDS[int(k)] for k in rng.integers(0, len(WORDS), 10)), word(rng), 3.0 - i, ("induction",))
                   for i in range(3))
             for _ in heads
         )
@@ -173,13 +177,7 @@ def _memorised(heads: Any, types: Any, steps: np.ndarray, rng: np.random.Generat
     thresholds, least = (0.1, 0.2, 0.5, 1.0), (3, 5, 10)
     scale = np.array([2.2, 1.0, 0.4, 0.12])[:, None] * np.array([1.3, 1.0, 0.6])
     own_by = np.round(own[:, :, None, None, :] * scale[None, None, :, :, None]).astype(np.int64)
-    examples = tuple(
-        tuple(
-            Held(f"{WORDS[int(rng.integers(len(WORDS)))]} → {WORDS[int(rng.integers(len(WORDS)))]}", "2-gram", 2.0 - 0.3 * i, 0.2, 14)
-            for i in range(3)
-        )
-        for _ in heads
-    )
+    examples = tuple(tuple(Held(f"{word(rng)} → {word(rng)}", "2-gram", 2.0 - 0.3 * i, 0.2, 14) for i in range(3)) for _ in heads)
     assert own.shape == shape
     return Memorised(
         heads, steps, kinds, own * 2, own, 5000, 0.2, 5, thresholds, least, own_by * 2, own_by, examples, "ab12", np.zeros((*shape[:2], 4), bool)

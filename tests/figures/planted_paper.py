@@ -111,7 +111,8 @@ def _findings(synthetic: ModuleType) -> Findings:
                     Agreement(method, scope, float(rng.uniform(-0.2, 0.9)), np.eye(3, dtype=np.int64), ("a", "b", "c"), (-0.2, 0.3), preprocessing)
                 )
     bends = Bends(
-        "full", np.array([80.0, 340.0, 900.0]), np.array([[50, 120], [300, 420], [800, 1100.0]]), np.array([0.9, 0.95, 0.8]), np.array([1.0, 9, -5, 12]),
+        "full", np.array([80.0, 340.0, 900.0]), np.array([[50, 120], [300, 420], [800, 1100.0]]),
+        np.array([0.9, 0.95, 0.8]), np.array([1.0, 9, -5, 12]),
         np.array([False, True, True]), f.full["train"].llc[0], 1.1, np.array([90.0, 70, 60, 50]),
     )  # fmt: skip
     both = StageAgreement(
