@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 from rllc.core.files import write_atomic
 from rllc.figures.axis import StepAxis
 from rllc.figures.drawing import Cells, Drawing, Line, Panel, Plot, Points, Rule, colorscale
-from rllc.figures.layout import SMALL, TITLE_FONT, Grid, band, end_label, inside, label_gap, legend_entry, on, panels, spread
-from rllc.figures.palette import INK, MUTED, PAPER, alpha, type_color
+from rllc.figures.layout import SMALL, TITLE_FONT, Grid, band, inside, legend_entry, on, panels, spread
+from rllc.figures.palette import INK, MUTED, PAPER, TYPES, alpha
 from rllc.figures.sheets import sheet_html
 from rllc.figures.text import label, visible
 
@@ -47,19 +47,27 @@ def interactive(plot: Plot) -> go.Figure:
     titles: list[str | dict[str, Any]] = [{"text": label(p.title), "font": {**TITLE_FONT, "color": p.color}} if p.title else "" for p in plot.panels]
     axis = first.x.steps
     figure = panels(grid, titles, axis)
+    # everything is gathered and given to plotly at once, for it checks a figure anew with every change
     updates: dict[str, Any] = {}
+    traces: list[Any] = []
+    shapes: list[dict[str, Any]] = []
+    notes: list[dict[str, Any]] = []
+    row = int(plot.height * _PIXELS)
     for i, panel in enumerate(plot.panels):
         key = str(i + 1) if i else ""
         lowest = i + columns >= len(plot.panels)
         updates[f"xaxis{key}"] = _axis(panel, True, lowest)
         updates[f"yaxis{key}"] = _axis(panel, False, i % columns == 0 or not same_y)
-        traces = [trace for layer in panel.layers for trace in _traces(layer, panel, i, plot)]
-        figure.add_traces(traces)
+        traces += [trace for layer in panel.layers for trace in _traces(layer, panel, i, plot)]
         for layer in panel.layers:
             if isinstance(layer, Rule):
-                _rule(figure, layer, i, panel.x.steps)
-        _ends(figure, panel, i)
-    figure.update_layout(updates)
+                marks, words = _rule(layer, i, panel.x.steps)
+                shapes += marks
+                notes += words
+        notes += _ends(panel, i, row)
+    figure.add_traces(traces)
+    layout: Any = figure["layout"]
+    figure.update_layout(updates | {"shapes": shapes, "annotations": [*layout["annotations"], *notes]})
     for name, style in plot.legend:
         legend_entry(figure, name, style)
     meta: Any = figure["layout"]["meta"]
@@ -229,32 +237,36 @@ def _cells(cells: Cells, i: int, plot: Plot) -> go.Heatmap:
     )
 
 
-def _rule(figure: go.Figure, rule: Rule, i: int, axis: StepAxis | None) -> None:
+def _rule(rule: Rule, i: int, axis: StepAxis | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Shapes and annotations of a rule."""
     place = (lambda v: float(axis(v))) if axis is not None and rule.upright else float
     at, ref = place(rule.at), inside(i, y="domain") if rule.upright else inside(i, "domain")
     ends = ("x0", "x1", "y0", "y1") if rule.upright else ("y0", "y1", "x0", "x1")
+    shapes: list[dict[str, Any]] = []
     if rule.interval is not None and np.isfinite(rule.interval).all():
-        a, b = (place(v) for v in rule.interval)
-        stripe = dict(zip(ends, (a, b, 0, 1), strict=True))
-        figure.add_shape(type="rect", fillcolor=alpha(rule.style.color, 0.12), line={"width": 0}, layer="below", **stripe, **ref)
+        stripe = dict(zip(ends, (*(place(v) for v in rule.interval), 0, 1), strict=True))
+        shapes.append({"type": "rect", "fillcolor": alpha(rule.style.color, 0.12), "line": {"width": 0}, "layer": "below", **stripe, **ref})
     line = {"color": rule.style.color, "width": rule.style.width, "dash": rule.style.dash}
-    figure.add_shape(type="line", line=line, layer="below", **dict(zip(ends, (at, at, 0, 1), strict=True)), **ref)
-    if rule.label:
-        where: dict[str, Any] = (
-            {"x": at, "y": 1, "yanchor": "top", "xanchor": "left"} if rule.upright else {"x": 1, "y": at, "yanchor": "bottom", "xanchor": "right"}
-        )
-        figure.add_annotation(text=label(rule.label), showarrow=False, font={"size": 11, "color": rule.style.color}, **where, **ref)
+    shapes.append({"type": "line", "line": line, "layer": "below", **dict(zip(ends, (at, at, 0, 1), strict=True)), **ref})
+    if not rule.label:
+        return shapes, []
+    where = (at, 1, "left", "top") if rule.upright else (1, at, "right", "bottom")
+    spot = dict(zip(("x", "y", "xanchor", "yanchor"), where, strict=True))
+    return shapes, [{"text": label(rule.label), "showarrow": False, "font": {"size": 11, "color": rule.style.color}, **spot, **ref}]
 
 
-def _ends(figure: go.Figure, panel: Panel, i: int) -> None:
+def _ends(panel: Panel, i: int, row: int) -> list[dict[str, Any]]:
+    """Names at the ends of lines, as annotations; `row` is the panel's height in pixels."""
     lines = [line for line in panel.layers if isinstance(line, Line) and line.end and np.isfinite(line.y).any()]
     if not lines:
-        return
+        return []
     ends = [float(np.asarray(line.y)[np.isfinite(line.y)][-1]) for line in lines]
+    low, high = sorted(panel.y.span) if panel.y.span is not None else (min(ends), max(ends) + 1e-9)
     if panel.y.log:
-        ends = [float(np.log10(max(y, 1e-300))) for y in ends]
-    span = panel.y.span if panel.y.span is not None else (min(ends), max(ends) + 1e-9)
-    low, high = sorted(np.log10(span)) if panel.y.log else sorted(span)
-    for line, y in zip(lines, spread(ends, float(low), float(high), label_gap(figure, (float(low), float(high)))), strict=True):
-        color = MUTED if line.style.color == type_color("other") else line.style.color
-        end_label(figure, i, label(line.end), y, color)
+        low, high, ends = float(np.log10(low)), float(np.log10(high)), [float(np.log10(max(y, 1e-300))) for y in ends]
+    found: list[dict[str, Any]] = []
+    for line, y in zip(lines, spread(ends, low, high, 14 / row * (high - low)), strict=True):
+        color = MUTED if line.style is TYPES["other"] else line.style.color
+        place = {"x": 1, "y": y, "xanchor": "left", "yanchor": "middle", "xshift": 6, **inside(i, "domain")}
+        found.append({"text": label(line.end), "showarrow": False, "font": {"size": 12, "color": color}, **place})
+    return found
