@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from rllc.core.files import write_atomic
 from rllc.figures.axis import StepAxis
 from rllc.figures.drawing import Cells, Drawing, Line, Panel, Plot, Points, Rule, colorscale
-from rllc.figures.layout import SMALL, TITLE_FONT, Grid, band, inside, legend_entry, on, panels, spread
+from rllc.figures.layout import SMALL, TITLE_FONT, WIDTH, Grid, band, inside, legend_entry, on, panels, spread
 from rllc.figures.palette import INK, MUTED, PAPER, TYPES, alpha
 from rllc.figures.sheets import sheet_html
 from rllc.figures.text import label, visible
@@ -35,10 +35,11 @@ def interactive(plot: Plot) -> go.Figure:
     columns = min(plot.columns, len(plot.panels))
     first, ends = plot.panels[0], any(isinstance(layer, Line) and layer.end for p in plot.panels for layer in p.layers)
     heat = any(isinstance(layer, Cells) for p in plot.panels for layer in p.layers)
-    widest = max((len(text) for p in plot.panels for text in _row_names(p)), default=0)
+    names = [max((len(text) for text in _row_names(p)), default=4) for p in plot.panels]  # characters beside each panel
     longest = max((len(text) for p in plot.panels for text in _column_names(p)), default=0)
-    side, foot = 58 + max(0, widest - 4) * 7 + (16 if heat else 0), 52 + (max(0, longest - 4) * 5 if heat else 0)
-    gap = (max(26 if not heat else 44, side - 16 if heat or columns == 1 or widest else 64) + (40 if ends else 0), 78 if heat else 62)
+    first_column, others = (max((n for k, n in enumerate(names) if (k % columns == 0) == first), default=0) for first in (True, False))
+    side, foot = 58 + max(0, first_column - 4) * 7 + (16 if heat else 0), 52 + (max(0, longest - 2) * 5 if heat else 0)
+    gap = (34 + max(0, others) * 7 + (34 if ends else 0) + (12 if heat else 0), 78 if heat else 62)
     margin = (side, (44 if ends else 24) + (78 if plot.bar else 0), 66 if plot.legend else 40, foot)
     same_y = len({p.y.span for p in plot.panels}) == 1 and first.y.span is not None and not heat
     grid = Grid(
@@ -53,11 +54,12 @@ def interactive(plot: Plot) -> go.Figure:
     shapes: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
     row = int(plot.height * _PIXELS)
+    width = (WIDTH - margin[0] - margin[1] - (columns - 1) * gap[0]) / columns  # of a panel
     for i, panel in enumerate(plot.panels):
         key = str(i + 1) if i else ""
         lowest = i + columns >= len(plot.panels)
-        updates[f"xaxis{key}"] = _axis(panel, True, lowest)
-        updates[f"yaxis{key}"] = _axis(panel, False, i % columns == 0 or not same_y)
+        updates[f"xaxis{key}"] = _axis(panel, True, lowest, width)
+        updates[f"yaxis{key}"] = _axis(panel, False, i % columns == 0 or not same_y, width)
         traces += [trace for layer in panel.layers for trace in _traces(layer, panel, i, plot)]
         for layer in panel.layers:
             if isinstance(layer, Rule):
@@ -86,7 +88,8 @@ def write_page(drawing: Drawing, folder: Path, name: str) -> Path:
         script = folder / "plotly.min.js"
         if not script.exists():
             write_atomic(script, get_plotlyjs().encode())
-        body = interactive(drawing).to_html(full_html=False, include_plotlyjs="directory", div_id=f"figure-{name}", config={"responsive": True})
+        config = {"responsive": True, "displayModeBar": False}
+        body = interactive(drawing).to_html(full_html=False, include_plotlyjs="directory", div_id=f"figure-{name}", config=config)
     else:
         body = sheet_html(drawing)
     page = _PAGE.format(title=html.escape(visible(drawing.title)), caption=html.escape(visible(drawing.caption)), body=body)
@@ -104,34 +107,42 @@ def _column_names(panel: Panel) -> list[str]:
     return [name for layer in panel.layers if isinstance(layer, Cells) for name in layer.columns]
 
 
-def _axis(panel: Panel, along_x: bool, shown: bool) -> dict[str, Any]:
+def _axis(panel: Panel, along_x: bool, shown: bool, width: float) -> dict[str, Any]:
     cells = next((layer for layer in panel.layers if isinstance(layer, Cells)), None)
     if cells is not None:
         names = cells.columns if along_x else cells.rows
+        colors = cells.column_colors if along_x else cells.row_colors
+        texts = _coloured([label(n) for n in names], colors)
         text = label(cells.column_title if along_x else cells.row_title)
         found: dict[str, Any] = {
-            "tickmode": "array", "tickvals": list(range(len(names))), "ticktext": [label(n) for n in names], "showgrid": False, "showline": False,
+            "tickmode": "array", "tickvals": list(range(len(names))), "ticktext": texts, "showgrid": False, "showline": False,
             "ticks": "", "showticklabels": True, "title": {"text": text, "font": SMALL}, "matches": None, "zeroline": False,
         }  # fmt: skip
         if along_x:
-            return found | {"range": [-0.5, len(names) - 0.5], "tickangle": 45 if max(map(len, names), default=0) > 4 else 0}
+            most = max(map(len, names), default=0)
+            return found | {"range": [-0.5, len(names) - 0.5], "tickangle": 0 if most * 7.5 < width / len(names) else 90 if most < 6 else 45}
         return found | {"range": [len(names) - 0.5, -0.5]}
     scale = panel.x if along_x else panel.y
     found = {}
     if scale.steps is not None and along_x:
         return {"title": {"text": label(scale.title), "font": SMALL}} if scale.title and shown else {}
+    if along_x:
+        found |= {"tickangle": 0, "nticks": max(3, int(width / 60))}
     if scale.log:
         found["type"] = "log"
     if scale.span is not None:
         found["range"] = [float(np.log10(v)) if scale.log else float(v) for v in scale.span]
     if scale.ticks is not None:
         texts = [label(text) for _, text in scale.ticks]
-        if scale.colors:
-            texts = [f'<span style="color:{c}">{t}</span>' for t, c in zip(texts, scale.colors, strict=True)]
+        texts = _coloured(texts, scale.colors)
         found |= {"tickmode": "array", "tickvals": [at for at, _ in scale.ticks], "ticktext": texts}
     if scale.title and shown:
         found["title"] = {"text": label(scale.title), "font": SMALL, "standoff": 8}
     return found
+
+
+def _coloured(texts: list[str], colors: tuple[str, ...]) -> list[str]:
+    return [f'<span style="color:{c}">{t}</span>' for t, c in zip(texts, colors, strict=True)] if colors else texts
 
 
 def _traces(layer: object, panel: Panel, i: int, plot: Plot) -> list[Any]:
