@@ -14,10 +14,12 @@ from rllc.records.store import Record, Store
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.layout import RunFolder, existing
 from rllc.runs.mapping import plain
+from rllc.runs.measures.steps import planned_steps
 from rllc.runs.memory import cores
 from rllc.runs.pipeline import read_timings
 from rllc.runs.plan import Plan, make_plan, pass_bytes, weight_bytes
 from rllc.runs.progress import duration
+from rllc.runs.selecting import record_name
 
 SAMPLE = "sample"
 
@@ -87,7 +89,7 @@ def describe_status(root: Path) -> str:
     records, problems = sound_records(Store(folder.records))
     cells = {(cell.step, str(cell.data), str(cell.part)) for cell in make_plan(experiment).cells}
     everything = len(records)
-    records = [r for r in records if (r.meta["step"], r.meta["data"], r.meta["part"]) in cells and _as_asked(experiment, r)]
+    records = [r for r in records if (r.meta["step"], record_name(r, "data"), r.meta["part"]) in cells and _as_asked(experiment, r)]
     outcomes = Counter(str(record.meta["outcome"]) for record in records)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     stages = {
@@ -96,7 +98,7 @@ def describe_status(root: Path) -> str:
         "sample": f"{len(records)} cells recorded, {len(cells)} planned"
         + (f": {counts}" if counts else "")
         + (f"; {everything - len(records)} more of other settings" if everything > len(records) else ""),
-        "measure": _done(set(experiment.checkpoints()) <= _measured(folder)),
+        "measure": _measured(experiment, folder),
         "analyse": _done(folder.findings.exists()),
         "report": _done(folder.report.exists()),
     }
@@ -106,8 +108,8 @@ def describe_status(root: Path) -> str:
         sibling, place = experiment.sibling(name), folder.sibling(name)
         planned, recorded = len(make_plan(sibling).cells), len(sound_records(Store(place.records))[0]) if place.records.exists() else 0
         lines.append(f"  beside it, {name}: training {_done(_trained(sibling, place))}; {recorded} cells recorded, {planned} planned")
-    refused = [record.meta for record in records if Outcome(record.meta["outcome"]).refused]
-    lines += [f"    refused: step {meta['step']}, {meta['data']}, {meta['part']}: {meta['reason']}" for meta in refused]
+    refused = [record for record in records if Outcome(record.meta["outcome"]).refused]
+    lines += [f"    refused: step {r.meta['step']}, {record_name(r, 'data')}, {r.meta['part']}: {r.meta['reason']}" for r in refused]
     lines += [f"    {problem}" for problem in problems]
     if folder.report.exists():
         lines.append(f"  page     {folder.report}")
@@ -141,9 +143,19 @@ def _trained(experiment: Experiment, folder: RunFolder) -> bool:
     return len(names) >= len(experiment.checkpoints())
 
 
-def _measured(folder: RunFolder) -> set[int]:
-    records, _ = sound_records(Store(folder.records), "behaviour")
-    return {record.meta["step"] for record in records}
+def _measured(experiment: Experiment, folder: RunFolder) -> str:
+    """Whether every measurement is done; else how many checkpoints those have that are not."""
+    store, behind = Store(folder.records), list[str]()
+    for name in experiment.behaviour.asked():
+        planned, found = planned_steps(experiment, folder, name), {record.meta["step"] for record in store.records(name)}
+        if not found:
+            from rllc.runs.measures.measure import find  # loads torch
+
+            if find(name).lacking(experiment.model):
+                continue
+        if number := len(set(planned) - found):
+            behind.append(f"{name} {len(planned) - number} of {len(planned)}")
+    return f"not finished: {', '.join(behind)} checkpoints" if behind else "done"
 
 
 def _as_asked(experiment: Experiment, record: Record) -> bool:
