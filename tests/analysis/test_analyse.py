@@ -10,6 +10,7 @@ import pytest
 from planted_curves import HEADS, STEPS, TRUTH, behaviour, curves_from, full_curve, head_curves, patterns
 
 from rllc.analysis.analyse import analyse
+from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Behaviour, Curves, Findings
 from rllc.analysis.settings import AnalysisSettings
 from rllc.analysis.specialisation import specialisation
@@ -40,7 +41,7 @@ def story() -> Findings:
     heads = {"mix": head_curves(0.1), "code": head_curves(0.1, seed=1, data="code", shift=shift)}
     heads["mix"].llc[15, 3] = np.nan
     heads["code"].ci_high[0, 0], heads["code"].ci_low[0, 0] = np.inf, -np.inf
-    return analyse(heads, {"mix": full_curve(0.5)[0]}, behaviour(), patterns(), SETTINGS, 0, reference="mix", planted_share=0.25)
+    return analyse(Evidence(heads, {"mix": full_curve(0.5)[0]}, behaviour(), "mix", patterns(), 0.25), SETTINGS, 0)
 
 
 def test_the_planted_story_is_told_from_end_to_end(story: Findings) -> None:
@@ -64,7 +65,7 @@ def test_findings_survive_their_text(story: Findings) -> None:
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert same(from_json(text, story.patterns), story)
     assert from_json(text).patterns is None
-    nothing = analyse({}, {}, behaviour(), None, SETTINGS, 0, reference="mix")
+    nothing = analyse(Evidence({}, {}, behaviour(), "mix"), SETTINGS, 0)
     assert same(from_json(to_json(nothing)), nothing)
 
 
@@ -94,7 +95,7 @@ def test_stored_findings_that_are_newer_or_damaged_are_sentences(story: Findings
 
 def test_nothing_measured_gives_reasons_for_everything() -> None:
     empty = Behaviour((), np.array([], dtype=np.int64), {}, (), np.zeros((0, 0)), np.zeros(0))
-    found = analyse({}, {}, empty, None, SETTINGS, 0, reference="mix")
+    found = analyse(Evidence({}, {}, empty, "mix"), SETTINGS, 0)
     assert found.clusterings == found.agreements == found.specialisation == ()
     assert found.stages is None
     assert found.types.types == ()
@@ -105,7 +106,7 @@ def test_every_cell_refused_gives_reasons_for_everything() -> None:
     nan = np.full((16, len(STEPS)), np.nan)
     heads = {"mix": curves_from(nan, np.nan), "code": curves_from(nan, np.nan, data="code")}
     full = {"mix": curves_from(nan[:1], np.nan, ("full",))}
-    found = analyse(heads, full, behaviour(), None, SETTINGS, 0, reference="mix")
+    found = analyse(Evidence(heads, full, behaviour(), "mix"), SETTINGS, 0)
     assert found.clusterings == ()
     assert found.stages is None
     assert np.isnan(found.specialisation[0].difference).all()
@@ -115,7 +116,7 @@ def test_every_cell_refused_gives_reasons_for_everything() -> None:
 
 def test_heads_unknown_to_behaviour_have_no_agreement() -> None:
     renamed = replace(behaviour(), heads=tuple(f"5:{i}" for i in range(16)))
-    found = analyse({"mix": head_curves(0.1)}, {}, renamed, None, SETTINGS, 0, reference="mix")
+    found = analyse(Evidence({"mix": head_curves(0.1)}, {}, renamed, "mix"), SETTINGS, 0)
     assert found.agreements == ()
     assert any("no agreement" in note for note in found.notes)
 

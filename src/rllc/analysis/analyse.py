@@ -1,51 +1,92 @@
-"""The whole analysis: curves, behaviour and settings in, findings out."""
+"""The whole analysis: evidence and settings in, findings out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
 
+import numpy as np
+
+from rllc.analysis.across_seeds import match_seeds, seed_features, type_counts
 from rllc.analysis.agreement import agreement
 from rllc.analysis.bends import bends, stage_agreement
+from rllc.analysis.circuit import circuit
+from rllc.analysis.claims import claims
+from rllc.analysis.claims_baselines import quantities, turns_of
 from rllc.analysis.clusters import clusterings
-from rllc.analysis.findings import Agreement, Behaviour, Clustering, Curves, Findings, Patterns
+from rllc.analysis.comparisons import Partings, Regression, Seeds, TypeCounts
+from rllc.analysis.curves import layer_of
+from rllc.analysis.evidence import Evidence
+from rllc.analysis.findings import Agreement, Clustering, Curves, Findings, HeadTypes
+from rllc.analysis.ordering import orderings
+from rllc.analysis.parting import data_part, heads_part
+from rllc.analysis.regression import regress
 from rllc.analysis.settings import AnalysisSettings
 from rllc.analysis.specialisation import specialisation
 from rllc.analysis.stages import stages
 from rllc.analysis.types import head_types
+from rllc.core.errors import RllcError
+
+MAIN = "this model"  # its name among the seeds
 
 
-def analyse(
-    curves: Mapping[str, Curves],
-    full: Mapping[str, Curves],
-    behaviour: Behaviour,
-    patterns: Patterns | None,
-    settings: AnalysisSettings,
-    seed: int,
-    *,
-    reference: str,
-    planted_share: float = 0.0,
-    paired_stderr: Mapping[str, Mapping[str, float]] | None = None,
-) -> Findings:
+def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int) -> Findings:
     """Everything that a report tells of a run. What cannot be told becomes a sentence in `notes`, never a warning or a guess.
 
-    Args:
-        curves: of whole heads, by data name (`curves_of(..., heads=True)`).
-        full: of the full model and other parts, by data name (`curves_of(..., heads=False)`).
-        behaviour: scores of heads and losses over checkpoints.
-        patterns: attention patterns to carry along, or None.
-        seed: root of the random streams of resampling, K-means and permutations.
-        reference: name of the training mixture, on which heads are clustered and stages are read, and with which other data are compared.
-        planted_share: share of planted text in that mixture, 0..1.
-        paired_stderr: see `specialisation`.
+    `seed` is the root of the random streams of resampling, K-means and permutations.
     """
     notes: list[str] = []
-    types = head_types(behaviour, settings)
-    groups: tuple[Clustering, ...] = ()
-    if reference in curves:
-        groups, reasons = clusterings(curves[reference], settings, seed)
-        notes.extend(reasons)
+    types = head_types(evidence.behaviour, settings)
+    groups, agreements = _groups(evidence, types, settings, seed, notes)
+    full = evidence.full.get(evidence.reference)
+    if full is None:
+        boundaries, joints, reasons = None, None, [f"There are no stages: the full model was not measured on {evidence.reference}."]
     else:
-        notes.append(f"There are no clusters: no head was measured on {reference}.")
+        (boundaries, reason), (joints, bent) = stages(full, settings, seed), bends(full, settings, seed)
+        reasons = [reason, bent]
+    notes.extend(reasons)
+    both = stage_agreement(boundaries, joints, settings.stage_window) if boundaries is not None and joints is not None else None
+    special, reasons = specialisation(evidence.curves, evidence.reference, evidence.paired_stderr)
+    notes.extend(reasons)
+    found = Findings(
+        curves=dict(evidence.curves),
+        full=dict(evidence.full),
+        behaviour=evidence.behaviour,
+        patterns=evidence.patterns,
+        types=types,
+        clusterings=groups,
+        agreements=agreements,
+        stages=boundaries,
+        specialisation=special,
+        planted_share=evidence.planted_share,
+        bends=joints,
+        stage_agreement=both,
+        partings=_partings(evidence, settings, seed),
+        regression=_regression(evidence, seed, notes),
+        seeds=_seeds(evidence, types, settings, seed, notes),
+    )
+    if evidence.heads is not None:
+        rows, reasons = orderings(evidence.heads, quantities(evidence), seed)
+        notes.extend(reasons)
+        found = replace(found, orderings=rows)
+    if evidence.circuit in evidence.curves:
+        shape, reason = circuit(evidence.curves[evidence.circuit], seed)
+        notes.append(reason)
+        found = replace(found, circuit=shape)
+    found = replace(found, turns=turns_of(evidence, found, settings, seed))
+    return replace(found, claims=claims(evidence, found, settings, seed), notes=tuple(dict.fromkeys(note for note in notes if note)))
+
+
+def _groups(
+    evidence: Evidence, types: HeadTypes, settings: AnalysisSettings, seed: int, notes: list[str]
+) -> tuple[tuple[Clustering, ...], tuple[Agreement, ...]]:
+    """Clusters of heads on the reference data, and their agreement with the types."""
+    if evidence.heads is None:
+        notes.append(f"There are no clusters: no head was measured on {evidence.reference}.")
+        return (), ()
+    groups, reasons = clusterings(evidence.heads, settings, seed)
+    notes.extend(reasons)
     agreements: list[Agreement] = []
     for group in groups:
         found, reason = agreement(group, types, settings, seed)
@@ -53,27 +94,64 @@ def analyse(
             agreements.append(found)
         else:
             notes.append(reason)
-    if reference in full:
-        boundaries, reason = stages(full[reference], settings, seed)
-    else:
-        boundaries, reason = None, f"There are no stages: the full model was not measured on {reference}."
-    joints, bent = bends(full[reference], settings, seed) if reference in full else (None, "")
-    notes.extend([reason, bent])
-    both = stage_agreement(boundaries, joints, settings.stage_window) if boundaries is not None and joints is not None else None
-    special, reasons = specialisation(curves, reference, paired_stderr)
-    notes.extend(reasons)
-    return Findings(
-        curves=dict(curves),
-        full=dict(full),
-        behaviour=behaviour,
-        patterns=patterns,
-        types=types,
-        clusterings=groups,
-        agreements=tuple(agreements),
-        stages=boundaries,
-        specialisation=special,
-        planted_share=planted_share,
-        bends=joints,
-        stage_agreement=both,
-        notes=tuple(dict.fromkeys(note for note in notes if note)),
-    )
+    return groups, tuple(agreements)
+
+
+def _partings(evidence: Evidence, settings: AnalysisSettings, seed: int) -> tuple[Partings, ...]:
+    """Of pairs of heads of a layer on every kind of data, then of heads on each kind of data and the reference; those that have estimates."""
+    found: list[Partings] = []
+    for curves in evidence.curves.values():
+        pairs = [(a, b) for a, b in combinations(curves.parts, 2) if layer_of(a) == layer_of(b)]
+        if pairs and _sound(curves):
+            found.append(heads_part(curves, seed, pairs=pairs, level=settings.level))
+    base = evidence.heads
+    for name, curves in evidence.curves.items():
+        shared = base is not None and set(base.parts) & set(curves.parts) and len(np.intersect1d(base.steps, curves.steps))
+        if base is not None and name != evidence.reference and shared and _sound(curves) and _sound(base):
+            found.append(data_part(curves, base, seed, level=settings.level))
+    return tuple(found)
+
+
+def _sound(curves: Curves) -> bool:
+    """Whether there are estimates, each with an error above zero."""
+    known = np.isfinite(curves.llc) & np.isfinite(curves.stderr)
+    return bool(known.any() and (curves.stderr[known] > 0).all())
+
+
+def _regression(evidence: Evidence, seed: int, notes: list[str]) -> Regression | None:
+    """Final λ̂ on the reference data against the number of own multigrams at the last checkpoint that has both."""
+    held, curves = evidence.measured.memorised, evidence.heads
+    if held is None or curves is None or not len(held.steps) or not len(curves.steps):
+        return None
+    if held.steps[-1] != curves.steps[-1]:
+        notes.append(
+            f"There is no regression on memorised multigrams: they were counted at step {held.steps[-1]}, heads were sampled at {curves.steps[-1]}."
+        )
+        return None
+    heads = [head for head in curves.parts if head in held.heads]
+    rows = [curves.parts.index(head) for head in heads]
+    counted = held.multigrams()[[held.heads.index(head) for head in heads], -1].astype(np.float64)
+    try:
+        return regress(heads, curves.llc[rows, -1], counted, "memorised multigrams", seed, stderr=curves.stderr[rows, -1])
+    except RllcError as error:
+        notes.append(error.problem)
+        return None
+
+
+def _seeds(evidence: Evidence, types: HeadTypes, settings: AnalysisSettings, seed: int, notes: list[str]) -> Seeds | None:
+    """Types by seed, and heads matched between every two of the seeds that have estimates."""
+    if not evidence.siblings or not types.heads:
+        return None
+    by_seed: Mapping[str, HeadTypes] = {MAIN: types} | {
+        name: head_types(sibling.behaviour, settings) for name, sibling in evidence.siblings.items()
+    }
+    counts: TypeCounts = type_counts(by_seed)
+    curves = {MAIN: evidence.heads} | {name: sibling.curves.get(evidence.reference) for name, sibling in evidence.siblings.items()}
+    behaviour = {MAIN: evidence.behaviour} | {name: sibling.behaviour for name, sibling in evidence.siblings.items()}
+    sampled = {name: found for name, found in curves.items() if found is not None}
+    try:
+        features = seed_features(sampled, {name: behaviour[name] for name in sampled})
+        return Seeds(counts, match_seeds(features, seed, types={name: by_seed[name] for name in sampled}))
+    except RllcError as error:
+        notes.append(f"Heads are not matched across seeds. {error.problem}")
+        return Seeds(counts, ())

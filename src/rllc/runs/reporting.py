@@ -13,6 +13,7 @@ import numpy as np
 
 from rllc.analysis.analyse import analyse
 from rllc.analysis.curves import curves_of
+from rllc.analysis.evidence import Evidence, Sibling
 from rllc.analysis.findings import Behaviour, Findings, Patterns
 from rllc.analysis.stored import from_json, patterns_from_arrays, patterns_to_arrays, to_json
 from rllc.core import seeds
@@ -32,7 +33,7 @@ from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.mapping import plain
 from rllc.runs.progress import Reporter
-from rllc.runs.reading import planned_records
+from rllc.runs.reading import planned_records, read_measured
 from rllc.runs.recorded import planned_samples
 from rllc.runs.selecting import is_own
 
@@ -56,20 +57,10 @@ def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter)
         samples = planned_samples(experiment, folder, store)
         measurements = planned_measurements(experiment, folder, store)
         rows = table.frame(samples, run=folder.root.resolve().name)
-        columns = table.columns(table.frame(filter(is_own, samples)))  # what was evaluated elsewhere is no learning coefficient
-        behaviour, patterns = behaviour_of(measurements), patterns_of(measurements)
-        bar.note("clusters, stages")
-        findings = analyse(
-            curves_of(columns, heads=True),
-            curves_of(columns, heads=False),
-            behaviour,
-            patterns,
-            experiment.analysis,
-            seeds.derive(experiment.seed, "analysis"),
-            reference=MIXTURE,
-            planted_share=planted_share(experiment, folder),
-            paired_stderr=paired_errors(samples, MIXTURE),
-        )
+        bar.note("clusters, stages, claims")
+        evidence = evidence_of(experiment, folder, store, samples, measurements)
+        findings = analyse(evidence, experiment.analysis, seeds.derive(experiment.seed, "analysis"))
+        patterns = evidence.patterns
         write_atomic(folder.table, table.export(rows, "csv"))
         if patterns is not None:
             arrays, meta = patterns_to_arrays(patterns)
@@ -78,6 +69,47 @@ def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter)
         compact(store, run=folder.root.resolve().name)
     types = ", ".join(f"{head} {kind}" for head, kind in zip(findings.types.heads, findings.types.types, strict=True) if kind != "other")
     reporter.line(f"Head types: {types or 'none but other'}.")
+
+
+def evidence_of(experiment: Experiment, folder: RunFolder, store: Store, samples: list[Record], measurements: list[Record]) -> Evidence:
+    """What a run and its siblings have recorded, as the analysis takes it. Raises as `planned_samples`."""
+    columns = _own_columns(samples)
+    refined = [name for name, refinement in experiment.refinements.items() if isinstance(refinement.reference, str)]
+    layers = {name: experiment.sibling(str(experiment.refinements[name].reference)).model.n_layers for name in refined}
+    siblings = {name: _sibling(experiment.sibling(name), folder.sibling(name)) for name in _seeds_of(experiment)}
+    return Evidence(
+        curves=curves_of(columns, heads=True),
+        full=curves_of(columns, heads=False),
+        behaviour=behaviour_of(measurements),
+        reference=MIXTURE,
+        patterns=patterns_of(measurements),
+        planted_share=planted_share(experiment, folder),
+        paired_stderr=paired_errors(samples, MIXTURE),
+        measured=read_measured(experiment, folder, store),
+        siblings={name: found for name, found in siblings.items() if found is not None},
+        circuit=next((name for name in refined if layers[name] < experiment.model.n_layers), ""),
+        nbeta=experiment.sampler.nbeta,
+    )
+
+
+def _own_columns(samples: list[Record]) -> dict[str, np.ndarray[Any, Any]]:
+    return table.columns(table.frame(filter(is_own, samples)))  # what was evaluated elsewhere is no learning coefficient
+
+
+def _seeds_of(experiment: Experiment) -> list[str]:
+    """Siblings of the experiment's own shape."""
+    return [name for name in experiment.siblings if experiment.sibling(name).model == experiment.model]
+
+
+def _sibling(experiment: Experiment, folder: RunFolder) -> Sibling | None:
+    """What a sibling has recorded; None before it was measured."""
+    if not folder.records.exists():
+        return None
+    store = Store(folder.records)
+    measurements = planned_records(experiment, folder, store, "behaviour")
+    if not measurements:
+        return None
+    return Sibling(curves_of(_own_columns(planned_samples(experiment, folder, store)), heads=True), behaviour_of(measurements))
 
 
 def behaviour_of(measurements: list[Record]) -> Behaviour:
