@@ -31,10 +31,11 @@ from rllc.core.errors import RllcError
 MAIN = "this model"  # its name among the seeds
 
 
-def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int) -> Findings:
+def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs: bool = True) -> Findings:
     """Everything that a report tells of a run. What cannot be told becomes a sentence in `notes`, never a warning or a guess.
 
-    `seed` is the root of the random streams of resampling, K-means and permutations.
+    `seed` is the root of the random streams of resampling, K-means and permutations. Without `pairs` the findings hold no partings and bends with
+    their intervals, which take most of the time and have no say in the claims.
     """
     notes: list[str] = []
     types = head_types(evidence.behaviour, settings)
@@ -43,7 +44,7 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int) -> Findin
     if full is None:
         boundaries, joints, reasons = None, None, [f"There are no stages: the full model was not measured on {evidence.reference}."]
     else:
-        (boundaries, reason), (joints, bent) = stages(full, settings, seed), bends(full, settings, seed)
+        (boundaries, reason), (joints, bent) = stages(full, settings, seed), bends(full, settings, seed) if pairs else (None, "")
         reasons = [reason, bent]
     notes.extend(reasons)
     both = stage_agreement(boundaries, joints, settings.stage_window) if boundaries is not None and joints is not None else None
@@ -62,7 +63,7 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int) -> Findin
         planted_share=evidence.planted_share,
         bends=joints,
         stage_agreement=both,
-        partings=_partings(evidence, settings, seed),
+        partings=_partings(evidence, settings, seed) if pairs else (),
         regression=_regression(evidence, seed, notes),
         seeds=_seeds(evidence, types, settings, seed, notes),
     )
@@ -98,9 +99,12 @@ def _groups(
 
 
 def _partings(evidence: Evidence, settings: AnalysisSettings, seed: int) -> tuple[Partings, ...]:
-    """Of pairs of heads of a layer on every kind of data, then of heads on each kind of data and the reference; those that have estimates."""
+    """Of pairs of heads of a layer on the reference data and on program text, then of heads on each kind of data and the reference."""
     found: list[Partings] = []
-    for curves in evidence.curves.values():
+    for name in dict.fromkeys((evidence.reference, *[name for name in settings.code if name in evidence.curves][:1])):
+        if name not in evidence.curves:
+            continue
+        curves = evidence.curves[name]
         pairs = [(a, b) for a, b in combinations(curves.parts, 2) if layer_of(a) == layer_of(b)]
         if pairs and _sound(curves):
             found.append(heads_part(curves, seed, pairs=pairs, level=settings.level))

@@ -31,7 +31,7 @@ def claims(evidence: Evidence, findings: Findings, settings: AnalysisSettings, s
         claims_circuit.same_tokens(evidence, settings),
         claims_circuit.edge(evidence, settings),
         claims_circuit.composition(evidence, settings),
-        claims_baselines.ordered(findings, settings),
+        claims_baselines.ordered(evidence, findings, settings),
         claims_baselines.sees_stages(findings, settings),
         claims_baselines.sensitivity(evidence, findings, settings, seed),
         claims_baselines.same_types(findings, settings),

@@ -11,6 +11,7 @@ from rllc.analysis.curves import layer_of
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Findings
 from rllc.analysis.learners import normal_quantile
+from rllc.analysis.measured import TokenEffects
 from rllc.analysis.onsets import Onset
 from rllc.analysis.parting import NEVER, heads_part
 from rllc.analysis.settings import AnalysisSettings
@@ -66,7 +67,7 @@ def _part(title: str, evidence: Evidence, data: str, heads: tuple[str, ...], lea
     pairs = [pair for pair in combinations(heads, 2) if all(head in curves.parts for head in pair)]
     if not pairs:
         return lacking(title, "there is one induction head")
-    found = heads_part(curves, seed, pairs=pairs, level=settings.level)
+    found = heads_part(curves, seed, pairs=pairs, level=settings.level, resamples=0)
     conditions: list[Condition] = []
     for i, name in enumerate(found.names):
         size, error = abs(float(found.final[i])), float(found.final_stderr[i])
@@ -139,42 +140,13 @@ def peak(found: dict[str, Onset], findings: Findings, settings: AnalysisSettings
 def same_tokens(evidence: Evidence, settings: AnalysisSettings) -> Claim:
     """That a head of layer 0 and a head of layer 1 affect the same tokens."""
     tokens = evidence.measured.tokens
-    names = ("correlation of their effects", "its growth over training")
-    conditions, beside = [lacking(name, "effects on single tokens were not measured") for name in names], list[Number]()
+    title, conditions, beside = "correlation of their effects", list[Condition](), list[Number]()
+    missing = "effects on single tokens were not measured"
     if tokens is not None and len(tokens.steps):
         layers = [layer_of(head) for head in tokens.heads]
         pairs = [(i, j) for i in range(len(layers)) for j in range(len(layers)) if layers[i] < layers[j]]
-        told = [
-            effect(
-                f"{tokens.heads[i]} and {tokens.heads[j]}",
-                float(tokens.correlation[i, j, -1, 0]),
-                float(tokens.correlation_stderr[i, j, -1, 0]),
-                _AFFECTED,
-                settings.level,
-                tries=len(pairs),
-                among=2,
-            )
-            for i, j in pairs
-        ]
-        conditions = [any_of(names[0], told, "the model has one layer")]
-        # The pair that grew is the pair that is correlated at the end, else it would be two claims.
-        grown = [
-            effect(
-                f"{tokens.heads[i]} and {tokens.heads[j]}",
-                float(tokens.correlation[i, j, -1, 0] - tokens.correlation[i, j, 0, 0]),
-                float(np.hypot(tokens.correlation_stderr[i, j, -1, 0], tokens.correlation_stderr[i, j, 0, 0])),
-                _AFFECTED,
-                settings.level,
-                tries=len(pairs),
-                among=2,
-            )
-            for (i, j), condition in zip(pairs, told, strict=True)
-            if not condition.refused
-        ]
-        if len(tokens.steps) < 2:
-            conditions.append(lacking(names[1], "it was measured at one checkpoint"))
-        else:
-            conditions.append(any_of(names[1], grown, "no pair is correlated"))
+        missing = "the model has one layer" if not pairs else missing
+        conditions = [_together(tokens, i, j, len(pairs), settings) for i, j in pairs]
         best = [float(tokens.overlap[i, j, -1, 0]) for i, j in pairs if np.isfinite(tokens.overlap[i, j, -1, 0])]
         if best:
             beside = [Number(f"largest overlap of the most affected {tokens.overlap_fraction:.1%}", max(best))]
@@ -182,11 +154,26 @@ def same_tokens(evidence: Evidence, settings: AnalysisSettings) -> Claim:
         "circuit-tokens",
         "A head of layer 0 and a head of layer 1 come to affect the same tokens.",
         "Over the predictions of held-out text, the correlation of what ablating each of the two does to the loss: above zero at the last checkpoint for "
-        "some pair, and larger than at the first one measured, by errors that leave contexts out, corrected for the number of pairs "
-        f"(Bonferroni). {_AFFECTED:g} is the least that counts.",
-        conditions,
+        "some pair, and for the same pair larger than at the first one measured, by errors that leave contexts out, corrected for the number of "
+        f"pairs (Bonferroni). {_AFFECTED:g} is the least that counts of both.",
+        [any_of(title, conditions, missing)],
         beside,
     )
+
+
+def _together(tokens: TokenEffects, i: int, j: int, tries: int, settings: AnalysisSettings) -> Condition:
+    """Both of one pair: correlated at the end, and more than at the beginning."""
+    name = f"{tokens.heads[i]} and {tokens.heads[j]}"
+    (first, last), (before, after) = (values[i, j, [0, -1], 0] for values in (tokens.correlation, tokens.correlation_stderr))
+    ends = effect(name, float(last), float(after), _AFFECTED, settings.level, tries=tries, among=2)
+    if len(tokens.steps) < 2:
+        return Condition(ends.number, False, ends.refused, ends.least, "it was measured at one checkpoint, which shows no growth")
+    error = float(np.hypot(before, after))
+    grown = effect(f"{name}, growth", float(last - first), error, _AFFECTED, settings.level, tries=tries, among=2)
+    decisive = grown if grown.refused and not ends.refused else ends
+    if ends.met and not grown.met and not grown.refused:
+        decisive = grown
+    return Condition(decisive.number, ends.met and grown.met, ends.refused or grown.refused, _AFFECTED, decisive.told)
 
 
 def edge(evidence: Evidence, settings: AnalysisSettings) -> Claim:

@@ -17,7 +17,7 @@ from rllc.analysis.partition import repartitions
 from rllc.analysis.redraw import prepare, redrawn
 from rllc.analysis.regression import spearman
 from rllc.analysis.settings import AnalysisSettings
-from rllc.analysis.verdicts import Condition, any_of, decide, effect, lacking, tested
+from rllc.analysis.verdicts import Condition, any_of, correlation_interval, decide, effect, lacking, reliability, tested
 from rllc.core import seeds
 
 _PERMUTATIONS = 4000
@@ -95,7 +95,7 @@ def differentiation(evidence: Evidence, findings: Findings, settings: AnalysisSe
     if curves is not None:
         same = [(a, b) for i, a in enumerate(curves.parts) for b in curves.parts[i + 1 :] if layer_of(a) == layer_of(b)]
         pairs = [(a, b) for a, b in same if named.get(a) != named.get(b)] or same
-        found = heads_part(curves, seed, pairs=pairs, level=settings.level) if pairs else None
+        found = heads_part(curves, seed, pairs=pairs, level=settings.level, resamples=0) if pairs else None
         known = np.isfinite(found.final) if found is not None else np.zeros(0, dtype=np.bool_)
         if found is not None and known.any():
             size = settings.least_change * float(np.nanmean(np.abs(curves.llc[:, -1])))
@@ -230,8 +230,8 @@ def memorised(evidence: Evidence, findings: Findings, settings: AnalysisSettings
         generator = seeds.generator(seed, "claim", "memorised")
         shuffled = spearman(values, generator.permuted(np.broadcast_to(counted, (_PERMUTATIONS, n)), axis=1))
         p = float((1 + (shuffled >= found - 1e-12).sum()) / (1 + _PERMUTATIONS))
-        half = np.array([-1, 1]) * normal_quantile(1 - settings.level) * np.sqrt(1.06 / (n - 3))  # Fieller, Hartley and Pearson 1957
-        low, high = (float(np.tanh(np.arctanh(np.clip(found, -0.999, 0.999)) + side)) for side in half)
+        errors = np.array([evidence.heads.stderr[evidence.heads.parts.index(head), -1] for head in line.heads])
+        low, high = correlation_interval(found, n, settings.level, reliability(values, errors))
         least = float(line.slope_without.min())
         conditions = [
             tested(title, found, low, high, p, settings.least_correlation, settings.level),
@@ -243,7 +243,8 @@ def memorised(evidence: Evidence, findings: Findings, settings: AnalysisSettings
         "memorised",
         "The final refined LLC of a head correlates with the number of multigrams that it has memorised.",
         "Spearman's rank correlation over heads, against multigrams dealt to the heads at random (one-sided), and a least-squares slope that stays "
-        f"positive whichever head is left out. Not seen where the upper end of the correlation's interval is below {settings.least_correlation:g}.",
+        f"positive whichever head is left out. Not seen where the upper end of the correlation's interval, enlarged by what the errors of the LLC take from it, is below "
+        f"{settings.least_correlation:g}.",
         conditions,
         beside,
     )

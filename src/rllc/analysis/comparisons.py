@@ -141,6 +141,7 @@ class Turns:
     mean: float
     by_chance: float  # mean of the mean distance of as many places laid at random
     p: float  # share of random places that lie as near
+    straight: bool = False  # whether the curve surely has no turn near any of the others, see `onsets.reversal`
 
 
 @dataclass(frozen=True)

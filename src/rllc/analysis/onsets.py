@@ -110,3 +110,19 @@ def nearest_allowed(distance: Floats, intervals: Floats, places: Floats, events:
     ours = np.log1p(np.where(np.isfinite(intervals), intervals, places[:, None]))  # [N, 2]
     gaps = np.maximum(np.maximum(edges[None, :, 0] - ours[:, None, 1], ours[:, None, 0] - edges[None, :, 1]), 0.0)
     return np.minimum(gaps.min(axis=1), distance)
+
+
+def reversal(values: Floats, stderr: Floats, level: float) -> float:
+    """The largest way back that values [S] with errors [S] may have made: the smaller of the largest rise and the largest fall, at its upper end.
+
+    A curve that only rises or only falls makes none; one that turns makes one as large as the lower side of its turn.
+
+    >>> reversal(np.array([0.0, 3.0, 2.0]), np.zeros(3), 0.05), reversal(np.array([0.0, 1.0, 2.0]), np.zeros(3), 0.05)
+    (1.0, 0.0)
+    """
+    earlier, later = np.triu_indices(len(values), 1)
+    if not len(earlier):
+        return float("inf")
+    change, error = values[later] - values[earlier], np.hypot(stderr[later], stderr[earlier])
+    beyond = normal_quantile(1 - level / len(change)) * error
+    return max(min(float((change + beyond).max()), float((beyond - change).max())), 0.0)

@@ -85,6 +85,7 @@ def heads_part(
     pairs: Sequence[tuple[str, str]] | None = None,
     paired_stderr: Mapping[tuple[str, str], Floats] | None = None,
     level: float = 0.05,
+    resamples: int = 200,
 ) -> Partings:
     """When the curves of two heads part, for these pairs or for all.
 
@@ -94,6 +95,7 @@ def heads_part(
         pairs: of parts; all that the curves hold, unless given. The fewer, the lower the threshold.
         paired_stderr: errors [S] of the difference from traces aligned by draw; without it those of both are taken as independent.
         level: see `Partings`.
+        resamples: see `partings`.
     """
     chosen = list(pairs) if pairs is not None else list(combinations(curves.parts, 2))
     first, second = (select(curves, [pair[side] for pair in chosen]) for side in (0, 1))
@@ -101,7 +103,7 @@ def heads_part(
     for i, pair in enumerate(chosen):
         if paired_stderr is not None and pair in paired_stderr:
             stderr[i] = paired_stderr[pair]
-    return partings(curves.steps, first.llc - second.llc, stderr, [f"{a} - {b}" for a, b in chosen], seed, level=level)
+    return partings(curves.steps, first.llc - second.llc, stderr, [f"{a} - {b}" for a, b in chosen], seed, level=level, resamples=resamples)
 
 
 def data_part(one: Curves, reference: Curves, seed: int, *, paired_stderr: Mapping[str, Floats] | None = None, level: float = 0.05) -> Partings:

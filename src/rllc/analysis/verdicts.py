@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rllc.analysis.comparisons import Claim, Number
+from rllc.analysis.findings import Floats
 from rllc.analysis.learners import normal_quantile
 
 NAN = float("nan")
@@ -64,6 +65,30 @@ def tested(name: str, value: float, low: float, high: float, p: float, least: fl
     return Condition(Number(name, value, low, high, p, unit), bool(np.isfinite(p) and p <= level) and value > 0 and not refused, refused, least)
 
 
+def reliability(values: Floats, stderr: Floats | None) -> float:
+    """Share of the variance of values [H] that their errors [H] do not explain, 0..1; 1 where there are no errors.
+
+    >>> reliability(np.array([0.0, 2.0]), np.array([1.0, 1.0]))
+    0.5
+    """
+    spread = float(values.var(ddof=1))
+    if stderr is None or spread <= 0:
+        return 1.0
+    return max(1 - float(np.mean(stderr**2)) / spread, 0.0)
+
+
+def correlation_interval(found: float, n: int, level: float, trust: float) -> tuple[float, float]:
+    """One-sided ends of a rank correlation over n heads (Fieller, Hartley and Pearson 1957); n is at least 4.
+
+    Errors of the numbers take from a correlation, so the upper end, which may refuse a claim, is divided by the root of `trust`, the product of both
+    reliabilities (Spearman 1904): numbers that are mostly noise refuse nothing.
+    """
+    half, centre = normal_quantile(1 - level) * np.sqrt(1.06 / (n - 3)), np.arctanh(np.clip(found, -0.999, 0.999))
+    high = float(np.tanh(centre + half))
+    enlarged = high / np.sqrt(trust) if trust > 0 else 1.0
+    return float(np.tanh(centre - half)), 1.0 if trust <= 0 else float(min(max(enlarged, high), 1.0))
+
+
 def lacking(name: str, missing: str, unit: str = "") -> Condition:
     """A condition on a number that there is none of, and why."""
     return Condition(Number(name, NAN, unit=unit), False, False, told=missing)
@@ -76,7 +101,7 @@ def any_of(name: str, conditions: Sequence[Condition], missing: str) -> Conditio
     """
     if not conditions:
         return lacking(name, missing)
-    known = [c for c in conditions if np.isfinite(c.number.value)]
+    known = [c for c in conditions if np.isfinite(c.number.value) or c.refused]
     if not known:
         return lacking(name, conditions[0].told or missing)
     best = max(known, key=lambda c: (c.met, not c.refused, c.number.low - c.least if np.isfinite(c.number.low) else c.number.value))
