@@ -146,9 +146,7 @@ def _seeds(evidence: Evidence, types: HeadTypes, settings: AnalysisSettings, see
     """Types by seed, and heads matched between every two of the seeds that have estimates."""
     if not evidence.siblings or not types.heads:
         return None
-    by_seed: Mapping[str, HeadTypes] = {MAIN: types} | {
-        name: head_types(sibling.behaviour, settings) for name, sibling in evidence.siblings.items()
-    }
+    by_seed: Mapping[str, HeadTypes] = {MAIN: types} | {name: head_types(sibling.behaviour, settings) for name, sibling in evidence.siblings.items()}
     counts: TypeCounts = type_counts(by_seed)
     curves = {MAIN: evidence.heads} | {name: sibling.curves.get(evidence.reference) for name, sibling in evidence.siblings.items()}
     behaviour = {MAIN: evidence.behaviour} | {name: sibling.behaviour for name, sibling in evidence.siblings.items()}

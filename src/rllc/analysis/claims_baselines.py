@@ -15,7 +15,7 @@ from rllc.analysis.ordering import Quantity, holm
 from rllc.analysis.settings import AnalysisSettings
 from rllc.analysis.stages import stages
 from rllc.analysis.types import TYPES
-from rllc.analysis.verdicts import Condition, any_of, correlation_interval, decide, effect, lacking, reliability, tested
+from rllc.analysis.verdicts import Condition, any_of, beyond_chance, correlation_interval, decide, effect, lacking, reliability
 from rllc.core import seeds
 
 _CHECKPOINTS = 4  # of a quantity, from which on its turns are looked for
@@ -89,7 +89,7 @@ def ordered(evidence: Evidence, findings: Findings, settings: AnalysisSettings) 
             noise = None if quantity.stderr is None else quantity.stderr[theirs, place]
             trust = reliability(heads.llc[rows, at], heads.stderr[rows, at]) * reliability(quantity.values[theirs, place], noise)
             low, high = correlation_interval(row.correlation, n, settings.level, trust)
-            conditions.append(tested(row.name, row.correlation, low, high, row.p_holm, settings.least_correlation, settings.level))
+            conditions.append(beyond_chance(row.name, row.correlation, low, high, row.p_holm, settings.least_correlation, settings.level))
     return decide(
         "baseline-order",
         "Curvature, Fisher information, norms or ablation order the heads as the refined LLC does.",

@@ -15,7 +15,7 @@ from rllc.analysis.measured import TokenEffects
 from rllc.analysis.onsets import Onset
 from rllc.analysis.parting import NEVER, heads_part
 from rllc.analysis.settings import AnalysisSettings
-from rllc.analysis.verdicts import Condition, any_of, decide, effect, lacking, tested
+from rllc.analysis.verdicts import Condition, any_of, beyond_chance, decide, effect, lacking
 
 _EDGE = 0.1  # least effect of an edge that counts, as a share of the receiving head's direct effect on the loss
 _AFFECTED = 0.1  # least correlation of two heads' effects over tokens that counts
@@ -76,7 +76,9 @@ def _part(title: str, evidence: Evidence, data: str, heads: tuple[str, ...], lea
             continue
         high = size + normal_quantile(1 - settings.level / 3) * error
         parted = found.steps[i] != NEVER
-        conditions.append(Condition(Number(name, size, max(size - found.threshold * error, 0.0), high), parted and high >= least, high < least, least))
+        conditions.append(
+            Condition(Number(name, size, max(size - found.threshold * error, 0.0), high), parted and high >= least, high < least, least)
+        )
     return any_of(title, conditions, "there is one induction head")
 
 
@@ -89,7 +91,7 @@ def falls(findings: Findings, settings: AnalysisSettings) -> Claim:
     else:
         size = settings.least_change * float(np.abs(found.llc).max())
         high = float(found.fall[0] + normal_quantile(1 - settings.level / 2) * found.fall_stderr[0])
-        conditions = [tested(names[0], float(found.fall[0]), float("nan"), high, float(found.fall_p[0]), size, settings.level)]
+        conditions = [beyond_chance(names[0], float(found.fall[0]), float("nan"), high, float(found.fall_p[0]), size, settings.level)]
         if found.fall[0] <= 0:  # at its largest at the end: nothing fell, as far as these checkpoints go
             conditions = [Condition(Number(names[0], 0.0), False, True, size, "the last checkpoint is its largest")]
             conditions.append(lacking(names[1], "the first layer has no peak before the end"))

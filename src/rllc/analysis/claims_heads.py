@@ -17,7 +17,7 @@ from rllc.analysis.partition import repartitions
 from rllc.analysis.redraw import prepare, redrawn
 from rllc.analysis.regression import spearman
 from rllc.analysis.settings import AnalysisSettings
-from rllc.analysis.verdicts import Condition, any_of, correlation_interval, decide, effect, lacking, reliability, tested
+from rllc.analysis.verdicts import Condition, any_of, beyond_chance, correlation_interval, decide, effect, lacking, reliability
 from rllc.core import seeds
 
 _PERMUTATIONS = 4000
@@ -125,7 +125,8 @@ def clusters(evidence: Evidence, findings: Findings, settings: AnalysisSettings,
     if group is not None and evidence.heads is not None:
         conditions = [_agreement(title, group, evidence, findings, settings, seed)]
     beside = [
-        Number(f"{a.method}, {a.preprocessing}, {a.scope}", a.adjusted_rand, a.chance_interval[0], a.chance_interval[1]) for a in findings.agreements
+        Number(f"{a.method}, {a.preprocessing}, {a.scope}, with the range of chance:", a.adjusted_rand, a.chance_interval[0], a.chance_interval[1])
+        for a in findings.agreements
     ]
     return decide(
         "clusters",
@@ -161,7 +162,7 @@ def _agreement(title: str, group: Clustering, evidence: Evidence, findings: Find
     low, high = (float(np.quantile(adjusted_rand(again, ids), share)) for share in (settings.level, 1 - settings.level))
     high = max(high, found) if group.stability >= _STABLE else 1.0
     reachable = float((chance >= chance.max() - 1e-9).mean())
-    condition = tested(title, found, min(low, found), high, p, settings.least_correlation, settings.level)
+    condition = beyond_chance(title, found, min(low, found), high, p, settings.least_correlation, settings.level)
     if not condition.met and not condition.refused and reachable > settings.level:
         told = f"even the best agreement of these clusters with {len(ids)} heads of these types is chance in {reachable:.0%}"
         return Condition(condition.number, False, False, condition.least, told)
@@ -215,7 +216,7 @@ def _contrast(title: str, values: Floats, simple: NDArray[np.bool_], layers: NDA
     p = float((1 + (chance >= found - 1e-12).sum()) / (1 + _PERMUTATIONS))
     least = settings.least_change * float(np.abs(values).mean())
     half = t_quantile(1 - settings.level, freedom) * float(np.sqrt(squares / freedom * spread)) if freedom > 0 else float("inf")
-    return tested(title, found, found - half, found + half, p, least, settings.level)
+    return beyond_chance(title, found, found - half, found + half, p, least, settings.level)
 
 
 def memorised(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
@@ -234,7 +235,7 @@ def memorised(evidence: Evidence, findings: Findings, settings: AnalysisSettings
         low, high = correlation_interval(found, n, settings.level, reliability(values, errors))
         least = float(line.slope_without.min())
         conditions = [
-            tested(title, found, low, high, p, settings.least_correlation, settings.level),
+            beyond_chance(title, found, low, high, p, settings.least_correlation, settings.level),
             Condition(Number("smallest slope without any one head", least), least > 0, False, told=f"{least:.3g}: a single head makes the line"),
         ]
         beside = [Number("slope", line.slope, *line.slope_interval), Number("R² of heads left out", line.r2_left_out)]

@@ -195,7 +195,9 @@ class Findings:
     notes: tuple[str, ...] = field(default=())
     bends: Bends | None = None  # of the full model on the reference data
     stage_agreement: StageAgreement | None = None
-    partings: tuple[Partings, ...] = ()  # of pairs of heads of a layer on the reference data and on code, then of heads on each data and the reference
+    partings: tuple[
+        Partings, ...
+    ] = ()  # of pairs of heads of a layer on the reference data and on code, then of heads on each data and the reference
     orderings: tuple[Ordering, ...] = ()  # of what else was measured of heads, beside λ̂ on the reference data
     turns: tuple[Turns, ...] = ()  # of the full model's LLC, against those of what else was measured of heads
     regression: Regression | None = None  # of final λ̂ on memorised multigrams

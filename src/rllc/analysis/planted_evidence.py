@@ -222,7 +222,9 @@ def _memorised(world: World, final: Floats, rng: np.random.Generator) -> Memoris
         counted = rng.permutation(counted)  # what the estimates say of the order is noise as well
     own: NDArray[np.int64] = np.round(np.maximum(counted, 0)).astype(np.int64)[:, None, None]
     by = own[:, :, None, None, :]
-    return Memorised(HEADS, STEPS[-1:], ("2-gram",), own, own, 1000, 0.1, 5, (0.1,), (5,), by, by, ((),) * 16, "planted", np.zeros((16, 1, 0), np.bool_))
+    return Memorised(
+        HEADS, STEPS[-1:], ("2-gram",), own, own, 1000, 0.1, 5, (0.1,), (5,), by, by, ((),) * 16, "planted", np.zeros((16, 1, 0), np.bool_)
+    )
 
 
 def _baselines(world: World, plan: Plan, final: Floats, turns: tuple[float, ...], rng: np.random.Generator) -> Baselines:

@@ -57,7 +57,9 @@ def effect(
     return Condition(Number(name, value, low, high, unit=unit), low > 0 and high >= least, high < least, least)
 
 
-def tested(name: str, value: float, low: float, high: float, p: float, least: float, level: float, *, unit: str = "", missing: str = "") -> Condition:
+def beyond_chance(
+    name: str, value: float, low: float, high: float, p: float, least: float, level: float, *, unit: str = "", missing: str = ""
+) -> Condition:
     """A condition on a number with a p-value against zero; the upper end of its interval can refuse it. `low` is for the reader."""
     if not np.isfinite(value):
         return lacking(name, missing or "it was not measured", unit)

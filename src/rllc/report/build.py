@@ -13,7 +13,7 @@ import rllc
 from rllc.core.files import write_atomic
 from rllc.figures.curves import steps_axis, styles_of
 from rllc.figures.palette import DARK, FAINT, INK, MUTED, OUTCOMES, PANEL, PAPER, RULE, TYPES, type_color
-from rllc.report import development, inspection, overview
+from rllc.report import claims, development, inspection, overview
 from rllc.report.data import ReportData, mixture_of, table_rows
 from rllc.report.markup import Markup, embed, esc, join, source_hash, tag
 from rllc.report.patterns import pack, thin
@@ -27,6 +27,7 @@ SECTIONS = (
     development.specialisation,
     development.behaviour,
     inspection.attention,
+    claims.claims,
     inspection.chain_health,
     inspection.numbers,
     overview.notes,

@@ -9,6 +9,7 @@ import numpy as np
 
 from rllc.core.outcome import Outcome
 from rllc.report import summary
+from rllc.report.claims import claims_sentence
 from rllc.report.data import ReportData, reference_curves
 from rllc.report.markup import Markup, definitions, esc, join, minus, paragraph, table, tag, value_text
 from rllc.report.sections import Page, Section, planted_note
@@ -39,6 +40,7 @@ def headline(page: Page) -> Markup:
         ("Stages", [summary.stage_sentence(f.stages)]),
         ("Clusters", [summary.cluster_sentence(f.clusterings[0], f) if f.clusterings else "Heads were not clustered."]),
         ("Specialisation", summary.specialisation_sentences(data)),
+        ("Claims of the paper", [claims_sentence(f.claims)] if f.claims else []),
         ("Chains", [summary.cells_sentence(data)]),
     ]
     said = (tag("div", tag("dt", name), tag("dd", *(tag("p", s) for s in sentences))) for name, sentences in told if sentences)
