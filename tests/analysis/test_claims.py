@@ -16,7 +16,8 @@ from rllc.analysis.planted_evidence import CODE, MIX, WORLDS, World, planted_evi
 from rllc.analysis.stored import from_json, to_json
 
 ORDER = (
-    "stages", "boundaries", "type-previous-token", "type-current-token", "type-induction", "type-multigram", "type-bracket", "differentiation", "clusters",
+    "stages", "boundaries",
+    "type-previous-token", "type-current-token", "type-induction", "type-multigram", "type-bracket", "differentiation", "clusters",
     "simple-is-low", "memorised", "specialisation", "circuit-falls", "circuit-peak", "circuit-tokens", "circuit-edge", "circuit-composition",
     "baseline-order", "baseline-stages", "sensitivity", "seeds",
 )  # fmt: skip
@@ -61,7 +62,7 @@ def test_findings_hold_what_was_compared(story: tuple[Evidence, Findings]) -> No
     assert len(found.regression.slope_without) == 16
     assert found.seeds is not None
     assert found.seeds.counts.seeds == (MAIN, "seed-1", "seed-2")
-    assert [(match.one, match.other) for match in found.seeds.matches][0] == (MAIN, "seed-1")
+    assert [(match.one, match.other) for match in found.seeds.matches] == [(MAIN, "seed-1"), (MAIN, "seed-2"), ("seed-1", "seed-2")]
     assert found.circuit is not None
     assert found.circuit.layers == (0, 1)
     assert [turns.name for turns in found.turns] == ["hessian_trace"]

@@ -26,7 +26,8 @@ def circuit(curves: Curves, seed: int, *, draws: int = _DRAWS) -> tuple[Circuit 
     layers = tuple(sorted({layer_of(head) for head in whole.parts}))
     if len(layers) < 2 or len(whole.steps) < _LEAST:
         return None, (
-            f"There is no circuit to tell on {curves.data}: {len(layers)} layers have heads with complete curves over {len(whole.steps)} checkpoints, "
+            f"There is no circuit to tell on {curves.data}: {len(layers)} layers have heads with complete curves over {len(whole.steps)} "
+            "checkpoints, "
             f"and it needs 2 layers and {_LEAST} checkpoints."
         )
     rows = [[i for i, head in enumerate(whole.parts) if layer_of(head) == layer] for layer in layers]

@@ -1,8 +1,8 @@
 """Every claim of the paper (METHOD 5), each decided by a stated test on this run's numbers: seen, not seen, or cannot tell.
 
-What decides is written before the numbers are looked at: see `verdicts` for the two error rates of each verdict, docs/claims.md for the tests in words,
-and `planted_claims` for how often each verdict is wrong where the answer is known. Claims are judged one by one: of twenty that hold nothing, one may
-be called seen at a level of 5 %.
+What decides is written before the numbers are looked at: see `verdicts` for the two error rates of each verdict, docs/claims.md for the tests in
+words, and `planted_claims` for how often each verdict is wrong where the answer is known. Claims are judged one by one: of twenty that hold
+nothing, one may be called seen at a level of 5 %.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def claims(evidence: Evidence, findings: Findings, settings: AnalysisSettings, s
         claims_heads.memorised(evidence, findings, settings, seed),
         claims_circuit.specialisation(evidence, findings, settings, seed),
         claims_circuit.falls(findings, settings),
-        claims_circuit.peak(marks, findings, settings),
+        claims_circuit.peak(marks, findings),
         claims_circuit.same_tokens(evidence, settings),
         claims_circuit.edge(evidence, settings),
         claims_circuit.composition(evidence, settings),

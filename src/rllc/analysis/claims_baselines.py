@@ -55,7 +55,7 @@ def _straight(curve: Curves, places: Floats, settings: AnalysisSettings) -> bool
     """Whether one curve surely makes no turn of the least size that counts, by its range, within the stage window of any place."""
     x, ends = np.log1p(curve.steps.astype(np.float64)), np.log1p(places)
     size = settings.least_change * float(np.ptp(curve.llc[0]))
-    for place in ends:
+    for place in ends.tolist():
         first = int(np.searchsorted(x, place - settings.stage_window)) - 1  # and the checkpoints beside the window
         last = int(np.searchsorted(x, place + settings.stage_window, side="right")) + 1
         rows = slice(max(first, 0), last)
@@ -93,7 +93,8 @@ def ordered(evidence: Evidence, findings: Findings, settings: AnalysisSettings) 
     return decide(
         "baseline-order",
         "Curvature, Fisher information, norms or ablation order the heads as the refined LLC does.",
-        "Spearman's rank correlation over heads of each baseline with the final LLC, against heads dealt at random, two-sided, held for all rows of the "
+        "Spearman's rank correlation over heads of each baseline with the final LLC, against heads dealt at random, two-sided, held for all rows "
+        "of the "
         "table together (Holm); seen where one is positive beyond that. Not seen where the upper end of every interval, enlarged by what errors take "
         f"from a correlation, is below {settings.least_correlation:g}.",
         [any_of("rank correlation", conditions, "no baseline was measured, or of too few heads (see the notes)")],
@@ -145,14 +146,16 @@ def sensitivity(evidence: Evidence, findings: Findings, settings: AnalysisSettin
         missing = "no boundary is found at two temperatures" if found else missing
         for nbeta, i, j, other in pairs:
             width = [float(np.diff(np.log1p(s.intervals[k]))[0]) / (2 * normal_quantile(0.95)) for s, k in ((ours, i), (other, j))]
+            error = float(np.hypot(width[0], width[1]))
             shift = abs(float(np.log1p(other.boundaries[j]) - np.log1p(ours.boundaries[i])))
             # The size of a shift of unknown sign: two-sided, so twice as many were tried.
             name = f"step {ours.boundaries[i]:,.0f}, nβ {evidence.nbeta:g} to {nbeta:g}"
-            conditions.append(effect(name, shift, float(np.hypot(*width)), _MOVED, settings.level, tries=2 * len(pairs), unit="log steps"))
+            conditions.append(effect(name, shift, error, _MOVED, settings.level, tries=2 * len(pairs), unit="log steps"))
     return decide(
         "sensitivity",
         "The boundaries of the stages depend on the inverse temperature nβ (from 23 to 30 one moved by 1,000 steps).",
-        "Boundaries at two temperatures that lie within the stage window of one another: the size of each shift in log(step + 1) beyond the errors of "
+        "Boundaries at two temperatures that lie within the stage window of one another: the size of each shift in log(step + 1) beyond the errors "
+        "of "
         f"both, corrected for their number (Bonferroni); {_MOVED:g} is the least that counts.",
         [any_of(title, conditions, missing)],
     )
@@ -190,7 +193,8 @@ def same_types(findings: Findings, settings: AnalysisSettings) -> Claim:
     return decide(
         "seeds",
         "Models from several seeds grow heads of the same types.",
-        "Every type that the main model has, by the thresholds, is found in every seed; and heads matched by behaviour alone, within layers, have LLC "
+        "Every type that the main model has, by the thresholds, is found in every seed; and heads matched by behaviour alone, within layers, have "
+        "LLC "
         f"curves that lie closer than those of heads matched at random (p at most {settings.level:g} for the worst seed). Not seen where a type "
         "is missing from a seed.",
         conditions,

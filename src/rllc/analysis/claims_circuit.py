@@ -100,14 +100,15 @@ def falls(findings: Findings, settings: AnalysisSettings) -> Claim:
     return decide(
         "circuit-falls",
         "Against a model of one layer, the refined LLC falls in layer 0 after a peak while it still rises in layer 1: multigrams move to layer 1.",
-        "Of the mean over a layer's heads: the fall of the first layer from its peak to the last checkpoint, against the largest fall that the errors "
+        "Of the mean over a layer's heads: the fall of the first layer from its peak to the last checkpoint, against the largest fall that the "
+        "errors "
         "alone make of a curve that does not change; and the change of the last layer over the same checkpoints, above zero beyond its error. "
         f"{settings.least_change:.0%} of the largest mean is the least that counts.",
         conditions,
     )
 
 
-def peak(found: dict[str, Onset], findings: Findings, settings: AnalysisSettings) -> Claim:
+def peak(found: dict[str, Onset], findings: Findings) -> Claim:
     """That the first layer peaks after LM2."""
     title, curve, mark = "peak of the first layer behind the onset of n-grams", findings.circuit, found.get("n-grams")
     if curve is None:
@@ -117,13 +118,14 @@ def peak(found: dict[str, Onset], findings: Findings, settings: AnalysisSettings
     elif curve.peak[0] == curve.steps[-1] or not np.isfinite(curve.peak_interval[0]).all():
         condition = lacking(title, "the first layer has no peak before the end", "log steps")
     else:
-        (early, late), place = np.log1p(curve.peak_interval[0]), float(np.log1p(curve.peak[0]))
+        early, late = (float(np.log1p(end)) for end in curve.peak_interval[0])
+        place = float(np.log1p(curve.peak[0]))
         # The peak lies between the checkpoints beside the one that is largest.
         steps = np.log1p(curve.steps.astype(np.float64))
-        first = steps[max(int(np.searchsorted(steps, early)) - 1, 0)]
-        last = steps[min(int(np.searchsorted(steps, late)) + 1, len(steps) - 1)]
+        first = float(steps[max(int(np.searchsorted(steps, early)) - 1, 0)])
+        last = float(steps[min(int(np.searchsorted(steps, late)) + 1, len(steps) - 1)])
         value = place - float(np.log1p(mark.step))
-        low, high = float(first - np.log1p(mark.interval[1])), float(last - np.log1p(mark.interval[0]))
+        low, high = first - float(np.log1p(mark.interval[1])), last - float(np.log1p(mark.interval[0]))
         condition = Condition(Number(title, value, low, high, unit="log steps"), low > 0, high < 0)
     beside = [] if curve is None else [
         Number(f"peak of layer {layer}", float(step), float(low), float(high), unit="step")
@@ -155,7 +157,8 @@ def same_tokens(evidence: Evidence, settings: AnalysisSettings) -> Claim:
     return decide(
         "circuit-tokens",
         "A head of layer 0 and a head of layer 1 come to affect the same tokens.",
-        "Over the predictions of held-out text, the correlation of what ablating each of the two does to the loss: above zero at the last checkpoint for "
+        "Over the predictions of held-out text, the correlation of what ablating each of the two does to the loss: above zero at the last "
+        "checkpoint for "
         "some pair, and for the same pair larger than at the first one measured, by errors that leave contexts out, corrected for the number of "
         f"pairs (Bonferroni). {_AFFECTED:g} is the least that counts of both.",
         [any_of(title, conditions, missing)],
@@ -218,7 +221,8 @@ def composition(evidence: Evidence, settings: AnalysisSettings) -> Claim:
     return decide(
         "circuit-composition",
         "Heads of layer 0 and layer 1 compose: their composition scores are above those of random matrices.",
-        "At the last checkpoint the Q-, K- or V-composition of some pair, less the mean of random matrices of the same sizes, exceeds what the spread of "
+        "At the last checkpoint the Q-, K- or V-composition of some pair, less the mean of random matrices of the same sizes, exceeds what the "
+        "spread of "
         "random matrices would give any of the pairs (Bonferroni, normal). Once more the random mean is the least that counts.",
         [any_of(title, conditions, "composition was not measured" if scores is None else "the model has one layer")],
     )

@@ -191,7 +191,8 @@ def simple_is_low(evidence: Evidence, findings: Findings, settings: AnalysisSett
     return decide(
         "simple-is-low",
         "Heads with a simple algorithm, such as induction, end with a low refined LLC; heads that memorise multigrams end high.",
-        "Simple heads are those that attention names and those whose ablation hurts closing brackets; the rest are called other. The difference of the "
+        "Simple heads are those that attention names and those whose ablation hurts closing brackets; the rest are called other. The difference of "
+        "the "
         "mean final LLC within layers, against the same with types dealt to the heads of a layer at random. Not seen where the upper end "
         f"of its interval over heads is below {settings.least_change:.0%} of the mean LLC.",
         [condition],
@@ -244,7 +245,8 @@ def memorised(evidence: Evidence, findings: Findings, settings: AnalysisSettings
         "memorised",
         "The final refined LLC of a head correlates with the number of multigrams that it has memorised.",
         "Spearman's rank correlation over heads, against multigrams dealt to the heads at random (one-sided), and a least-squares slope that stays "
-        f"positive whichever head is left out. Not seen where the upper end of the correlation's interval, enlarged by what the errors of the LLC take from it, is below "
+        "positive whichever head is left out. Not seen where the upper end of the correlation's interval, enlarged by what the errors of the LLC "
+        "take from it, is below "
         f"{settings.least_correlation:g}.",
         conditions,
         beside,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
+from numpy.typing import NDArray
 
 from rllc.analysis.comparisons import Claim, Number, Turns
 from rllc.analysis.evidence import Evidence
@@ -29,7 +32,7 @@ def marks(evidence: Evidence, settings: AnalysisSettings, seed: int) -> dict[str
     """
     found: dict[str, Onset] = {}
 
-    def add(name: str, steps: np.ndarray, values: Floats, stderr: Floats, falls: bool = False) -> None:
+    def add(name: str, steps: NDArray[np.int64], values: Floats, stderr: Floats, falls: bool = False) -> None:
         found[name] = onset(name, steps, values, stderr, seeds.generator(seed, "onset", name), falls=falls, level=settings.level)
 
     if (grams := evidence.measured.ngrams) is not None:
@@ -41,7 +44,7 @@ def marks(evidence: Evidence, settings: AnalysisSettings, seed: int) -> dict[str
         if len(evidence.behaviour.heads) and score in evidence.behaviour.scores:
             values, error = evidence.behaviour.scores[score], evidence.behaviour.error(score)
             best = np.where(np.isfinite(values), values, -np.inf).argmax(axis=0)
-            at = np.arange(values.shape[1])
+            at = np.arange(len(evidence.behaviour.steps))
             add(name, evidence.behaviour.steps, values[best, at], error[best, at])
     return found
 
@@ -51,7 +54,7 @@ def stage_order(found: dict[str, Onset], evidence: Evidence, settings: AnalysisS
     names = list(MARKS)
     among = len(names) + 1
     conditions: list[Condition] = []
-    for earlier, later in zip(names[:-1], names[1:], strict=True):
+    for earlier, later in pairwise(names):
         title = f"lag of {later} behind {earlier}"
         missing = [name for name in (earlier, later) if name not in found]
         still = [name for name in (earlier, later) if name in found and not len(found[name].before)]

@@ -41,7 +41,8 @@ def onset(
     resamples: int = 400,
     level: float = 0.05,
 ) -> Onset:
-    """The onset of a mark [S] with errors [S] (0 where exact); `falls` where it is a fall that is asked for. Checkpoints without a value are left out.
+    """The onset of a mark [S] with errors [S] (0 where exact); `falls` where it is a fall that is asked for. Checkpoints without a value
+    are left out.
 
     The half-way point is crossed for the last time before the largest change, so that one estimate that strays early is no onset.
     """

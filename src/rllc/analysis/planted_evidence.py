@@ -233,5 +233,5 @@ def _baselines(world: World, plan: Plan, final: Floats, turns: tuple[float, ...]
     shape = {"false": X / X[-1], "chance": _turning(tuple(np.sort(rng.uniform(2.5, 9.5, 3)))) / 100}.get(world, _turning(turns) / 100)
     clean = base[:, None] * (X / X[-1]) + 20 * shape
     noise = 20 * plan.noise
-    values = clean + noise * rng.standard_normal(clean.shape)
+    values: Floats = clean + noise * rng.standard_normal((16, len(STEPS)))
     return Baselines(HEADS, STEPS, {"hessian_trace": values}, {"hessian_trace": np.full(values.shape, noise)}, {"hessian_trace": "nats"})
