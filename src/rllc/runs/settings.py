@@ -54,6 +54,8 @@ class ImportSettings:
         file: where a repository keeps its checkpoints as files of one revision, their name with {step}, or {step:07d} for seven
             digits: "checkpoints/checkpoint_{step:07d}.pth".
         config: what the checkpoints themselves do not say of their model, by the names of their library; it wins over what they say.
+        keep: keep every converted checkpoint in the run folder. Without, each is fetched, sampled, measured and given back in its turn, so that the
+            disk stays flat; a later change of the grid fetches again what it needs.
     """
 
     source: str
@@ -61,6 +63,7 @@ class ImportSettings:
     revision: str = ""
     file: str = ""
     config: Mapping[str, str | bool | int | float] = field(default_factory=dict)
+    keep: bool = False
 
     def __post_init__(self) -> None:
         if not self.source or not self.steps or min(self.steps) < 0 or len(set(self.steps)) < len(self.steps):
