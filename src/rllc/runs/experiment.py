@@ -143,10 +143,7 @@ class Experiment:
 
     def parts_of(self, block: SampleSettings) -> tuple[Part, ...]:
         """The parts that a block names, in its order."""
-        parts: list[Part] = []
-        for text in block.parts:
-            parts += [Part.of_head(h.layer, h.index) for h in self.model.heads()] if text == "heads" else [Part.parse(text)]
-        return tuple(parts)
+        return tuple(part for text in block.parts for part in self.model.named(text))
 
     def batch_size(self) -> int:
         """Contexts of the minibatches that the chains see."""

@@ -17,7 +17,8 @@ class SampleSettings:
     """One block of the grid: parts × data × checkpoints.
 
     Args:
-        parts: part expressions; "heads" stands for every head of the model.
+        parts: part expressions; "heads" stands for every head of the model, "random" for one size-matched random part of every layer, `0.random0`
+            and so on.
         data: "mixture" for the training mixture, or domains; "/heldout" behind a name takes the held-out split.
         checkpoints: steps; empty for every checkpoint.
     """
@@ -28,7 +29,7 @@ class SampleSettings:
 
     def __post_init__(self) -> None:
         for text in self.parts:
-            if text != "heads":
+            if text not in ("heads", "random"):
                 Part.parse(text)
         for text in self.data:
             DataKey.parse(text)
