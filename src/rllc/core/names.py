@@ -43,8 +43,8 @@ class Head:
 class Atom:
     """One indivisible part. `kind` is head, group, random, attn, mlp, embed, unembed, full or tensor.
 
-    `head` counts the groups for kind "group", and the draws for kind "random"; `piece` is one of Q, K, V, O for a slice of a head or group and empty otherwise; `tensor` names a
-    tensor for kind "tensor".
+    `head` counts the groups for kind "group", and the draws for kind "random"; `piece` is one of Q, K, V, O for a slice of a head or group and empty
+    otherwise; `tensor` names a tensor for kind "tensor".
     """
 
     kind: str
@@ -66,8 +66,8 @@ class Part:
     """A part of the weights: one atom or a union of them, kept in canonical order without repetition.
 
     Grammar: `1:6` a head, `1:6.Q` a head's query (also K, V, O), `1:g2` the heads that share keys and values 2 with them (also `1:g2.K`), `1.attn`,
-    `1.mlp`, `embed`, `unembed`, `full`, `=blocks.0.attn.W_Q` any tensor by name, `1.random0` as many single weights as a head holds, drawn among those
-    of all heads of the layer, and `a+b` the union.
+    `1.mlp`, `embed`, `unembed`, `full`, `=blocks.0.attn.W_Q` any tensor by name, `1.random0` as many single weights as a head holds, drawn among
+    those of all heads of the layer, and `a+b` the union.
 
     >>> str(Part.parse("1:6 + L0H1"))
     '0:1+1:6'
@@ -121,7 +121,7 @@ def _parse_atom(text: str, whole: str) -> Atom:
         return Atom("group", int(match[1]), int(match[2]), piece)
     raise RllcError(
         f"{whole!r} is not a part of a model.",
-        "Write a head 1:6, a piece of it 1:6.Q, a group 1:g2, 1.attn, 1.mlp, embed, unembed, full, =tensor.name, a control 1.random0, or a union a+b.",
+        "Write a head 1:6, a piece of it 1:6.Q, a group 1:g2, 1.attn, 1.mlp, embed, unembed, full, =tensor.name, random weights 1.random0, or a+b.",
     )
 
 

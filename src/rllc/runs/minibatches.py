@@ -148,7 +148,7 @@ def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, nat
     if refined is None and (rows.counts[:, 1:].all() or alone):
         return Source(name, Rows(rows.tokens), context=rows.tokens.shape[1], notes=rows.notes)
     reference = None if refined is None or refined.reference is None else Reference.of(refined.reference, vocabulary)
-    pool = RefinedBatches(marked_rows(rows.tokens, rows.counts, refined), reference, native)
+    pool = RefinedBatches(marked_rows(rows.tokens, rows.counts, refined, how.seed), reference, native)
     return Source(name, pool, context=rows.tokens.shape[1], notes=rows.notes)
 
 
@@ -161,7 +161,7 @@ def _mixed(data: Mixed | Refined, name: str, how: How, limit: int, vocabulary: i
     for part, inner in mixed.data.items():
         if isinstance(inner, Refined) and (refined is not None or inner.reference is not None):
             raise RllcError(f"{part!r} of the mixture is refined in a way that cannot be mixed.", "Refine the whole: Refined(Mixed(…), …).")
-        one = inner if refined is None else Refined(inner, refined.positions, refined.contexts)
+        one = inner if refined is None else Refined(inner, refined.positions, refined.contexts, shuffled=refined.shuffled)
         source = open_tokens(one, name, how, limit, vocabulary, native)
         pools.append(_drawn(source, str(part)))
         notes += [f"{part}: {note}" for note in source.notes]

@@ -124,7 +124,9 @@ class General:
                 "Give either, or write a parameter as =name.",
             )
         if any(text == "random" or any(atom.kind == "random" for atom in _parsed(text).atoms) for text in listed if text != HEADS):
-            raise RllcError("Random parts are drawn on the native road alone, and this model goes the general one.", "Name its weights, or leave them out.")
+            raise RllcError(
+                "Random parts are drawn on the native road alone, and this model goes the general one.", "Name its weights, or leave them out."
+            )
         found = [part for text in listed for part in (_heads(self.module) if text == HEADS else [_parsed(text)])]
         return tuple(self._resolved(part) for part in dict.fromkeys(found))
 
