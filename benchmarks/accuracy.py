@@ -136,12 +136,12 @@ class Sampled:
         experiment = replace(self.experiment, sampler=settings, sampling=sampling, seed=seed)
         unit = make_unit(experiment, self.step, DataKey.parse("mixture"), self.parts)
         opened = OpenedUnit(Work(self.folder, experiment, unit))
-        batches: list[Any] = list(islice(opened.stream("sample"), settings.steps + 1))
+        batches: list[Any] = list(islice(opened.data.stream("sample"), settings.steps + 1))
         if self.way.positions < 1:
             batches = [thinned(batch, self.way.positions, 1_000_003 * seed + i) for i, batch in enumerate(batches)]
         objective, control = opened.objective, None
         if settings.control_variate:
-            control = mean_gradient(objective, objective.origin, opened.batches("control", sampling.control_batches))
+            control = mean_gradient(objective, objective.origin, opened.data.batches("control", sampling.control_batches))
         chain = Chains(objective, objective.origin, settings, opened.noise_seeds(chains), control=control)
         if self.way.antithetic:
             chain._noise = Antithetic(chain._noise)  # pyright: ignore[reportAttributeAccessIssue]

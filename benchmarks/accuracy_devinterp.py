@@ -22,6 +22,7 @@ from peers_language import theirs, twin
 
 from rllc.checkpoints.store import checkpoint_name, load
 from rllc.core.names import DataKey, Part
+from rllc.model.batch import token_batch
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.plan import make_unit
@@ -78,4 +79,5 @@ def contexts(run: Path, experiment: Experiment, step: int, part: Part, batch: in
     """The minibatches that ours would get under this seed, one after another [n·B, T]."""
     own = replace(experiment, seed=seed, sampling=replace(experiment.sampling, batch_size=batch))
     unit = make_unit(own, step, DataKey.parse("mixture"), (part,))
-    return torch.cat(OpenedUnit(Work(run, own, unit)).batches("sample", n))
+    batches = OpenedUnit(Work(run, own, unit)).data.batches("sample", n)
+    return torch.cat([token_batch(batch).tokens for batch in batches])

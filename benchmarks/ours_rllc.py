@@ -14,7 +14,7 @@ from rllc.posterior.protocol import Evaluation, Tensors
 from rllc.posterior.sampling import Sampled, sample
 from rllc.posterior.settings import SamplerName, SamplerSettings
 from rllc.runs.experiment import parse, preset
-from rllc.runs.sampling import KIND, record_key
+from rllc.runs.keys import KIND, record_key
 
 __all__ = ["KIND", "key_of", "ours"]
 

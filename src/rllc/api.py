@@ -145,7 +145,14 @@ def estimate(
 
 
 def sweep(
-    checkpoints: Any, data: Any, parts: Parts = "heads", *, progress: bool = True, data_name: str = "data", **settings: Unpack[Settings]
+    checkpoints: Any,
+    data: Any,
+    parts: Parts = "heads",
+    *,
+    evaluate_on: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    data_name: str = "data",
+    **settings: Unpack[Settings],
 ) -> Sweep:
     """A grid of checkpoints × data × parts, measured as its results are asked for.
 
@@ -155,6 +162,7 @@ def sweep(
             them, and opened one at a time.
         data: a mapping of names to data as `estimate` takes it, or one of them.
         parts: as of `estimate`.
+        evaluate_on: other data by name, as of `estimate`; cells that are sampled on data of that name are not evaluated on it once more.
         progress: show a bar with the time left on a terminal, plain lines elsewhere.
         data_name: what one kind of data is called, where `data` is no mapping.
         settings: as of `estimate`, the same for all cells, so that differences between them share noise and minibatches.
@@ -179,4 +187,4 @@ def sweep(
     [['100', '0', True]]
     """
     named = data if isinstance(data, Mapping) and not is_padded(data) else {data_name: data}
-    return Sweep(listed(checkpoints), named, parts, how_from(settings), Reporter(quiet=not progress))
+    return Sweep(listed(checkpoints), named, parts, how_from(settings), Reporter(quiet=not progress), evaluate_on or {})

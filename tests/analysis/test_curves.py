@@ -44,7 +44,7 @@ def test_a_refused_cell_has_no_estimate_and_keeps_its_outcome() -> None:
 
 def test_data_evaluated_elsewhere_is_a_curve_of_its_own() -> None:
     rows = [(0, "1:2", "mix", 1.0, "ok"), (0, "1:2", "mix", 2.0, "ok")]
-    assert list(curves_of(columns(rows, ["mix", "code"]), heads=True)) == ["mix", "mix on code"]
+    assert list(curves_of(columns(rows, ["mix", "code"]), heads=True)) == ["mix", "mix@code"]
 
 
 def test_two_estimates_of_one_cell_are_a_sentence() -> None:

@@ -100,6 +100,15 @@ def test_a_folder_of_checkpoints(tmp_path):
     assert all(len(trace.y) == 2 for trace in figure.data)
 
 
+def test_a_sweep_is_evaluated_elsewhere_too():
+    """The same numbers as of single calls; not once more on the data that the chains move by."""
+    found = rllc.sweep({0: Ours(0), 5: Ours(1)}, DATA, "1:0", evaluate_on={"b": DATA["b"], "c": tokens(seed=9)}, progress=False, **SMALL).run()
+    assert [set(cell.elsewhere) for cell in found.values()] == [{"b", "c"}, {"c"}, {"b", "c"}, {"c"}]
+    alone = rllc.estimate(Ours(1), DATA["a"], "1:0", data_name="a", evaluate_on={"c": tokens(seed=9)}, progress=False, **SMALL)
+    assert found["step 5, a, 1:0"].elsewhere["c"].llc == alone.elsewhere["c"].llc
+    assert found["step 5, a, 1:0"].llc == alone.llc
+
+
 def test_one_model_is_a_sweep_too():
     found = rllc.sweep(Ours(), DATA, "1:0", progress=False, **SMALL).run()
     assert list(found) == ["step 0, a, 1:0", "step 0, b, 1:0"]

@@ -55,6 +55,26 @@ def allowed(lengths: list[int], first: int, context: int) -> dict[tuple[int, ...
 lengths = st.lists(st.integers(2, 12), min_size=1, max_size=6)
 
 
+@given(lengths, st.integers(2, 9))
+def test_one_document_a_row_is_cut_or_filled_up(train: list[int], width: int) -> None:
+    corpus = corpus_of(x=([1, *train], [5]))
+    pool = ContextPool(corpus, Mixture.of("x"), "train", width, "one a row")
+    rows = pool.draw(seeds.generator(1), 300)
+    first, expected = 1, set()
+    for length in train:
+        document = [BOS, *range(first, first + length - 1)]
+        expected.add((*document, *[BOS] * width)[:width])
+        first += length - 1
+    found = {tuple(row) for row in rows.tolist()}
+    assert found <= expected
+    assert len(found) == len(expected)  # all equally likely: none of six is missed by 300 draws but once in 10^23
+    marked = pool.marked(rows)
+    assert (marked[:, 1:] == (rows != BOS)[:, 1:]).all()
+    assert marked[:, 0].all()
+    with pytest.raises(RllcError, match="No training document of 'x' has a token to predict"):
+        ContextPool(corpus_of(x=([1, 1], [5])), Mixture.of("x"), "train", width, "one a row")
+
+
 @given(lengths, lengths, st.integers(2, 9), st.sampled_from(["train", "heldout"]))
 def test_contexts_are_those_that_are_allowed(train: list[int], heldout: list[int], width: int, split: str):
     corpus = corpus_of(x=(train, heldout))

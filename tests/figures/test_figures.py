@@ -240,7 +240,7 @@ def test_health_takes_cells_from_curves_where_there_is_no_table(findings: Findin
     rows = health.rows_of_curves(findings.curves, findings.full)
     assert len(rows) == 16 * 12 + 3 * 16 * 6 + 12
     assert health.chain_health(rows).data[0].text[0][0] == ""
-    assert health.data_of({"data": "train", "evaluated_on": "code"}) == "train → code"
+    assert health.data_of({"data": "train", "evaluated_on": "code"}) == "train@code"
     assert health.data_of({"data": "train", "evaluated_on": "train"}) == "train"
 
 

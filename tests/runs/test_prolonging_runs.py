@@ -11,11 +11,11 @@ import pytest
 from rllc.core.names import Part
 from rllc.records.store import Record, Store
 from rllc.runs.experiment import parse
+from rllc.runs.keys import STATE
 from rllc.runs.overview import describe_plan, describe_status
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.plan import make_plan, state_bytes
 from rllc.runs.recording import origin_of, traces_of
-from rllc.runs.sampling import STATE
 
 from .conftest import EXPERIMENT, experiment_text
 

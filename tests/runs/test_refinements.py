@@ -15,10 +15,11 @@ from rllc.corpus.refinement import followed_before
 from rllc.model.batch import TokenBatch
 from rllc.records.store import Store
 from rllc.runs.experiment import Experiment, parse
+from rllc.runs.keys import record_key
 from rllc.runs.layout import RunFolder
 from rllc.runs.plan import make_plan
 from rllc.runs.recorded import planned_samples
-from rllc.runs.sampling import OpenedUnit, Sample, Work, record_key, sample_unit
+from rllc.runs.sampling import OpenedUnit, Sample, Work, sample_unit
 
 REFINEMENTS = """
 [refinements.spaces]
@@ -55,7 +56,7 @@ def works(finished: Path, data: str) -> list[Work]:
 def test_the_chains_see_refined_minibatches(finished: Path, data: str) -> None:
     work = works(finished, data)[-1]
     unit = OpenedUnit(work)
-    for batch in islice(unit.stream("sample"), 3):
+    for batch in islice(unit.data.stream("sample"), 3):
         assert isinstance(batch, TokenBatch)
         assert batch.rows is not None
         chosen = unit.corpus.decode(batch.tokens[:, 1:].flatten()[batch.rows].numpy())
@@ -68,7 +69,7 @@ def test_the_chains_see_refined_minibatches(finished: Path, data: str) -> None:
 
 def test_a_refinement_mixes_domains_of_its_own(finished: Path) -> None:
     unit = OpenedUnit(works(finished, "both")[0])
-    batches = list(islice(unit.stream("sample"), 40))
+    batches = list(islice(unit.data.stream("sample"), 40))
     rows = torch.cat([batch.tokens for batch in batches if isinstance(batch, TokenBatch)]).numpy()
     # which domain a context is of shows in how much of it repeats
     repeats = followed_before(rows).mean(1)
@@ -89,7 +90,7 @@ def test_a_refinement_mixes_domains_of_its_own(finished: Path) -> None:
 def test_against_itself_a_checkpoint_is_at_its_minimum(finished: Path) -> None:
     """Then the gradient at w* is zero on every minibatch and λ̂ has no tilt, whatever the training has left."""
     unit = OpenedUnit(works(finished, "itself")[0])
-    batch = next(unit.stream("sample"))
+    batch = next(unit.data.stream("sample"))
     assert isinstance(batch, TokenBatch)
     assert batch.reference is not None
     assert torch.allclose(batch.reference.sum(1), torch.ones(len(batch.reference)))

@@ -74,7 +74,7 @@ def test_the_reference_is_the_sibling_s_last_checkpoint(finished: Path, together
     shape, params, info = load(list_checkpoints(together.sibling("one-layer").checkpoints)[-1].folder)
     assert (shape.n_layers, info.step) == (1, 12)
     unit = OpenedUnit(Work(together.root, experiment, make_plan(experiment).units[0]))
-    for batch in islice(unit.stream("sample"), 2):
+    for batch in islice(unit.data.stream("sample"), 2):
         assert isinstance(batch, TokenBatch)
         expected = fw.logits(shape, params, batch.tokens)[:, :-1].flatten(0, 1).softmax(-1)
         torch.testing.assert_close(batch.reference, expected, rtol=0, atol=1e-6)

@@ -23,13 +23,13 @@ def curves_of(columns: Mapping[str, NDArray[Any]], *, heads: bool) -> dict[str, 
 
     Args:
         columns: arrays by column name, each [rows]: step, part, data, llc, stderr, ci_low, ci_high, outcome, and evaluated_on where
-            it differs from data. Data that is sampled on one kind and evaluated on another is named "sampled on evaluated".
+            it differs from data. Data that is sampled on one kind and evaluated on another is named "code@prose".
 
     A refused cell has no estimate, whatever its row says. Raises RllcError where two rows tell of the same part, checkpoint and data.
     """
     data = [str(name) for name in columns["data"]]
     if "evaluated_on" in columns:
-        data = [name if str(on) in ("", name) else f"{name} on {on}" for name, on in zip(data, columns["evaluated_on"], strict=True)]
+        data = [name if str(on) in ("", name) else f"{name}@{on}" for name, on in zip(data, columns["evaluated_on"], strict=True)]
     parts = [str(part) for part in columns["part"]]
     wanted = [i for i, part in enumerate(parts) if is_head(part) == heads]
     found: dict[str, Curves] = {}

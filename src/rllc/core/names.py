@@ -127,25 +127,43 @@ def _parse_atom(text: str, whole: str) -> Atom:
 
 @dataclass(frozen=True, order=True)
 class DataKey:
-    """Which data: a domain or mixture of the experiment by name, and the split it is drawn from."""
+    """Which data: a domain or mixture of the experiment by name, and the split it is drawn from.
+
+    `elsewhere` names the data that the draws of its chains are evaluated on, where that is another.
+    """
 
     name: str
     split: str = "train"
+    elsewhere: str = ""
 
     def __str__(self) -> str:
-        return self.name if self.split == "train" else f"{self.name}/{self.split}"
+        drawn = self.name if self.split == "train" else f"{self.name}/{self.split}"
+        return f"{drawn}@{self.elsewhere}" if self.elsewhere else drawn
+
+    @property
+    def sampled(self) -> DataKey:
+        """The data that the chains move by."""
+        return DataKey(self.name, self.split)
+
+    def at(self, elsewhere: str) -> DataKey:
+        """The same chains evaluated on other data; on their own where that is named or nothing is."""
+        other = str(DataKey.parse(elsewhere)) if elsewhere else ""
+        return DataKey(self.name, self.split, "" if other == str(self.sampled) else other)
 
     @classmethod
     def parse(cls, text: str) -> DataKey:
-        """Read "code" or "code/heldout".
+        """Read "code", "code/heldout", or "code@prose": sampled on code, evaluated on prose.
 
         >>> DataKey.parse("code/heldout").split
         'heldout'
+        >>> str(DataKey.parse("code@prose/train"))
+        'code@prose'
         """
-        name, _, split = text.partition("/")
-        if not re.fullmatch(r"[\w.-]+", name) or split not in ("", "train", "heldout"):
+        drawn, at, elsewhere = text.partition("@")
+        name, _, split = drawn.partition("/")
+        if not re.fullmatch(r"[\w.-]+", name) or split not in ("", "train", "heldout") or "@" in elsewhere or (at and not elsewhere):
             raise RllcError(f"{text!r} does not name data.", 'Write a domain or mixture, such as "code" or "code/heldout".')
-        return cls(name, split or "train")
+        return cls(name, split or "train").at(elsewhere)
 
 
 @dataclass(frozen=True, order=True)

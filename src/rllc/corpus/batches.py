@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from rllc.core import seeds
 from rllc.core.errors import RllcError
+from rllc.corpus.settings import Documents
 from rllc.corpus.tokens import Corpus, Domain, Ints
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Bool, Int
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,21 @@ class ContextPool:
     A context is a row of `context` token ids: BOS, then `context - 1` tokens. A document is chosen in proportion to its tokens. From
     one that holds `context` tokens or more, BOS included, a window inside it is taken, all places equally likely, its first token
     replaced by BOS where it is not BOS itself. A shorter one is packed: it is taken from its start and the documents that follow it
-    in hashed order are appended, each with its BOS, until the row is full; after the last of the split comes the first. A model sees
-    the BOS between packed documents and predicts it.
+    in hashed order are appended, each with its BOS, until the row is full; after the last of the split comes the first. A model in
+    training sees the BOS between packed documents and predicts it; for whatever else a loss is, `marked` leaves it out.
 
-    Raises RllcError for an unknown domain or split, and where a split is shorter than one context.
+    With `documents` "one a row" a context is one document, all equally likely: from its beginning, cut where it is longer than a context, and
+    filled up with BOS where it is shorter.
+
+    Raises RllcError for an unknown domain or split, and where a split is shorter than one context, or has no document with a token to predict.
     """
 
-    def __init__(self, corpus: Corpus, mixture: Mixture, split: str, context: int) -> None:
+    def __init__(self, corpus: Corpus, mixture: Mixture, split: str, context: int, documents: Documents = "packed") -> None:
         if context < 2:
             raise RllcError(f"A context of {context} tokens predicts nothing.", "Use at least 2: BOS and one token.")
-        self.bos, self.context = corpus.bos, context
-        self._sections = [_Section(find_domain(corpus, name, mixture.name), split, context) for name in mixture.weights]
+        self.bos, self.context, self.documents = corpus.bos, context, documents
+        make = _Section if documents == "packed" else _Documents
+        self._sections = [make(find_domain(corpus, name, mixture.name), split, context, corpus.bos) for name in mixture.weights]
         self._cumulative = np.cumsum(list(mixture.weights.values()))[:-1]
 
     def draw(self, rng: np.random.Generator, n: int) -> Int[Ints, "{n} {self.context}"]:
@@ -74,6 +79,12 @@ class ContextPool:
                 out[rows] = section.windows(token[rows], place[rows])
         out[:, 0] = self.bos
         return out
+
+    def marked(self, tokens: Int[Ints, "n T"]) -> Bool[NDArray[np.bool_], "n T"]:
+        """The tokens whose prediction counts: all but BOS. The first of a context, which nothing predicts, counts as one that does."""
+        counts = tokens != self.bos
+        counts[:, 0] = True
+        return counts
 
 
 def contexts(corpus: Corpus, mixture: Mixture, split: str, n: int, context: int, rng: np.random.Generator) -> Int[Ints, "{n} {context}"]:
@@ -108,11 +119,20 @@ class BatchStream:
             index += 1
 
 
-def batch_stream(corpus: Corpus, mixture: Mixture, split: str, batch_size: int, context: int, root_seed: int, *names: str | int) -> BatchStream:
+def batch_stream(
+    corpus: Corpus,
+    mixture: Mixture,
+    split: str,
+    batch_size: int,
+    context: int,
+    root_seed: int,
+    *names: str | int,
+    documents: Documents = "packed",
+) -> BatchStream:
     """The batches of a mixture under (root_seed, names). Raises RllcError as `ContextPool` does."""
     if batch_size < 1:
         raise RllcError(f"A batch of {batch_size} sequences is empty.", "Use a batch size of 1 or more.")
-    return BatchStream(ContextPool(corpus, mixture, split, context), batch_size, root_seed, names)
+    return BatchStream(ContextPool(corpus, mixture, split, context, documents), batch_size, root_seed, names)
 
 
 def snippets(corpus: Corpus, domain: str, n: int, context: int, seed: int, split: str = "heldout") -> Int[Ints, "{n} {context}"]:
@@ -123,6 +143,7 @@ def snippets(corpus: Corpus, domain: str, n: int, context: int, seed: int, split
     rng = seeds.generator(seed, "snippets", domain, n, context)
     pool = ContextPool(corpus, Mixture.of(domain), split, context)
     section = pool._sections[0]
+    assert isinstance(section, _Section)
     order = rng.permutation(len(section.lengths))
     order = order[np.argsort(section.lengths[order] < context, kind="stable")][:n]
     beginnings = section.at(section.starts[order])
@@ -142,7 +163,7 @@ def find_domain(corpus: Corpus, name: str, mixture: str = "") -> Domain:
 class _Section:
     """One split of one domain: a stretch of its tokens, with the documents in it."""
 
-    def __init__(self, domain: Domain, split: str, context: int) -> None:
+    def __init__(self, domain: Domain, split: str, context: int, bos: int) -> None:  # noqa: ARG002
         documents = domain.documents_of(split)
         first = int(domain.starts[documents.start])
         self.starts = domain.starts[documents.start : documents.stop] - first
@@ -166,3 +187,24 @@ class _Section:
     def at(self, starts: NDArray[np.int64]) -> NDArray[Any]:
         """The windows that begin at these tokens of the section [len(starts), context]; past its end comes its beginning."""
         return self.tokens.take(starts[:, None] + self.offsets[None, :], mode="wrap")
+
+
+class _Documents:
+    """The documents of one split of one domain that hold a token to predict, each a row."""
+
+    def __init__(self, domain: Domain, split: str, context: int, bos: int) -> None:
+        documents = domain.documents_of(split)
+        starts = np.asarray(domain.starts[documents.start : documents.stop + 1], dtype=np.int64)
+        lengths = np.diff(starts)
+        self.starts, self.lengths = starts[:-1][lengths > 1], lengths[lengths > 1]
+        self.tokens, self.offsets, self.bos = domain.tokens, np.arange(context), bos
+        if not len(self.starts):
+            side = "held-out" if split == "heldout" else "training"
+            raise RllcError(f"No {side} document of {domain.name!r} has a token to predict.", "Add text.")
+
+    def windows(self, token: NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[Any]:  # noqa: ARG002
+        """Rows from uniform numbers: `token` chooses the document, and there is only one place in it."""
+        chosen = (token * len(self.starts)).astype(np.int64)
+        inside = self.offsets[None, :] < self.lengths[chosen][:, None]
+        rows = np.asarray(self.tokens).take(self.starts[chosen][:, None] + np.where(inside, self.offsets[None, :], 0))
+        return np.where(inside, rows, self.bos)

@@ -66,6 +66,12 @@ class Refinement:
             counts &= followed_before(tokens)
         return counts
 
+    def shuffled(self, tokens: Int[Ints, "n T"], seed: int, first: int = 0) -> Int[Ints, "n T"]:
+        """The contexts as a shuffled refinement has them: all but BOS, which padding is made of too, in random order (`shuffled`)."""
+        real = tokens != self._bos
+        real[:, 0] = True
+        return shuffled(tokens, seed, first, real)
+
     def holds(self, tokens: Int[Ints, "n T"]) -> Bool[Flags, " n"]:
         """The contexts that belong to it: such as pass the filter and have a prediction that counts."""
         held: Flags = np.any(self.marked(tokens), axis=1)
@@ -99,7 +105,7 @@ class RefinedStream:
                 )
             drawn = self.pool.draw(rng, max(_LOT, self.batch_size))
             if self.refinement.settings.shuffled:
-                drawn = shuffled(drawn, seeds.derive(self.root, *self.names, index), seen)
+                drawn = self.refinement.shuffled(drawn, seeds.derive(self.root, *self.names, index), seen)
             found.append(drawn[self.refinement.holds(drawn)])
             seen += len(drawn)
         tokens = np.concatenate(found)[: self.batch_size]

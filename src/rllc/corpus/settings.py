@@ -125,6 +125,9 @@ class SourceSettings:
             )
 
 
+Documents = Literal["packed", "one a row"]
+
+
 @dataclass(frozen=True)
 class CorpusSettings:
     """A corpus: its sources, its tokenizer and what is held out.

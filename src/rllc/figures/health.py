@@ -34,7 +34,7 @@ def rows_of_curves(*tables: Mapping[str, Curves]) -> list[dict[str, Any]]:
 def data_of(row: Row) -> str:
     """The data of a row, with the data it was evaluated on where that is another."""
     data, on_what = str(row.get("data", "")), row.get("evaluated_on")
-    return data if not isinstance(on_what, str) or not on_what or on_what == data else f"{data} → {on_what}"
+    return data if not isinstance(on_what, str) or not on_what or on_what == data else f"{data}@{on_what}"
 
 
 def chain_health(rows: Sequence[Row], heads: Sequence[str] = (), data: Sequence[str] = ()) -> go.Figure:

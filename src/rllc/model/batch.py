@@ -58,6 +58,11 @@ def token_batch(batch: Tensor | TokenBatch) -> TokenBatch:
     return batch if isinstance(batch, TokenBatch) else TokenBatch(batch)
 
 
+def whole_or_counted(tokens: Int[Tensor, "B T"], mask: Tensor) -> Tensor | TokenBatch:
+    """The tokens alone where all that have a place before them count, and otherwise as `counted` has them."""
+    return tokens if bool(mask[:, 1:].all()) else counted(tokens, mask)
+
+
 def counted(tokens: Int[Tensor, "B T"], mask: Tensor) -> TokenBatch:
     """The predictions *of* the tokens that a mask [B, T] marks; the first token of a sequence is predicted by nothing.
 

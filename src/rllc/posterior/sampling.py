@@ -54,10 +54,14 @@ class Minibatches:
 
 @dataclass(frozen=True)
 class Earlier:
-    """Segments that were drawn before, of all the parts of a call, and where their chains stood; without a snapshot they start again at w*."""
+    """Segments that were drawn before, of all the parts of a call, and where their chains stood; without a snapshot they start again at w*.
+
+    `elsewhere` is what they were evaluated on besides, by the names of the call's minibatches of other data.
+    """
 
     traces: Traces
     snapshot: Snapshot | None = None
+    elsewhere: Mapping[str, Traces] = field(default_factory=dict[str, Traces])
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,10 @@ def sample(
     pieces: list[list[Traces]] = [[] for _ in range(chains.parts)]
     results: list[Result | None] = [None] * chains.parts
     done, wanted = 0, settings.draws
-    if earlier is not None and data.elsewhere:
-        raise RllcError("What was drawn before was not evaluated elsewhere.", "Sample anew.")
+    if earlier is not None and earlier.elsewhere.keys() != data.elsewhere.keys():
+        raise RllcError("What was drawn before was not evaluated on the same other data.", "Sample anew.")
     if earlier is not None:
+        seen = [{name: [traces.part(p)] for name, traces in earlier.elsewhere.items()} for p in range(chains.parts)]
         pieces = [[earlier.traces.part(p)] for p in range(chains.parts)]
         results = [assessed(part, p) for p, (part,) in enumerate(pieces)]
         done = earlier.traces.settings.draws

@@ -23,9 +23,10 @@ from rllc.posterior.settings import ExtraChecks, Stopping
 from rllc.posterior.traces import OriginGradient
 from rllc.records.store import Record, Store
 from rllc.runs.experiment import Experiment
+from rllc.runs.keys import ESTIMATOR, data_key
 from rllc.runs.mapping import plain
 from rllc.runs.plan import Unit, make_plan
-from rllc.runs.sampling import ESTIMATOR, OpenedUnit, Work, data_key
+from rllc.runs.sampling import OpenedUnit, Work
 from rllc.runs.settings import SampleSettings
 
 KIND = "calibration"
@@ -128,7 +129,7 @@ def compute(job: Job) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 
 def _measure(unit: OpenedUnit, job: Job) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    batches = unit.batches("origin", job.experiment.sampling.origin_batches)
+    batches = unit.data.batches("origin", job.experiment.sampling.origin_batches)
     gradient = gradient_at_origin(unit.objective, unit.objective.origin, batches)
     zero = {name: torch.zeros_like(tensor) for name, tensor in unit.objective.origin.items()}
     rises: list[NDArray[np.float64]] = []

@@ -18,7 +18,7 @@ from rllc.runs.experiment import load
 from rllc.runs.layout import existing
 from rllc.runs.recorded import planned_samples
 from rllc.runs.recording import traces_of
-from rllc.runs.selecting import AXES, ORDER, PLURAL, Axis, canonical, chosen, is_refused, record_name, record_names, recorded, title
+from rllc.runs.selecting import AXES, ORDER, PLURAL, Axis, canonical, chosen, is_own, is_refused, record_name, record_names, recorded, title
 
 HEADS = "heads"
 
@@ -127,7 +127,7 @@ def paired_errors(records: Iterable[Record], reference: str) -> dict[str, dict[s
     """
     by_data: dict[str, dict[int, dict[str, Record]]] = {}
     for record in records:
-        if is_head(record.meta["part"]):
+        if is_head(record.meta["part"]) and is_own(record):
             by_data.setdefault(record.meta["data"], {}).setdefault(record.meta["step"], {})[record.meta["part"]] = record
     base = by_data.pop(reference, {})
     found: dict[str, dict[str, float]] = {}

@@ -20,6 +20,7 @@ from rllc.posterior.result import assess_elsewhere
 from rllc.posterior.sampling import Sampled, sample
 from rllc.runs.doubts import doubtful
 from rllc.runs.how import How
+from rllc.runs.keys import ESTIMATOR
 from rllc.runs.memory import found
 from rllc.runs.minibatches import Source, open_samples, open_tokens
 from rllc.runs.plan import chunk_within, pass_key
@@ -27,7 +28,6 @@ from rllc.runs.recording import meta_of
 from rllc.runs.refined import RefinedBatches
 from rllc.runs.results import Result
 from rllc.runs.roads import Asked, General, Native
-from rllc.runs.sampling import ESTIMATOR
 
 
 @dataclass(frozen=True)

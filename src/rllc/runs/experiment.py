@@ -87,7 +87,9 @@ class Experiment:
         for block in self.sample:
             for part in self.parts_of(block):
                 slices(self.model, part)
-            for text in block.data:
+            if block.evaluate_on and self.sampler.sampler == "mala":
+                raise RllcError("MALA's draws are evaluated on its own batch alone.", "Leave sample.evaluate_on out, or take another sampler.")
+            for text in (*block.data, *block.evaluate_on):
                 name = DataKey.parse(text).name
                 if name != MIXTURE and domains is not None and name not in (*domains, *self.refinements):
                     raise RllcError(

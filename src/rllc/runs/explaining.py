@@ -12,7 +12,7 @@ from rich.table import Table
 from rllc.core.errors import RllcError
 from rllc.core.outcome import Outcome
 from rllc.posterior.diagnostics import Diagnostics, Extras
-from rllc.posterior.result import Result, assess
+from rllc.posterior.result import Result, assess, assess_elsewhere
 from rllc.posterior.settings import Verdicts
 from rllc.posterior.traces import Traces
 from rllc.records.store import Record, Store
@@ -20,7 +20,7 @@ from rllc.runs.experiment import load
 from rllc.runs.layout import existing
 from rllc.runs.recorded import planned_samples
 from rllc.runs.recording import origin_of, traces_of
-from rllc.runs.selecting import AXES, Axis, canonical, chosen, title
+from rllc.runs.selecting import AXES, Axis, canonical, chosen, is_own, title
 
 Row = tuple[str, str, str, str]  # diagnostic, value, what is expected, verdict with its words
 
@@ -42,15 +42,19 @@ def explain_cells(root: Path, parts: Sequence[str] = (), data: Sequence[str] = (
         selected = [record for record in records if record.meta["outcome"] != Outcome.OK]
         if not selected:
             raise RllcError(f"No cell of {root} is marked or refused.", "Name cells with --part, --data and --step to look at them all the same.")
-    return [(_heading(record), _table(rows_of(record)), Outcome(record.meta["outcome"]).text) for record in selected]
+    own = {_place(record): record for record in records if is_own(record)}
+    return [(_heading(record), _table(rows_of(record, own[_place(record)])), Outcome(record.meta["outcome"]).text) for record in selected]
 
 
-def rows_of(record: Record) -> list[Row]:
-    """Every diagnostic of a recorded cell."""
+def rows_of(record: Record, own: Record | None = None) -> list[Row]:
+    """Every diagnostic of a recorded cell; `own` is that of its chains on their own data, itself unless it was evaluated elsewhere."""
+    own = own or record
     traces, limits = traces_of(record), Verdicts()
-    measured = {name: record.meta.get(name) for name in ("halving", "halving_stderr", "twin")}  # what traces cannot tell
+    measured = {name: own.meta.get(name) for name in ("halving", "halving_stderr", "twin")}  # what traces cannot tell
     extras = Extras(**{name: None if value is None else np.array([value], np.float64) for name, value in measured.items()})
-    result = assess(traces, origin_of(record), limits, extras)[0]
+    result = assess(traces_of(own), origin_of(own), limits, extras)[0]
+    if record is not own:
+        result = assess_elsewhere(result, traces, limits)
     d, told = result.diagnostics, {check.diagnostic: check for check in result.checks}
     rows: list[Row] = []
     for name, value, expected in _expectations(d, result, traces, limits):
@@ -58,6 +62,11 @@ def rows_of(record: Record) -> list[Row]:
         verdict = "" if check is None else f"{check.outcome}: {check.text}" if check.text else str(check.outcome)
         rows.append((name, value, expected, verdict))
     return rows
+
+
+def _place(record: Record) -> tuple[int, str, str]:
+    """Which chains: those of one part at one checkpoint on one kind of data."""
+    return record.meta["step"], record.meta["data"], record.meta["part"]
 
 
 def _expectations(d: Diagnostics, result: Result, traces: Traces, v: Verdicts) -> list[tuple[str, str, str]]:

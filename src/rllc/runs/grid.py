@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from rllc.checkpoints.store import CheckpointInfo, list_checkpoints
@@ -13,12 +14,14 @@ from rllc.core.outcome import Outcome
 from rllc.corpus.tokens import open_corpus
 from rllc.records.store import Record, Store
 from rllc.runs.experiment import Experiment
+from rllc.runs.keys import KIND, record_key
 from rllc.runs.layout import RunFolder
 from rllc.runs.local import run_units
 from rllc.runs.memory import cores
 from rllc.runs.plan import Unit, make_plan, make_unit
 from rllc.runs.progress import Reporter, duration
-from rllc.runs.sampling import KIND, Work, record_key, referred, sample_unit
+from rllc.runs.sampling import Work, sample_unit
+from rllc.runs.unit_data import referred
 
 
 def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
@@ -44,7 +47,7 @@ def _run(works: list[Work], experiment: Experiment, store: Store, reporter: Repo
         return
     works = sorted(works, key=lambda work: -work.unit.cost)
     workers = experiment.engine.workers or cores()
-    cells = sum(len(work.unit.parts) for work in works)
+    cells = sum(len(work.unit.cells) for work in works)
     reporter.line(f"{verb} {cells} cells in {len(works)} units, {workers} at a time.")
     tally: Counter[str] = Counter()
 
@@ -61,7 +64,7 @@ def _run(works: list[Work], experiment: Experiment, store: Store, reporter: Repo
             for sample in samples:
                 sample.put(store)
                 tally[sample.meta["outcome"]] += 1
-                chain_steps += sample.arrays["losses"].size
+                chain_steps += 0 if sample.cell.data.elsewhere else sample.arrays["losses"].size
                 if Outcome(sample.meta["outcome"]).refused:
                     reporter.line(f"  refused: {sample.cell}: {sample.meta['reason']}")
             bar.advance(work.unit.cost, str(work.unit))
@@ -73,7 +76,7 @@ def _run(works: list[Work], experiment: Experiment, store: Store, reporter: Repo
 
 def _saving(experiment: Experiment, folder: RunFolder, store: Store) -> str:
     """How many of the draws that the cap allows were not needed."""
-    stopping, records = experiment.stopping, [record for _, records in _recorded(experiment, folder, store) for record in records]
+    stopping, records = experiment.stopping, [bundle[0] for _, bundles in _recorded(experiment, folder, store) for bundle in bundles]
     drawn, cap = sum(record.meta["draws"] for record in records), stopping.max_draws * len(records)
     reached = sum(r.meta["llc"] is not None and stopping.reached(r.meta["llc"], r.meta["stderr"]) for r in records if "llc" in r.meta)
     return (
@@ -90,24 +93,27 @@ def missing_work(experiment: Experiment, folder: RunFolder, store: Store) -> lis
 def unfinished_work(experiment: Experiment, folder: RunFolder, store: Store) -> list[Work]:
     """The planned cells whose record has fewer draws than are asked for, or a larger error; those of a unit with equally many go together."""
     works: list[Work] = []
-    for unit, records in _recorded(experiment, folder, store):
-        groups: dict[tuple[int, str], list[int]] = {}
-        for p, record in enumerate(records):
-            if not finished(experiment, record):
-                groups.setdefault((record.segments, str(record.meta["segments"])), []).append(p)
-        for (segments, _), places in groups.items():
-            part = make_unit(experiment, unit.step, unit.data, tuple(unit.parts[p] for p in places))
-            works.append(Work(folder.root, experiment, replace(part, chunk=unit.chunk), segments))
+    for unit, bundles in _recorded(experiment, folder, store):
+        groups: dict[str, list[int]] = {}
+        for p, bundle in enumerate(bundles):
+            if not all(finished(experiment, record, bundle[0]) for record in bundle):
+                groups.setdefault(str([(record.segments, record.meta["segments"]) for record in bundle]), []).append(p)
+        for places in groups.values():
+            part = make_unit(experiment, unit.step, unit.data, tuple(unit.parts[p] for p in places), unit.evaluate_on)
+            works.append(Work(folder.root, experiment, replace(part, chunk=unit.chunk), bundles[places[0]][0].segments))
     return works
 
 
-def finished(experiment: Experiment, record: Record) -> bool:
-    """Whether a cell has all that is asked for; one that was refused gets no better by more draws."""
-    meta, stopping = record.meta, experiment.stopping
-    if Outcome(meta["outcome"]).refused:
+def finished(experiment: Experiment, record: Record, own: Record) -> bool:
+    """Whether a cell has all that is asked for; one that was refused gets no better by more draws.
+
+    `own` is the record of its chains on their own data, whose error decides when they stop.
+    """
+    if Outcome(own.meta["outcome"]).refused:
         return True
-    if meta["draws"] < experiment.sampler.draws:
+    if record.meta["draws"] < experiment.sampler.draws:
         return False
+    meta, stopping = own.meta, experiment.stopping
     return not stopping.target_stderr or meta["draws"] >= stopping.max_draws or stopping.reached(meta["llc"], meta["stderr"])
 
 
@@ -116,9 +122,14 @@ def _keyed(experiment: Experiment, folder: RunFolder) -> list[tuple[Unit, list[d
     return [(unit, [record_key(experiment, cell, weights, corpus_digest) for cell in unit.cells]) for unit in make_plan(experiment).units]
 
 
-def _recorded(experiment: Experiment, folder: RunFolder, store: Store) -> list[tuple[Unit, list[Record]]]:
-    """The planned units that are recorded whole, with the records of their cells."""
-    return [(unit, [store.get(KIND, key) for key in keys]) for unit, keys in _keyed(experiment, folder) if all(store.has(KIND, key) for key in keys)]
+def _recorded(experiment: Experiment, folder: RunFolder, store: Store) -> list[tuple[Unit, list[list[Record]]]]:
+    """The planned units that are recorded whole, with the records of each part: on its own data first, and then elsewhere."""
+    found: list[tuple[Unit, list[list[Record]]]] = []
+    for unit, keys in _keyed(experiment, folder):
+        if all(store.has(KIND, key) for key in keys):
+            records = iter([store.get(KIND, key) for key in keys])
+            found.append((unit, [list(islice(records, len(unit.bundle(part)))) for part in unit.parts]))
+    return found
 
 
 def weights_of(experiment: Experiment, folder: RunFolder) -> dict[int | str, str]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, get_args
 
 from rllc.core.errors import RllcError
+from rllc.corpus.settings import Documents
 from rllc.posterior.settings import ExtraChecks, SamplerName, SamplerSettings, Stopping, Verdicts
 from rllc.runs.settings import Products
 
 Road = Literal["auto", "native", "general"]
-Documents = Literal["packed", "one a row"]
 # What the paper used for its two-layer model (METHOD 2): where nothing else is known, a place to start from.
 PAPERS = {"step_size": 1e-3, "localization": 200.0, "nbeta": 30.0, "chains": 4, "draws": 200, "burn_in": 0}
 _LEAST = {

@@ -19,7 +19,7 @@ from rllc.model.batch import TokenBatch
 from rllc.posterior.sampling import Minibatches
 from rllc.runs.how import How
 from rllc.runs.reference import Reference
-from rllc.runs.refined import Drawn, MarkedRows, Mixed, MixedRows, PooledRows, Refined, RefinedBatches, marked_rows
+from rllc.runs.refined import Drawn, MarkedRows, Mixed, MixedRows, PoolBatches, PooledRows, Refined, RefinedBatches, marked_rows
 from rllc.runs.token_rows import is_dataset, is_texts, token_rows
 
 # The order is that in which a callable's numbers are shared out.
@@ -124,7 +124,10 @@ def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, nat
     if isinstance(data, ContextPool):
         if limit and data.context > limit:
             raise RllcError(f"The contexts have {data.context} tokens, more than the model's {limit}.", "Open the pool with a smaller context.")
-        return Source(name, data, context=data.context)
+        if alone and data.documents != "packed":
+            problem = "The pool has one document a row, and a loss of your own is given token ids alone, which do not say what is padding."
+            raise RllcError(problem, "Open the pool packed, or leave loss out.")
+        return Source(name, data if alone else PoolBatches(data, native), context=data.context)
     if isinstance(data, Mixed) or (isinstance(data, Refined) and isinstance(data.data, Mixed)):
         return _mixed(data, name, how, limit, vocabulary, native)
     if callable(data) and not hasattr(data, "__len__"):
@@ -181,8 +184,8 @@ def _drawn(source: Source, part: str) -> Drawn:
         return source.pool.contexts
     if isinstance(source.pool, Rows):
         return MarkedRows(source.pool.tokens, np.ones(source.pool.tokens.shape, dtype=bool))
-    if isinstance(source.pool, ContextPool):
-        return PooledRows(source.pool)
+    if isinstance(source.pool, PoolBatches):
+        return PooledRows(source.pool.contexts)
     raise RllcError(f"{part!r} of the mixture makes its own batches.", "Give rows of token ids, or texts.")
 
 

@@ -18,6 +18,7 @@ from rllc.runs.memory import cores
 from rllc.runs.pipeline import read_timings
 from rllc.runs.plan import Plan, make_plan, pass_bytes, weight_bytes
 from rllc.runs.progress import duration
+from rllc.runs.selecting import record_name
 
 SAMPLE = "sample"
 
@@ -87,7 +88,7 @@ def describe_status(root: Path) -> str:
     records, problems = sound_records(Store(folder.records))
     cells = {(cell.step, str(cell.data), str(cell.part)) for cell in make_plan(experiment).cells}
     everything = len(records)
-    records = [r for r in records if (r.meta["step"], r.meta["data"], r.meta["part"]) in cells and _as_asked(experiment, r)]
+    records = [r for r in records if (r.meta["step"], record_name(r, "data"), r.meta["part"]) in cells and _as_asked(experiment, r)]
     outcomes = Counter(str(record.meta["outcome"]) for record in records)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     stages = {
@@ -106,8 +107,8 @@ def describe_status(root: Path) -> str:
         sibling, place = experiment.sibling(name), folder.sibling(name)
         planned, recorded = len(make_plan(sibling).cells), len(sound_records(Store(place.records))[0]) if place.records.exists() else 0
         lines.append(f"  beside it, {name}: training {_done(_trained(sibling, place))}; {recorded} cells recorded, {planned} planned")
-    refused = [record.meta for record in records if Outcome(record.meta["outcome"]).refused]
-    lines += [f"    refused: step {meta['step']}, {meta['data']}, {meta['part']}: {meta['reason']}" for meta in refused]
+    refused = [record for record in records if Outcome(record.meta["outcome"]).refused]
+    lines += [f"    refused: step {r.meta['step']}, {record_name(r, 'data')}, {r.meta['part']}: {r.meta['reason']}" for r in refused]
     lines += [f"    {problem}" for problem in problems]
     if folder.report.exists():
         lines.append(f"  page     {folder.report}")

@@ -28,6 +28,7 @@ class Unit:
     Args:
         chunk: most variants computed in one pass.
         cost: floating-point operations, by counting.
+        evaluate_on: names of other data on which its draws are evaluated too.
     """
 
     step: int
@@ -35,11 +36,16 @@ class Unit:
     parts: tuple[Part, ...]
     chunk: int
     cost: float
+    evaluate_on: tuple[str, ...] = ()
+
+    def bundle(self, part: Part) -> tuple[Cell, ...]:
+        """The cells of one part: on its own data, and then elsewhere."""
+        return tuple(Cell(self.step, self.data.at(name), part) for name in ("", *self.evaluate_on))
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """The cells of record that the unit computes."""
-        return tuple(Cell(self.step, self.data, part) for part in self.parts)
+        return tuple(cell for part in self.parts for cell in self.bundle(part))
 
     def __str__(self) -> str:
         parts = str(self.parts[0]) if len(self.parts) == 1 else f"{self.parts[0]} … {self.parts[-1]}"
@@ -70,15 +76,21 @@ class Plan:
 def make_plan(experiment: Experiment) -> Plan:
     """The plan of an experiment; a cell that two blocks name is planned once."""
     sampler = experiment.sampler
-    cells: dict[Cell, None] = {}
+    cells: dict[Cell, dict[str, None]] = {}  # with what each is evaluated on besides
     for block in experiment.sample:
         for step in block.checkpoints or experiment.checkpoints():
-            for data in block.data:
+            for data in map(DataKey.parse, block.data):
+                others = {at: None for at in (data.at(name).elsewhere for name in block.evaluate_on) if at}
                 for part in experiment.parts_of(block):
-                    cells[Cell(step, DataKey.parse(data), part)] = None
+                    cells.setdefault(Cell(step, data, part), {}).update(others)
+
+    def group_of(cell: Cell) -> tuple[int, str, str, tuple[str, ...]]:
+        return cell.step, str(cell.data), pass_key(experiment.model, cell.part), tuple(sorted(cells[cell]))
+
     units: list[Unit] = []
-    for (step, data, _), group in groupby(sorted(cells, key=lambda c: _group(experiment, c)), key=lambda c: _group(experiment, c)):
-        units.append(make_unit(experiment, step, DataKey.parse(data), tuple(cell.part for cell in group)))
+    for (step, data, _, others), group in groupby(sorted(cells, key=group_of), key=group_of):
+        units.append(make_unit(experiment, step, DataKey.parse(data), tuple(cell.part for cell in group), others))
+    recorded = sum(len(unit.cells) for unit in units)
     units.sort(key=lambda unit: (unit.step, str(unit.data), -unit.cost))
     cap = max(sampler.draws, experiment.stopping.max_draws if experiment.stopping.target_stderr else 0)
     return Plan(
@@ -86,12 +98,12 @@ def make_plan(experiment: Experiment) -> Plan:
         chain_steps=len(cells) * sampler.chains * sampler.steps,
         most_chain_steps=len(cells) * sampler.chains * (sampler.burn_in + cap),
         cost=sum(unit.cost for unit in units),
-        record_bytes=len(cells) * (sampler.chains * (sampler.burn_in + cap + 1) * _TRACE_NUMBERS * 8 + 8192),
+        record_bytes=recorded * (sampler.chains * (sampler.burn_in + cap + 1) * _TRACE_NUMBERS * 8 + 8192),
         state_bytes=sum(state_bytes(experiment, cell.part) for cell in cells) if experiment.sampling.keep_state else 0,
     )
 
 
-def make_unit(experiment: Experiment, step: int, data: DataKey, parts: tuple[Part, ...]) -> Unit:
+def make_unit(experiment: Experiment, step: int, data: DataKey, parts: tuple[Part, ...], evaluate_on: tuple[str, ...] = ()) -> Unit:
     """The unit of parts that can share a pass, with its chunk and cost."""
     sampler, sampling, context = experiment.sampler, experiment.sampling, experiment.model.n_ctx
     variants = len(parts) * sampler.chains
@@ -101,11 +113,12 @@ def make_unit(experiment: Experiment, step: int, data: DataKey, parts: tuple[Par
     cost += 2 * sampling.origin_batches * len(parts) * operations(experiment.model, parts[0], sampling.batch_size, context)
     if sampler.control_variate:
         cost += (sampler.steps + 1 + sampling.control_batches) * len(parts) * each
+    cost += len(evaluate_on) * (sampler.steps + 1) * variants * each / 3  # forward alone
     if sampling.fixed_contexts:
         cost += (sampler.steps + 1) * variants * operations(experiment.model, parts[0], sampling.fixed_contexts, context) / 3  # forward alone
     if experiment.checks.halving:
         cost += 2 * (sampler.steps + 1) * variants * each
-    return Unit(step, data, parts, _chunk(experiment, parts[0], len(parts)), cost)
+    return Unit(step, data, parts, _chunk(experiment, parts[0], len(parts)), cost, evaluate_on)
 
 
 def weight_bytes(experiment: Experiment) -> int:
@@ -160,10 +173,6 @@ def chunk_within(shape: ModelShape, part: Part, n_parts: int, chains: int, conte
     each = bytes_per_variant(shape, part, *contexts, itemsize)
     shared = bytes_shared(shape, part, n_parts, *contexts, itemsize)
     return max(1, min(variants, (budget - shared) // each))
-
-
-def _group(experiment: Experiment, cell: Cell) -> tuple[int, str, str]:
-    return cell.step, str(cell.data), pass_key(experiment.model, cell.part)
 
 
 def _chunk(experiment: Experiment, part: Part, n_parts: int) -> int:

@@ -46,14 +46,15 @@ def check_fit(experiment: Experiment, corpus: Corpus) -> None:
         if missing := [domain for domain in names[name] if domain not in corpus.domains]:
             raise RllcError(f"The refinement {name!r} is of {missing[0]!r}, which the corpus does not have.", "Name one of its domains.")
         Refinement(refinement, corpus)
-    for data, split in {(MIXTURE, "train")} | {(name, split) for name, split in _planned_data(experiment)}:
+    batch_stream(corpus, Mixture(MIXTURE, experiment.mixture), "train", 1, experiment.model.n_ctx, 0)
+    for data, split in _planned_data(experiment):
         if data not in names:
             raise RllcError(f"sample.data names {data!r}, which the corpus does not have.", f"Its domains are {', '.join(corpus.domains)}.")
-        batch_stream(corpus, Mixture(data, names[data]), split, 1, experiment.model.n_ctx, 0)
+        batch_stream(corpus, Mixture(data, names[data]), split, 1, experiment.model.n_ctx, 0, documents=experiment.sampling.documents)
 
 
 def _planned_data(experiment: Experiment) -> set[tuple[str, str]]:
-    keys = [DataKey.parse(text) for block in experiment.sample for text in block.data]
+    keys = [DataKey.parse(text) for block in experiment.sample for text in (*block.data, *block.evaluate_on)]
     return {(key.name, key.split) for key in keys}
 
 

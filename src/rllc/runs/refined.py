@@ -15,7 +15,7 @@ from torch import Tensor
 from rllc.core.errors import RllcError
 from rllc.corpus.batches import ContextPool
 from rllc.corpus.shuffled import shuffled
-from rllc.model.batch import counted
+from rllc.model.batch import TokenBatch, counted, whole_or_counted
 from rllc.runs.reference import Reference
 
 Ids = NDArray[np.int64]
@@ -100,14 +100,14 @@ class MarkedRows:
 
 @dataclass(frozen=True)
 class PooledRows:
-    """Contexts of a corpus, of which everything counts."""
+    """Contexts of a corpus, of which everything counts but a BOS behind the first token."""
 
     pool: ContextPool
 
     def rows(self, rng: np.random.Generator, n: int) -> tuple[Ids, Flags]:
         """`n` of them."""
         tokens = self.pool.draw(rng, n)
-        return tokens, np.ones(tokens.shape, dtype=bool)
+        return tokens, self.pool.marked(tokens)
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,20 @@ class MixedRows:
         """`n` in all; how many of each is a draw of its own, so that they are independent of each other."""
         found = [pool.rows(rng, int(k)) for pool, k in zip(self.pools, rng.multinomial(n, self.shares), strict=True) if k]
         return np.concatenate([tokens for tokens, _ in found]), np.concatenate([marked for _, marked in found])
+
+
+@dataclass(frozen=True)
+class PoolBatches:
+    """Minibatches of a corpus as the road of the model takes them, the same that a run on it has."""
+
+    contexts: ContextPool
+    native: bool
+
+    def draw(self, rng: np.random.Generator, n: int) -> Any:
+        """A minibatch of n contexts: their ids alone where none of them holds a BOS but at its beginning."""
+        tokens = self.contexts.draw(rng, n)
+        batch = whole_or_counted(torch.from_numpy(tokens), torch.from_numpy(self.contexts.marked(tokens)))
+        return batch if self.native or isinstance(batch, Tensor) else as_mapping(batch)
 
 
 @dataclass(frozen=True)
@@ -140,10 +154,13 @@ class RefinedBatches:
         batch = counted(tokens, marked)
         if self.reference is not None:
             batch = self.reference.against(batch)
-        if self.native:
-            return batch
-        told: dict[str, Tensor | None] = {"input_ids": batch.tokens, "rows": batch.rows, "reference": batch.reference}
-        return {name: value for name, value in told.items() if value is not None}
+        return batch if self.native else as_mapping(batch)
+
+
+def as_mapping(batch: TokenBatch) -> dict[str, Tensor]:
+    """A batch as the general road takes it."""
+    told: dict[str, Tensor | None] = {"input_ids": batch.tokens, "rows": batch.rows, "reference": batch.reference}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def marked_rows(tokens: Ids, real: Flags, refined: Refined | None, seed: int = 0) -> MarkedRows:

@@ -35,6 +35,7 @@ from rllc.runs.layout import RunFolder
 from rllc.runs.mapping import plain
 from rllc.runs.progress import Reporter
 from rllc.runs.recorded import planned_samples
+from rllc.runs.selecting import is_own
 
 # Attention patterns are kept of every checkpoint, but the page shows at most this many, evenly chosen, to stay small.
 SHOWN_PATTERNS = 7
@@ -59,7 +60,7 @@ def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter)
         samples = planned_samples(experiment, folder, store)
         measurements = planned_measurements(experiment, folder, store)
         rows = table.frame(samples, run=folder.root.resolve().name)
-        columns = table.columns(rows)
+        columns = table.columns(table.frame(filter(is_own, samples)))  # what was evaluated elsewhere is no learning coefficient
         behaviour, patterns = behaviour_of(measurements), patterns_of(measurements)
         bar.note("clusters, stages")
         findings = analyse(

@@ -21,29 +21,23 @@ from rllc.checkpoints.store import CheckpointInfo, checkpoint_name, load
 from rllc.core import seeds
 from rllc.core.errors import RllcError
 from rllc.core.names import Cell, DataKey
-from rllc.corpus.batches import Mixture, batch_stream
-from rllc.corpus.refinement import RefinedStream, Refinement
 from rllc.corpus.tokens import Corpus, open_corpus
-from rllc.model.batch import TokenBatch, counted
+from rllc.model.batch import TokenBatch
 from rllc.model.evaluation import PartObjective
-from rllc.model.forward import against
 from rllc.model.objective import build_objective
 from rllc.model.shape import ModelShape
 from rllc.posterior.protocol import Originated
+from rllc.posterior.result import assess_elsewhere
 from rllc.posterior.sampling import Earlier, Minibatches, Sampled, Snapshot, sample
 from rllc.posterior.traces import stacked
-from rllc.records.store import Record, Store, key_digest
+from rllc.records.store import Record, Store
 from rllc.runs.device import choose_device
 from rllc.runs.experiment import Experiment
+from rllc.runs.keys import ESTIMATOR, KIND, STATE, record_key, state_key
 from rllc.runs.layout import RunFolder
-from rllc.runs.mapping import plain
 from rllc.runs.plan import Unit
 from rllc.runs.recording import arrays_of, meta_of, prolonged, traces_of
-
-KIND = "sample"
-STATE = "state"  # where the chains of a record stand
-# The revision of the estimator: raise it with every change that moves a number, so that old records are not mistaken for new ones.
-ESTIMATOR = "paired-3"
+from rllc.runs.unit_data import UnitData
 
 
 @dataclass(frozen=True)
@@ -86,56 +80,6 @@ class Sample:
             store.put(STATE, state_key(digest, self.segment), self.state, {"draws": self.meta["draws"]})
 
 
-def record_key(experiment: Experiment, cell: Cell, weights: Mapping[int | str, str], corpus_digest: str) -> dict[str, Any]:
-    """What decides a cell's numbers, but for the number of draws: weights, part, data, loss, sampler, dtype, seed, estimator.
-
-    Args:
-        weights: digest of the checkpoints by step, and of siblings' last ones by name, those that refinements refer to among them.
-    """
-    refinement = experiment.refinement_of(cell.data)
-    key = {
-        "estimator": ESTIMATOR,
-        "weights": weights[cell.step],
-        "step": cell.step,
-        "part": str(cell.part),
-        "data": data_key(experiment, cell.data, weights, corpus_digest),
-        "loss": "labels" if refinement is None or not refinement.refers else "reference",
-        "sampler": {name: value for name, value in plain(experiment.sampler).items() if name != "draws"},
-        "sampling": {name: value for name, value in plain(experiment.sampling).items() if name != "keep_state"},
-        "dtype": experiment.engine.dtype,
-        "seed": experiment.seed,
-    }
-    if experiment.engine.products != "float32":
-        key["products"] = experiment.engine.products
-    checks = plain(experiment.checks)
-    return key | ({"checks": checks} if any(checks.values()) else {})
-
-
-def state_key(record_digest: str, segment: int) -> dict[str, Any]:
-    """What the state behind a record's segment is called."""
-    return {"of": record_digest, "segment": segment}
-
-
-def data_key(experiment: Experiment, data: DataKey, weights: Mapping[int | str, str], corpus_digest: str) -> dict[str, Any]:
-    """What decides the minibatches of a data name, and what they are held against."""
-    mixture, refinement = Mixture(data.name, experiment.weights_of(data)), experiment.refinement_of(data)
-    key = {"corpus": corpus_digest, "weights": dict(mixture.weights), "split": data.split, "context": experiment.model.n_ctx}
-    if refinement is None:
-        return key
-    refined = {name: value for name, value in plain(refinement).items() if name not in ("data", "reference") and value}
-    if not isinstance(refinement.data, str):
-        refined["mixed"] = True  # a mixture of the same weights that refines nothing has other minibatches, and counts a BOS
-    return key | refined | ({"reference": weights[refinement.reference]} if refinement.refers else {})
-
-
-def referred(experiment: Experiment, folder: RunFolder, reference: int | str) -> tuple[RunFolder, int, ModelShape]:
-    """Where the checkpoint of a refinement's reference lies, its step and its shape."""
-    if isinstance(reference, int):
-        return folder, reference, experiment.model
-    sibling = experiment.sibling(reference)
-    return folder.sibling(reference), sibling.checkpoints()[-1], sibling.model
-
-
 class OpenedUnit:
     """A unit with its weights and text in memory: what can be sampled, and every random thing that sampling takes.
 
@@ -151,15 +95,14 @@ class OpenedUnit:
         self.device = choose_device(work.experiment.engine.device)
         self.corpus = opened(folder.corpus)
         self._params, self.checkpoint = self._load(folder, work.unit.step, work.experiment.model)
+        self.data, *others = (
+            UnitData(work.experiment, folder, data, self.corpus, self.device, self._load)
+            for data in (work.unit.data, *map(DataKey.parse, work.unit.evaluate_on))
+        )
+        self.elsewhere = dict(zip(work.unit.evaluate_on, others, strict=True))
         self.weights: dict[int | str, str] = {work.unit.step: self.checkpoint.digest}
-        self._refinement, self._reference = None, None
-        if refinement := work.experiment.refinement_of(work.unit.data):
-            self._refinement = Refinement(refinement, self.corpus)
-            if refinement.refers:
-                place, step, shape = referred(work.experiment, folder, refinement.reference)
-                params, info = self._load(place, step, shape)
-                self._reference = (shape, params)
-                self.weights[refinement.reference] = info.digest
+        for data in (self.data, *others):
+            self.weights |= data.weights
         self._products = getattr(torch, work.experiment.engine.products)
         self._built: list[PartObjective[Any]] = []
         self.objective = self._build(range(len(work.unit.parts)))
@@ -184,25 +127,6 @@ class OpenedUnit:
         """The loss of some of the unit's parts alone, by their places."""
         return self._build(places)
 
-    def stream(self, purpose: str, start: int = 0, size: int = 0) -> Iterator[torch.Tensor | TokenBatch]:
-        """Minibatches for one purpose from the one with that number on, without end, of the chains' size unless told otherwise."""
-        experiment, data = self.experiment, self.unit.data
-        mixture = Mixture(data.name, experiment.weights_of(data))
-        size, context = size or experiment.sampling.batch_size, experiment.model.n_ctx
-        batches = batch_stream(self.corpus, mixture, data.split, size, context, experiment.seed, purpose, str(data))
-        if self._refinement is None:
-            for batch in batches.starting(start):
-                yield torch.from_numpy(batch).to(self.device)
-            return
-        refined = RefinedStream(batches.pool, self._refinement, batches.batch_size, batches.root, batches.names)
-        for tokens, marked in refined.starting(start):
-            batch = counted(torch.from_numpy(tokens).to(self.device), torch.from_numpy(marked).to(self.device))
-            yield batch if self._reference is None else against(*self._reference, batch)
-
-    def batches(self, purpose: str, n: int) -> list[torch.Tensor | TokenBatch]:
-        """The first n minibatches of a purpose."""
-        return list(islice(self.stream(purpose), n))
-
     def noise_seeds(self, chains: int, *names: str | int) -> list[list[int]]:
         """One integer a chain, [P][chains]; `names` make other streams than those of the first segment."""
         root = self.experiment.seed
@@ -210,16 +134,17 @@ class OpenedUnit:
 
     def minibatches(self, start: int = 0, purpose: str = "sample") -> Minibatches:
         """All data of the experiment's sampling; the chains' from number `start` on."""
-        experiment, n = self.experiment, self.experiment.sampling
-        chains: Iterator[torch.Tensor | TokenBatch] = self.stream(purpose, start)
+        experiment, n, data = self.experiment, self.experiment.sampling, self.data
+        chains: Iterator[torch.Tensor | TokenBatch] = data.stream(purpose, start)
         if experiment.sampler.sampler == "mala":
-            chains = repeat(next(self.stream("full", size=n.full_batch)))
+            chains = repeat(next(data.stream("full", size=n.full_batch)))
         return Minibatches(
             sample=chains,
-            origin=self.batches("origin", n.origin_batches),
-            control=islice(self.stream("control"), n.control_batches),
-            fixed=next(self.stream("fixed", size=n.fixed_contexts)) if n.fixed_contexts else None,
-            halving=self.stream("halving"),
+            origin=data.batches("origin", n.origin_batches),
+            control=islice(data.stream("control"), n.control_batches),
+            fixed=next(data.stream("fixed", size=n.fixed_contexts)) if n.fixed_contexts else None,
+            halving=data.stream("halving"),
+            elsewhere={name: other.stream(purpose, start) for name, other in self.elsewhere.items()},
         )
 
 
@@ -233,45 +158,77 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
     """
     started = time.perf_counter()
     unit, experiment = OpenedUnit(work), work.experiment
-    store = Store(RunFolder(work.folder).records)
-    keys = [record_key(experiment, cell, unit.weights, unit.corpus.digest) for cell in work.unit.cells]
-    digests = [key_digest(KIND, key) for key in keys]
-    chains = experiment.sampler.chains
-    records: list[Record] = []
-    earlier, before, names, batches = None, 0, (), unit.minibatches()
+    bundles = [work.unit.bundle(part) for part in work.unit.parts]
+    keys = {cell: record_key(experiment, cell, unit.weights, unit.corpus.digest) for bundle in bundles for cell in bundle}
+    records: dict[Cell, Record] = {}
+    earlier, names, batches = None, (), unit.minibatches()
     if work.segment:
-        records = [store.get(KIND, digest) for digest in digests]
-        earlier = Earlier(stacked([traces_of(record) for record in records]), _kept_state(store, digests, work.segment - 1))
-        before = earlier.traces.losses.shape[-1]
+        store = Store(RunFolder(work.folder).records)
+        records = {cell: store.get(KIND, key) for cell, key in keys.items()}
+        earlier = _earlier(store, bundles, records)
         if earlier.snapshot is None:
             names = ("segment", work.segment)
             batches = unit.minibatches(purpose=f"sample segment {work.segment}")
         else:
             # chains that started again at w* have used up a stream of their own: go on in the last one
             last = earlier.traces.segments[-1].evaluations
-            purpose = "sample" if last == before else f"sample segment {_last_restart(records[0])}"
+            purpose = "sample" if last == earlier.traces.losses.shape[-1] else f"sample segment {_last_restart(records[bundles[0][0]])}"
             batches = unit.minibatches(start=last, purpose=purpose)
     sampled = sample(
         unit.objective,
         batches,
         experiment.sampler,
-        noise_seeds=unit.noise_seeds(chains, *names),
+        noise_seeds=unit.noise_seeds(experiment.sampler.chains, *names),
         stopping=experiment.stopping,
         checks=experiment.checks,
         earlier=earlier,
         narrow=unit.narrow,
     )
-    seconds = (time.perf_counter() - started) / len(keys)
+    common = _common(work, unit.chunk, (time.perf_counter() - started) / len(bundles))
     return tuple(
-        Sample(
-            cell,
-            keys[p],
-            {name: array[..., before:] for name, array in arrays_of(sampled.traces[p]).items()},
-            _meta(work, cell, sampled, p, seconds, unit.chunk) | prolonged(records[p].meta if records else None, sampled.traces[p], earlier),
-            work.segment,
-            sampled.snapshots[p] if experiment.sampling.keep_state else None,
-        )
-        for p, cell in enumerate(work.unit.cells)
+        _sample(cell, keys[cell], records.get(cell), sampled, p, earlier, common, experiment.sampling.keep_state)
+        for p, bundle in enumerate(bundles)
+        for cell in bundle
+    )
+
+
+def _earlier(store: Store, bundles: Sequence[Sequence[Cell]], records: Mapping[Cell, Record]) -> Earlier:
+    """What the chains of a unit have drawn, on their own data and elsewhere. They go on only where all of it is of one length."""
+    columns = [stacked([traces_of(records[cell]) for cell in cells]) for cells in zip(*bundles, strict=True)]
+    digests = [records[bundle[0]].digest for bundle in bundles]
+    snapshot = None
+    if all(traces.segments == columns[0].segments for traces in columns):
+        snapshot = _kept_state(store, digests, records[bundles[0][0]].segments - 1)
+    return Earlier(columns[0], snapshot, {cell.data.elsewhere: traces for cell, traces in zip(bundles[0][1:], columns[1:], strict=True)})
+
+
+def _sample(
+    cell: Cell,
+    key: dict[str, Any],
+    record: Record | None,
+    sampled: Sampled,
+    p: int,
+    earlier: Earlier | None,
+    common: dict[str, Any],
+    keep_state: bool,
+) -> Sample:
+    """What becomes the next segment of a cell's record."""
+    elsewhere = cell.data.elsewhere
+    own = sampled.results[p]
+    traces = sampled.elsewhere[p][elsewhere] if elsewhere else sampled.traces[p]
+    result = assess_elsewhere(own, traces) if elsewhere else own
+    origin = None if elsewhere or sampled.origin is None else sampled.origin.part(p)
+    before = 0 if record is None else traces_of(record).losses.shape[-1]
+    return Sample(
+        cell,
+        key,
+        {name: array[..., before:] for name, array in arrays_of(traces).items()},
+        meta_of(traces, result, origin)
+        | prolonged(None if record is None else record.meta, traces, earlier)
+        | {"part": str(cell.part), "evaluated_on": elsewhere or str(cell.data)}
+        | common,
+        0 if record is None else record.segments,
+        sampled.snapshots[p] if keep_state and not elsewhere else None,
     )
 
 
@@ -295,17 +252,16 @@ def _last_restart(record: Record) -> int:
     return max(i for i, step in enumerate(record.meta["history"]) if step["how"] != "continued")
 
 
-def _meta(work: Work, cell: Cell, sampled: Sampled, p: int, seconds: float, chunk: int) -> dict[str, Any]:
-    experiment, data = work.experiment, str(cell.data)
-    origin = None if sampled.origin is None else sampled.origin.part(p)
-    return meta_of(sampled.traces[p], sampled.results[p], origin) | {
-        "step": cell.step,
-        "part": str(cell.part),
-        "data": data,
-        "evaluated_on": data,
+def _common(work: Work, chunk: int, seconds: float) -> dict[str, Any]:
+    """What all cells of a unit have in common."""
+    experiment = work.experiment
+    return {
+        "step": work.unit.step,
+        "data": str(work.unit.data),
         "fixed_contexts": experiment.sampling.fixed_contexts,
         "batch_size": experiment.batch_size(),
         "context": experiment.model.n_ctx,
+        "documents": experiment.sampling.documents,
         "dtype": experiment.engine.dtype,
         "threads": experiment.engine.threads,
         "seed": experiment.seed,

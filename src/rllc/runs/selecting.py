@@ -24,6 +24,11 @@ def is_refused(record: Record) -> bool:
     return Outcome(record.meta["outcome"]).refused
 
 
+def is_own(record: Record) -> bool:
+    """Whether it is a learning coefficient: of the data that its chains moved by."""
+    return record.meta["evaluated_on"] == record.meta["data"]
+
+
 def canonical(axis: Axis, name: str) -> str:
     """A user's name as records spell it: "L1H6" is "1:6". Raises RllcError where it is none."""
     if axis == "part":
@@ -36,7 +41,9 @@ def canonical(axis: Axis, name: str) -> str:
 
 
 def record_name(record: Record, axis: Axis) -> str:
-    """What the record is called along an axis."""
+    """What the record is called along an axis; data with what it was evaluated on where that is another: "code@prose"."""
+    if axis == "data":
+        return str(DataKey.parse(record.meta["data"]).at(record.meta["evaluated_on"]))
     return str(record.meta[axis])
 
 

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
+from rllc.corpus.settings import Documents
 
 Products = Literal["float32", "bfloat16"]
 
@@ -21,13 +22,20 @@ class SampleSettings:
             and so on.
         data: "mixture" for the training mixture, or domains; "/heldout" behind a name takes the held-out split.
         checkpoints: steps; empty for every checkpoint.
+        evaluate_on: other data on which the draws are evaluated as well, without moving by it: cells of their own, named "code@prose".
     """
 
     parts: tuple[str, ...] = ("heads",)
     data: tuple[str, ...] = ("mixture",)
     checkpoints: tuple[int, ...] = ()
+    evaluate_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for text in (*self.data, *self.evaluate_on):
+            if "@" in text:
+                raise RllcError(f"sample names the data {text!r}.", "Name what is evaluated elsewhere in evaluate_on.")
+        for text in self.evaluate_on:
+            DataKey.parse(text)
         for text in self.parts:
             if text not in ("heads", "random"):
                 Part.parse(text)
@@ -100,6 +108,7 @@ class SamplingSettings:
         origin_batches: separate minibatches at the checkpoint itself, for the tilt and for the unpaired estimate's baseline (METHOD 2).
         control_batches: minibatches behind ∇l_n(w*), where the sampler's control variate is on.
         full_batch: contexts of the one batch that MALA samples on.
+        documents: "packed" contexts, documents one after the other, or "one a row": one document, cut or filled up with padding that counts nothing.
         fixed_contexts: contexts of a fixed evaluation set on which every draw is evaluated in place of its own minibatch; 0 for none.
         keep_state: keep where the chains stand beside the record, so that more draws continue them exactly; `rllc plan` tells the size.
     """
@@ -108,6 +117,7 @@ class SamplingSettings:
     origin_batches: int = 16
     control_batches: int = 64
     full_batch: int = 256
+    documents: Documents = "packed"
     fixed_contexts: int = 0
     keep_state: bool = False
 

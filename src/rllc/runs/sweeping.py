@@ -36,9 +36,19 @@ class Sweep:
         parts: as `rllc.estimate` takes them.
         how: the settings of all cells.
         reporter: shows the progress.
+        evaluate_on: other data by name, on which the draws of every cell are evaluated too.
     """
 
-    def __init__(self, checkpoints: list[Opened], data: Mapping[str, Any], parts: Parts, how: How, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        checkpoints: list[Opened],
+        data: Mapping[str, Any],
+        parts: Parts,
+        how: How,
+        reporter: Reporter,
+        evaluate_on: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._elsewhere = dict(evaluate_on or {})
         self._checkpoints, self._data, self._parts, self._how, self._reporter = checkpoints, dict(data), parts, how, reporter
         self._done: list[Result] = []
         self._finished: dict[int, list[Result]] = {}
@@ -67,23 +77,24 @@ class Sweep:
                 taken = take_road(give(), self._how)
                 step = step_of(taken, given)
                 for name in self._data:
-                    source = self._source(taken, name)
+                    source = self._source(taken, name, self._data[name])
+                    others = [self._source(taken, other, data) for other, data in self._elsewhere.items() if other != name]
                     groups = grouped(taken, taken.parts(self._parts), self._how, source.context)
                     for place, group in enumerate(groups):
                         key = (number, name, place)
                         if key not in self._places:
                             told = bar.within(1 / len(groups), f"step {step}, {name}")
-                            self._places[key] = tuple(measured(taken, group, source, self._how, step, told))
+                            self._places[key] = tuple(measured(taken, group, source, self._how, step, told, others))
                             self._done += self._places[key]
                         yield from self._places[key]
                 self._finished[number] = [r for key, cells in self._places.items() if key[0] == number for r in cells]
 
-    def _source(self, taken: Native | General, name: str) -> Source:
+    def _source(self, taken: Native | General, name: str, data: Any) -> Source:
         """The data as this model reads it, opened once for all models that read it alike."""
         reads = (taken.shape.n_ctx, taken.shape.d_vocab) if isinstance(taken, Native) else (taken.language, taken.limit, taken.vocabulary)
-        key = (name, *reads)
+        key = (name, id(data), *reads)
         if key not in self._sources:
-            self._sources[key] = open_data(self._data[name], name, taken, self._how)
+            self._sources[key] = open_data(data, name, taken, self._how)
         return self._sources[key]
 
     def _repr_html_(self) -> str:

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from rllc.core.errors import RllcError
 from rllc.corpus.local_files import read_files
-from rllc.corpus.settings import SourceSettings
+from rllc.corpus.settings import Documents, SourceSettings
 from rllc.corpus.tokenizer import bos_id, encode_documents, parse_tokenizer
-from rllc.runs.how import Documents
 from rllc.runs.padding import is_padded, unpadded
 
 if TYPE_CHECKING:

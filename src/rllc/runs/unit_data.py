@@ -1,0 +1,81 @@
+"""The minibatches of a run: what one kind of data gives the chains, as a pure function of seed, purpose and number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from rllc.checkpoints.store import CheckpointInfo
+from rllc.core.names import DataKey
+from rllc.corpus.batches import Mixture, batch_stream
+from rllc.corpus.refinement import RefinedStream, Refinement
+from rllc.corpus.tokens import Corpus
+from rllc.model.batch import TokenBatch, counted, whole_or_counted
+from rllc.model.forward import against
+from rllc.model.shape import ModelShape
+from rllc.runs.experiment import Experiment
+from rllc.runs.layout import RunFolder
+
+Loaded = Callable[[RunFolder, int, ModelShape], tuple[Mapping[str, Tensor], CheckpointInfo]]
+
+
+class UnitData:
+    """One kind of data of an experiment, opened.
+
+    Args:
+        data: its name; where it is evaluated elsewhere has no say here.
+        load: gives the weights of a checkpoint, which a refinement may be held against.
+
+    Attributes:
+        weights: the digest of the checkpoint that it is held against, by its step or its sibling's name; empty for labels.
+
+    Raises RllcError for data that the corpus does not have, and a reference that is missing.
+    """
+
+    def __init__(self, experiment: Experiment, folder: RunFolder, data: DataKey, corpus: Corpus, device: torch.device, load: Loaded) -> None:
+        self._experiment, self._data, self._corpus, self._device = experiment, data.sampled, corpus, device
+        self._refinement, self._reference = None, None
+        self.weights: dict[int | str, str] = {}
+        if refinement := experiment.refinement_of(data):
+            self._refinement = Refinement(refinement, corpus)
+            if refinement.refers:
+                place, step, shape = referred(experiment, folder, refinement.reference)
+                params, info = load(place, step, shape)
+                self._reference = (shape, params)
+                self.weights[refinement.reference] = info.digest
+
+    def stream(self, purpose: str, start: int = 0, size: int = 0) -> Iterator[Tensor | TokenBatch]:
+        """Minibatches for one purpose from the one with that number on, without end, of the chains' size unless told otherwise.
+
+        Nothing counts as a prediction of BOS (`ContextPool.marked`), nor in padding, which is made of it.
+        """
+        experiment, data = self._experiment, self._data
+        mixture = Mixture(data.name, experiment.weights_of(data))
+        size, context, documents = size or experiment.sampling.batch_size, experiment.model.n_ctx, experiment.sampling.documents
+        batches = batch_stream(self._corpus, mixture, data.split, size, context, experiment.seed, purpose, str(data), documents=documents)
+        if self._refinement is None:
+            for tokens in batches.starting(start):
+                yield whole_or_counted(self._there(tokens), self._there(batches.pool.marked(tokens)))
+            return
+        refined = RefinedStream(batches.pool, self._refinement, batches.batch_size, batches.root, batches.names)
+        for tokens, marked in refined.starting(start):
+            batch = counted(self._there(tokens), self._there(marked))
+            yield batch if self._reference is None else against(*self._reference, batch)
+
+    def batches(self, purpose: str, n: int) -> list[Tensor | TokenBatch]:
+        """The first n minibatches of a purpose."""
+        return list(islice(self.stream(purpose), n))
+
+    def _there(self, array: object) -> Tensor:
+        return torch.as_tensor(array).to(self._device)
+
+
+def referred(experiment: Experiment, folder: RunFolder, reference: int | str) -> tuple[RunFolder, int, ModelShape]:
+    """Where the checkpoint of a refinement's reference lies, its step and its shape."""
+    if isinstance(reference, int):
+        return folder, reference, experiment.model
+    sibling = experiment.sibling(reference)
+    return folder.sibling(reference), sibling.checkpoints()[-1], sibling.model
