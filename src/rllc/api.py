@@ -84,6 +84,7 @@ def estimate(
         settings: sampler ("sgld", "leimkuhler-matthews", "rmsprop-sgld", "sgnht", "mala", or a `SamplerSettings` that says everything), step_size ε,
             localization γ, nbeta nβ, chains, draws (a chain), burn_in, and the samplers' own; batch_size; origin_batches (minibatches at the
             checkpoint itself, for the tilt and the unpaired estimate; 0 for none); fixed_contexts (evaluate every draw on one fixed set of so many);
+            share_contexts (tell in `token_shares` what each token of so many contexts adds to λ̂ there; a fixed set of as many holds the same ones);
             full_batch (of MALA); control_batches; seed; stopping, checks, verdicts (of `rllc.posterior.settings`); road; loss (module, batch → nats);
             train_mode; tokenizer, column, context, documents ("packed" or "one a row"), most_contexts (of texts and
             streams), collate (of the data); dtype, device, products; chunk (most variants of a pass), or memory

@@ -74,6 +74,8 @@ class Experiment:
             raise RllcError(
                 "MALA is evaluated on the one batch that it samples on.", "Leave sampling.fixed_contexts out, or raise sampling.full_batch."
             )
+        if self.sampler.sampler == "mala" and self.sampling.share_contexts:
+            raise RllcError("MALA tells no shares of tokens: its draws are points evaluated earlier.", "Leave sampling.share_contexts out.")
         domains = self.domains()
         for name, weight in self.mixture.items():
             if not weight > 0:
@@ -150,6 +152,10 @@ class Experiment:
     def batch_size(self) -> int:
         """Contexts of the minibatches that the chains see."""
         return self.sampling.full_batch if self.sampler.sampler == "mala" else self.sampling.batch_size
+
+    def widest(self) -> int:
+        """Contexts of the largest batch that draws are evaluated on."""
+        return max(self.batch_size(), self.sampling.fixed_contexts, self.sampling.share_contexts)
 
     def refinement_of(self, data: DataKey) -> RefinementSettings | None:
         """The refinement of that name, where it is one."""

@@ -20,6 +20,7 @@ from rllc.posterior.sampling import Minibatches
 from rllc.runs.how import How
 from rllc.runs.reference import Reference
 from rllc.runs.refined import Drawn, MarkedRows, Mixed, MixedRows, PoolBatches, PooledRows, Refined, RefinedBatches, marked_rows
+from rllc.runs.token_probe import TokenProbe, probe_of
 from rllc.runs.token_rows import is_dataset, is_texts, token_rows
 
 # The order is that in which a callable's numbers are shared out.
@@ -112,6 +113,11 @@ class Source:
             halving=self.stream(how, "halving", device),
             elsewhere={source.name: source.stream(how, "sample", device) for source in elsewhere},
         )
+
+    def probe(self, how: How, device: torch.device) -> TokenProbe:
+        """The contexts whose tokens' shares are wanted: those that a fixed evaluation set of as many would hold."""
+        batch = next(self.stream(how, "fixed", device, how.share_contexts))
+        return probe_of([([f"{self.name}, context {i + 1}" for i in range(how.share_contexts)], batch)])
 
 
 def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, native: bool = False, alone: bool = False) -> Source:

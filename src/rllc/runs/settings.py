@@ -111,6 +111,8 @@ class SamplingSettings:
         documents: "packed" contexts, documents one after the other, or "one a row": one document, cut or filled up with padding that counts nothing.
         fixed_contexts: contexts of a fixed evaluation set on which every draw is evaluated in place of its own minibatch; 0 for none.
         keep_state: keep where the chains stand beside the record, so that more draws continue them exactly; `rllc plan` tells the size.
+        share_contexts: keep which tokens carry λ̂, over so many contexts of the data and the page's snippets of its domains, on which every draw is
+            evaluated too; 0 for none. No number of the record depends on it.
     """
 
     batch_size: int = 32
@@ -120,9 +122,17 @@ class SamplingSettings:
     documents: Documents = "packed"
     fixed_contexts: int = 0
     keep_state: bool = False
+    share_contexts: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("origin_batches", 3), ("control_batches", 1), ("full_batch", 1), ("fixed_contexts", 0)):
+        for name, least in (
+            ("batch_size", 1),
+            ("origin_batches", 3),
+            ("control_batches", 1),
+            ("full_batch", 1),
+            ("fixed_contexts", 0),
+            ("share_contexts", 0),
+        ):
             if getattr(self, name) < least:
                 raise RllcError(f"sampling.{name} is {getattr(self, name)}, but must be at least {least}.", "Mend the experiment file.")
 
