@@ -12,8 +12,9 @@ from rllc.core.errors import RllcError
 from rllc.model.batch import TokenBatch
 from rllc.model.objective import GeneralObjective
 from rllc.runs.experiment import Experiment, parse
+from rllc.runs.keys import data_key
 from rllc.runs.plan import make_plan
-from rllc.runs.sampling import OpenedUnit, Work, data_key, sample_unit
+from rllc.runs.sampling import OpenedUnit, Work, sample_unit
 
 SHUFFLED = '[refinements.shuffled]\ndata = "mixture"\nshuffled = true\n'
 
@@ -61,7 +62,7 @@ def test_shuffled_is_data_like_any_other(finished: Path) -> None:
     experiment = controlled(finished, '["1:0"]', "shuffled")
     unit = OpenedUnit(works(finished, experiment)[-1])
     plain = OpenedUnit(works(finished, controlled(finished, '["1:0"]'))[-1])
-    for batch in islice(unit.stream("sample"), 2):
+    for batch in islice(unit.data.stream("sample"), 2):
         assert isinstance(batch, TokenBatch)
         assert (batch.tokens[:, 0] == unit.corpus.bos).all()
         assert batch.rows is not None

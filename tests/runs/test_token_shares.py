@@ -40,7 +40,7 @@ def test_shares_are_of_the_snippets_and_contexts_and_add_up(finished: Path, data
         for sample in sample_unit(Work(finished, experiment, unit)):
             assert sample.shares is not None
             _, arrays, meta = sample.shares
-            domains = ["echo", "prose"] if data != "echo/heldout" else ["echo"]
+            domains = ["prose", "echo"] if data != "echo/heldout" else ["echo"]
             assert meta["names"] == (*domains, *(f"{data}, context {i}" for i in (1, 2, 3)))
             length = min(experiment.behaviour.snippet_length, 24)
             first = arrays["tokens"][arrays["text"] == 0]
@@ -60,22 +60,25 @@ def test_a_run_that_is_asked_for_shares_later_adds_them_and_leaves_its_numbers(f
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     text = (run / "experiment.toml").read_text()
+    # the second block of the grid alone, at the last checkpoint
+    second = text.index("[[sample]]", text.index("[[sample]]") + 1)
+    text = text[: text.index("[[sample]]")] + text[second:].replace("checkpoints = [0, 12]", "checkpoints = [12]")
     (run / "experiment.toml").write_text(text.replace(SAMPLING, SAMPLING + "share_contexts = 2\n"))
     experiment = parse((run / "experiment.toml").read_text())
     before = {path.name: path.read_bytes() for path in (run / "records" / KIND).iterdir()}
-    with pytest.raises(RllcError, match=r"holds no shares of tokens of any part on mixture.*share_contexts"):
-        token_shares(run)
+    with pytest.raises(RllcError, match=r"holds no shares of tokens of any part on prose.*share_contexts"):
+        token_shares(run, "prose")
     folder, store = RunFolder(run), Store(run / "records")
     works = missing_work(experiment, folder, store)
-    assert len(works) == len(make_plan(experiment).units)
+    assert len(works) == len(make_plan(experiment).units) == 6
     sample_stage(experiment, folder, Reporter(quiet=True))
     assert {path.name: path.read_bytes() for path in (run / "records" / KIND).iterdir()} == before
     assert missing_work(experiment, folder, store) == []
-    assert len(store.digests(SHARES)) == len(before)
-    found = token_shares(run, "mixture")
-    assert found.heads == ("0:0", "0:1", "1:0", "1:1", "full")
+    assert len(store.digests(SHARES)) == 10
+    found = token_shares(run, "prose")
+    assert found.heads == ("0:0", "0:1", "1:0", "1:1", "0.attn")
     assert found.step == 12
-    assert found.texts == ("echo", "prose", "mixture, context 1", "mixture, context 2")
+    assert found.texts == ("prose", "prose, context 1", "prose, context 2")
     np.testing.assert_allclose(np.nansum(found.share, 1), found.total, rtol=0, atol=1e-9)
     assert found.draws == (16,) * 5
     alone = found.of("prose")
@@ -87,8 +90,8 @@ def test_a_run_that_is_asked_for_shares_later_adds_them_and_leaves_its_numbers(f
     place, token, share, stderr = found.top("1:1", 1)[0]
     assert share == np.nanmax(found.share[3])
     assert (token, stderr) == (found.tokens[place], found.stderr[3, place])
-    assert token_shares(run, "echo/heldout", 0, ["0.attn"]).heads == ("0.attn",)
-    for step, parts, sentence in ((3, (), r"on prose at step 3\. There are some at 0, 12"), (None, ["1:5"], "of 1:5 on prose")):
+    assert token_shares(run, "echo/heldout", 12, ["0.attn"]).heads == ("0.attn",)
+    for step, parts, sentence in ((3, (), r"on prose at step 3\. There are some at 12"), (None, ["1:5"], "of 1:5 on prose")):
         with pytest.raises(RllcError, match=sentence):
             token_shares(run, "prose", step, parts)
     with pytest.raises(RllcError, match="no text 'nowhere'"):

@@ -10,6 +10,7 @@ from rllc.core.errors import RllcError
 from rllc.core.names import DataKey
 from rllc.corpus.tokens import open_corpus
 from rllc.records.store import Record, Store, key_digest
+from rllc.records.table import part_order
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.grid import weights_of
 from rllc.runs.keys import KIND, SHARES, record_key, shares_key
@@ -32,12 +33,12 @@ def token_shares(folder: Path | str, data: str = "mixture", step: int | None = N
     place = existing(Path(folder))
     experiment = parse(place.experiment.read_text(encoding="utf-8"), str(place.experiment))
     corpus, weights, store = open_corpus(place.corpus), weights_of(experiment, place), Store(place.records)
-    found: dict[tuple[int, str], tuple[str, list[Record]]] = {}
+    found: dict[tuple[int, str], list[Record]] = {}
     for cell in make_plan(experiment).cells:
         if cell.data == DataKey.parse(data) and (not parts or str(cell.part) in parts):
             digest = key_digest(KIND, record_key(experiment, cell, weights, corpus.digest))
             if records := _recorded(experiment, store, digest):
-                found[cell.step, str(cell.part)] = digest, records
+                found[cell.step, str(cell.part)] = records
     steps = sorted({at for at, _ in found})
     chosen = step if step is not None else steps[-1] if steps else 0
     if chosen not in steps:
@@ -48,7 +49,7 @@ def token_shares(folder: Path | str, data: str = "mixture", step: int | None = N
     return stacked_shares(
         [
             shares_of(part, data, at, records[0].meta["names"], [(r.arrays, r.meta["draws"]) for r in records], corpus.decode)
-            for (at, part), (_, records) in found.items()
+            for (at, part), records in sorted(found.items(), key=lambda item: part_order(item[0][1]))
             if at == chosen
         ]
     )
