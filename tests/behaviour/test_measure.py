@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rllc.behaviour.attention import prefix_matching, snippet_pattern, text_scores
+from rllc.behaviour.attention import duplicate_token, first_token, prefix_matching, snippet_pattern, text_scores
 from rllc.behaviour.loss_scores import loss_scores
 from rllc.behaviour.measure import Probes, measure
 from rllc.behaviour.settings import BehaviourSettings
@@ -28,10 +28,12 @@ def test_a_measurement_holds_every_score_by_its_name(circuit, probes):
     found = measure(shape, params, probes)
     previous, current = text_scores(shape, params, probes.text)
     assert [str(head) for head in found.heads] == ["0:0", "0:1", "0:2", "1:0", "1:1", "1:2"]
-    assert list(found.scores) == ["previous_token", "current_token", "prefix_matching"]
+    assert list(found.scores) == ["previous_token", "current_token", "prefix_matching", "first_token", "duplicate_token"]
     assert np.array_equal(found.scores["previous_token"], previous)
     assert np.array_equal(found.scores["current_token"], current)
     assert np.array_equal(found.scores["prefix_matching"], prefix_matching(shape, params, probes.repeated, SEGMENT))
+    assert np.array_equal(found.scores["first_token"], first_token(shape, params, probes.text))
+    assert np.array_equal(found.scores["duplicate_token"], duplicate_token(shape, params, probes.repeated))
     assert found.data == ("code", "echo")
     for i, tokens in enumerate(probes.contexts.values()):
         scores = loss_scores(shape, params, tokens)

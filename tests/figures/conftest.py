@@ -7,6 +7,8 @@ from types import ModuleType
 import pytest
 
 from rllc.analysis.findings import Findings
+from rllc.figures.catalogue import Drawn, draw_all
+from rllc.figures.material import Material
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,24 @@ def synthetic() -> ModuleType:
 @pytest.fixture(scope="session")
 def findings(synthetic: ModuleType) -> Findings:
     return synthetic.findings()
+
+
+@pytest.fixture(scope="session")
+def paper() -> ModuleType:
+    """The made-up run for the catalogue, as a module."""
+    spec = importlib.util.spec_from_file_location("rllc_planted_paper", Path(__file__).with_name("planted_paper.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def material(paper: ModuleType) -> Material:
+    return paper.material()
+
+
+@pytest.fixture(scope="session")
+def drawn(material: Material) -> Drawn:
+    return draw_all(material)

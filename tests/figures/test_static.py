@@ -12,7 +12,8 @@ import pytest
 from rllc.analysis.findings import Findings
 from rllc.core.errors import RllcError
 from rllc.figures.curves import picked
-from rllc.figures.static import DPI, write_static
+from rllc.figures.printing import DPI
+from rllc.figures.static import write_static
 
 pytest.importorskip("matplotlib")
 NAMES = ("loss_and_stages", "heads", "clusters", "domains", "specialisation", "behaviour")

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rllc.behaviour.attention import prefix_matching, snippet_pattern, text_scores
+from rllc.behaviour.attention import duplicate_token, first_token, prefix_matching, snippet_pattern, text_scores
 from rllc.behaviour.loss_scores import loss_scores
 from rllc.core.errors import RllcError
 from rllc.core.names import Head
@@ -18,6 +18,7 @@ from rllc.model.shape import ModelShape
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+SCORES = ("previous_token", "current_token", "prefix_matching", "first_token", "duplicate_token")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Measurement:
     """The behaviour of one checkpoint. Axes: H heads layer by layer, N kinds of data, T positions of a context."""
 
     heads: tuple[Head, ...]  # H
-    scores: dict[str, Floats]  # "previous_token", "current_token", "prefix_matching": each [H], attention 0 to 1
+    scores: dict[str, Floats]  # SCORES, each [H], attention 0 to 1
     data: tuple[str, ...]  # N
     losses: Floats  # [N] nats per token, held-out
     losses_stderr: Floats  # [N] standard error over contexts
@@ -73,10 +74,11 @@ def measure(shape: ModelShape, params: Mapping[str, Tensor], probes: Probes) -> 
             raise RllcError(f"The weights hold numbers that are not finite, in {name}.", "Measure an earlier checkpoint, and train again.")
     previous, current = text_scores(shape, params, probes.text)
     prefix = prefix_matching(shape, params, probes.repeated, probes.segment)
+    first, duplicate = first_token(shape, params, probes.text), duplicate_token(shape, params, probes.repeated)
     losses = [loss_scores(shape, params, tokens) for tokens in probes.contexts.values()]
     return Measurement(
         heads=shape.heads(),
-        scores={"previous_token": previous, "current_token": current, "prefix_matching": prefix},
+        scores=dict(zip(SCORES, (previous, current, prefix, first, duplicate), strict=True)),
         data=tuple(probes.contexts),
         losses=np.array([scores.loss for scores in losses]),
         losses_stderr=np.array([scores.stderr for scores in losses]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rllc.analysis.calibrated import CalibrationMap, Floats, Point
-from rllc.core.errors import RllcError
-from rllc.core.files import write_atomic
 from rllc.figures.palette import INK, MUTED, PAPER, TYPES
-from rllc.figures.static import DPI, STYLE
+from rllc.figures.printing import STYLE, matplotlib_or_sentence, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,20 +31,9 @@ def write_calibration(found: CalibrationMap, folder: Path) -> list[Path]:
 
     Raises RllcError where matplotlib is not installed or the folder cannot be written.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise RllcError("The figure is drawn by matplotlib, which is not installed.", "Install it with: pip install 'rllc[paper]'.") from error
-    paths: list[Path] = []
+    mpl = matplotlib_or_sentence()
     with mpl.rc_context({**STYLE, "axes.grid": False, "hatch.linewidth": 0.6}):
-        figure = draw(found)
-        for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            content = io.BytesIO()
-            figure.savefig(content, format=ending, dpi=DPI, metadata=metadata)
-            figure.set_layout_engine("none")
-            paths.append(folder / f"calibration.{ending}")
-            write_atomic(paths[-1], content.getvalue())
-    return paths
+        return save(draw(found), folder, "calibration")
 
 
 def draw(found: CalibrationMap) -> Figure:

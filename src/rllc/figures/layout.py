@@ -60,7 +60,7 @@ class Grid:
         for i in range(self.panels):
             r, c = divmod(i, columns)
             x0, y1 = c * (panel_w + self.gap[0]), inner_h - r * (self.row + self.gap[1])
-            places.append((x0 / inner_w, (x0 + panel_w) / inner_w, max(0.0, (y1 - self.row) / inner_h), y1 / inner_h))
+            places.append((x0 / inner_w, min(1.0, (x0 + panel_w) / inner_w), max(0.0, (y1 - self.row) / inner_h), y1 / inner_h))
         return places, inner_h + top + bottom
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,27 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rllc.analysis.findings import Curves, Findings
-from rllc.core.errors import RllcError
-from rllc.core.files import write_atomic
 from rllc.figures.axis import TITLE, StepAxis
 from rllc.figures.clusters import cluster_name
 from rllc.figures.curves import layers_of, picked, steps_axis, styles_of, training_mixture
-from rllc.figures.layout import bounds, curve_span, runs, spread
-from rllc.figures.palette import INK, MUTED, RULE, TYPES, Style, type_color, type_style
+from rllc.figures.layout import bounds, curve_span, runs
+from rllc.figures.palette import INK, MUTED, TYPES, Style, type_color, type_style
+from rllc.figures.printing import STYLE, end_labels, last, matplotlib_or_sentence, new, save, step_axis
 from rllc.figures.training import SCORES, threshold_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-DPI = 200
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8, "axes.titlesize": 9, "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED, "axes.labelcolor": INK, "axes.linewidth": 0.7, "text.color": INK,
-    "xtick.color": MUTED, "ytick.color": MUTED, "axes.grid": True, "axes.grid.axis": "y", "grid.color": RULE, "grid.linewidth": 0.6,
-    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.3, "lines.markersize": 3.2,
-    "svg.hashsalt": "rllc", "svg.fonttype": "path", "figure.facecolor": "white", "savefig.facecolor": "white",
-}  # fmt: skip
 
 
 def write_static(findings: Findings, folder: Path, mixture: str = "") -> list[Path]:
@@ -39,22 +28,12 @@ def write_static(findings: Findings, folder: Path, mixture: str = "") -> list[Pa
     Figures for which there is nothing to draw are left out. `mixture` names the training mixture; empty takes what `training_mixture` finds.
     Raises RllcError where matplotlib is not installed or the folder cannot be written.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise RllcError(
-            "Figures for a paper are drawn by matplotlib, which is not installed.", "Install it with: pip install 'rllc[paper]'."
-        ) from error
+    mpl = matplotlib_or_sentence()
     mixture = mixture or training_mixture(findings)
     paths: list[Path] = []
     with mpl.rc_context(STYLE):
         for name, figure in _drawn(findings, mixture):
-            for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-                content = io.BytesIO()
-                figure.savefig(content, format=ending, dpi=DPI, metadata=metadata)
-                figure.set_layout_engine("none")  # places were found; finding them again costs as much as drawing
-                paths.append(folder / f"{name}.{ending}")
-                write_atomic(paths[-1], content.getvalue())
+            paths += save(figure, folder, name)
     return paths
 
 
@@ -74,24 +53,6 @@ def _drawn(findings: Findings, mixture: str) -> Iterator[tuple[str, Figure]]:
             yield name, figure
 
 
-def _new(width: float, height: float, rows: int = 1, columns: int = 1, labels: bool = False, **kw: Any) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    room = {"rect": (0, 0, 1 - 0.3 / width, 1), "wspace": 0.3 * columns / width} if labels else {}
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(**room))
-    axes = figure.subplots(rows, columns, squeeze=False, **kw)
-    return figure, list(axes.ravel())
-
-
-def _steps(ax: Axes, axis: StepAxis, closest: float = 0.12, title: str = TITLE) -> None:
-    values, labels = axis.ticks(closest)
-    low, high = axis.range
-    ax.set_xticks(values, labels)
-    ax.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
-    ax.set_xlabel(title)
-
-
 def _line(ax: Axes, curves: Curves, row: int, axis: StepAxis, style: Style, floor: float, label: str | None = None, shade: float = 0.15) -> None:
     x, y = axis(curves.steps), curves.llc[row]
     for piece in runs(curves.ci_low[row], curves.ci_high[row]):
@@ -103,21 +64,6 @@ def _line(ax: Axes, curves: Curves, row: int, axis: StepAxis, style: Style, floo
     refused = np.isin(outcome, ("unstable", "nonfinite"))
     if refused.any():  # an empty line without clipping has no extent, which breaks the layout
         ax.plot(x[refused], np.full(int(refused.sum()), floor), linestyle="", marker="x", color=style.color, clip_on=False)
-
-
-def _end_labels(ax: Axes, ends: list[tuple[str, float, str]], span: tuple[float, float], points: float) -> None:
-    """Names at the ends of lines; `points` is the panel's height."""
-    gap = 8.5 / points * (span[1] - span[0])
-    for (label, _, color), y in zip(ends, spread([y for _, y, _ in ends], *span, gap=gap), strict=True):
-        name = ax.annotate(
-            label, (1.0, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points", va="center", color=color, fontsize=7
-        )
-        name.set_in_layout(False)  # `_new` keeps room for names
-
-
-def _last(values: Any) -> float:
-    finite = np.asarray(values)[np.isfinite(values)]
-    return float(finite[-1]) if finite.size else float("nan")
 
 
 def _type_legend(figure: Figure, types: Any) -> None:
@@ -133,7 +79,7 @@ def _loss_and_stages(f: Findings, mixture: str, axis: StepAxis) -> Figure | None
     full = {name: c for name, c in f.full.items() if "full" in c.parts}
     if not f.behaviour.data and not full:
         return None
-    figure, (top, bottom) = _new(6.4, 5.0, 2, 1, sharex=True)
+    figure, (top, bottom) = new(6.4, 5.0, 2, 1, sharex=True)
     for name, row in zip(f.behaviour.data, f.behaviour.losses, strict=True):
         style = styles_of(f, mixture)[name]
         top.plot(axis(f.behaviour.steps), row, color=style.color, linestyle=style.line, marker=style.marker, label=name)
@@ -155,13 +101,13 @@ def _loss_and_stages(f: Findings, mixture: str, axis: StepAxis) -> Figure | None
                 ax.axvline(float(axis(boundary)), color=MUTED, linestyle="--", linewidth=0.9)
     if bottom.get_legend_handles_labels()[0]:
         bottom.legend(loc="upper left")
-    _steps(bottom, axis)
+    step_axis(bottom, axis)
     return figure
 
 
 def _head_panels(f: Findings, curves: Curves, panels: list[tuple[str, list[int]]], axis: StepAxis, columns: int, height: float) -> Figure:
     rows = -(-len(panels) // columns)
-    figure, axes = _new(6.8, 0.35 + height * rows, rows, columns, labels=True, sharex=True, sharey=True)
+    figure, axes = new(6.8, 0.35 + height * rows, rows, columns, labels=True, sharex=True, sharey=True)
     by_head = dict(zip(f.types.heads, f.types.types, strict=True))
     kept = [r for _, members in panels for r in members]
     span = curve_span(picked(curves, kept))
@@ -169,11 +115,11 @@ def _head_panels(f: Findings, curves: Curves, panels: list[tuple[str, list[int]]
         for row in sorted(members, key=lambda r: by_head.get(curves.parts[r], "other") != "other"):
             style = type_style(by_head.get(curves.parts[row], "other"))
             _line(ax, curves, row, axis, style, span[0], shade=0.07 if style is TYPES["other"] else 0.15)
-        ends = [(curves.parts[r], _last(curves.llc[r]), type_color(by_head.get(curves.parts[r], "other"))) for r in members]
-        _end_labels(ax, [e for e in ends if np.isfinite(e[1])], span, 72 * (height - 0.55))
+        ends = [(curves.parts[r], last(curves.llc[r]), type_color(by_head.get(curves.parts[r], "other"))) for r in members]
+        end_labels(ax, [e for e in ends if np.isfinite(e[1])], span, 72 * (height - 0.55))
         ax.set_title(title)
         ax.set_ylim(*span)
-        _steps(ax, axis, 0.16, "training step" if columns > 2 else TITLE)
+        step_axis(ax, axis, 0.16, "training step" if columns > 2 else TITLE)
     for ax in axes[len(panels) :]:
         ax.remove()
     for ax in axes[: len(panels) : columns]:
@@ -207,7 +153,7 @@ def _domains(f: Findings, mixture: str, axis: StepAxis) -> Figure | None:
     if not heads:
         return None
     rows = -(-len(heads) // 4)
-    figure, axes = _new(6.8, 0.4 + 1.35 * rows, rows, 4, sharex=True, sharey=True)
+    figure, axes = new(6.8, 0.4 + 1.35 * rows, rows, 4, sharex=True, sharey=True)
     by_head, styles = dict(zip(f.types.heads, f.types.types, strict=True)), {n: s for n, s in styles_of(f, mixture).items() if n in f.curves}
     span = curve_span(*f.curves.values())
     for ax, head in zip(axes, heads, strict=False):
@@ -216,7 +162,7 @@ def _domains(f: Findings, mixture: str, axis: StepAxis) -> Figure | None:
                 _line(ax, c, c.parts.index(head), axis, styles[name], span[0])
         ax.set_title(f"{head} {by_head.get(head, 'other')}", color=type_color(by_head.get(head, "other")), fontsize=7.5, pad=2)
         ax.set_ylim(*span)
-        _steps(ax, axis, 0.3, title="")
+        step_axis(ax, axis, 0.3, title="")
     for ax in axes[len(heads) :]:
         ax.remove()
     from matplotlib.lines import Line2D
@@ -233,7 +179,7 @@ def _specialisation(f: Findings, mixture: str) -> Figure | None:
     if not found:
         return None
     heads = list(dict.fromkeys(h for s in found for h in s.heads))
-    figure, (ax,) = _new(5.0, 0.6 + 0.2 * len(heads))
+    figure, (ax,) = new(5.0, 0.6 + 0.2 * len(heads))
     styles, by_head = styles_of(f, mixture), dict(zip(f.types.heads, f.types.types, strict=True))
     for s, shift in zip(found, np.linspace(-0.2, 0.2, len(found)) if len(found) > 1 else [0.0], strict=True):
         style, y = styles[s.data], [heads.index(h) + shift for h in s.heads]
@@ -251,7 +197,7 @@ def _behaviour(f: Findings, axis: StepAxis) -> Figure | None:
     known = [n for n in SCORES if n in b.scores]
     if not known:
         return None
-    figure, axes = _new(6.8, 2.5, 1, len(known), labels=True, sharex=True)
+    figure, axes = new(6.8, 2.5, 1, len(known), labels=True, sharex=True)
     by_head = dict(zip(f.types.heads, f.types.types, strict=True))
     for ax, name in zip(axes, known, strict=True):
         table, decides = b.scores[name], SCORES[name][1]
@@ -259,13 +205,13 @@ def _behaviour(f: Findings, axis: StepAxis) -> Figure | None:
             style = type_style(by_head.get(b.heads[row], "other"))
             ax.plot(axis(b.steps), table[row], color=style.color, linestyle=style.line, marker=style.marker, markersize=2.4)
         span = (min(0.0, bounds(table)[0]), max(0.5, bounds(table)[1]))
-        ends = [(h, _last(table[r]), type_color(decides)) for r, h in enumerate(b.heads) if by_head.get(h) == decides]
-        _end_labels(ax, [e for e in ends if np.isfinite(e[1])], span, 125)
+        ends = [(h, last(table[r]), type_color(decides)) for r, h in enumerate(b.heads) if by_head.get(h) == decides]
+        end_labels(ax, [e for e in ends if np.isfinite(e[1])], span, 125)
         if (threshold := threshold_of(f.types, name)) is not None:
             ax.axhline(threshold, color=MUTED, linestyle="--", linewidth=0.9)
         ax.set_title(SCORES[name][0].replace(" (induction)", ""))
         ax.set_ylim(*span)
-        _steps(ax, axis, 0.2, title="")
+        step_axis(ax, axis, 0.2, title="")
     axes[0].set_ylabel("attention")
     _type_legend(figure, f.types.types)
     return figure

@@ -14,6 +14,7 @@ from rllc.records.store import Record, Store
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.layout import RunFolder, existing
 from rllc.runs.mapping import plain
+from rllc.runs.measures.steps import planned_steps
 from rllc.runs.memory import cores
 from rllc.runs.pipeline import read_timings
 from rllc.runs.plan import Plan, make_plan, pass_bytes, weight_bytes
@@ -97,7 +98,7 @@ def describe_status(root: Path) -> str:
         "sample": f"{len(records)} cells recorded, {len(cells)} planned"
         + (f": {counts}" if counts else "")
         + (f"; {everything - len(records)} more of other settings" if everything > len(records) else ""),
-        "measure": _done(set(experiment.checkpoints()) <= _measured(folder)),
+        "measure": _measured(experiment, folder),
         "analyse": _done(folder.findings.exists()),
         "report": _done(folder.report.exists()),
     }
@@ -142,9 +143,19 @@ def _trained(experiment: Experiment, folder: RunFolder) -> bool:
     return len(names) >= len(experiment.checkpoints())
 
 
-def _measured(folder: RunFolder) -> set[int]:
-    records, _ = sound_records(Store(folder.records), "behaviour")
-    return {record.meta["step"] for record in records}
+def _measured(experiment: Experiment, folder: RunFolder) -> str:
+    """Whether every measurement is done; else how many checkpoints those have that are not."""
+    store, behind = Store(folder.records), list[str]()
+    for name in experiment.behaviour.asked():
+        planned, found = planned_steps(experiment, folder, name), {record.meta["step"] for record in store.records(name)}
+        if not found:
+            from rllc.runs.measures.measure import find  # loads torch
+
+            if find(name).lacking(experiment.model):
+                continue
+        if number := len(set(planned) - found):
+            behind.append(f"{name} {len(planned) - number} of {len(planned)}")
+    return f"not finished: {', '.join(behind)} checkpoints" if behind else "done"
 
 
 def _as_asked(experiment: Experiment, record: Record) -> bool:

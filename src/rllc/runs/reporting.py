@@ -27,13 +27,12 @@ from rllc.records.compaction import compact
 from rllc.records.store import Record, Store
 from rllc.report.build import build_report
 from rllc.report.data import Domain, ReportData
-from rllc.runs import measuring
 from rllc.runs.comparing import paired_errors
 from rllc.runs.experiment import MIXTURE, Experiment
-from rllc.runs.grid import checkpoints_by_step
 from rllc.runs.layout import RunFolder
 from rllc.runs.mapping import plain
 from rllc.runs.progress import Reporter
+from rllc.runs.reading import planned_records
 from rllc.runs.recorded import planned_samples
 from rllc.runs.selecting import is_own
 
@@ -44,10 +43,7 @@ PATTERNS = "patterns"
 
 def planned_measurements(experiment: Experiment, folder: RunFolder, store: Store) -> list[Record]:
     """The records of behaviour, by step. Raises as `planned_samples`, and RllcError where there is none."""
-    infos = checkpoints_by_step(experiment, folder)
-    probes = measuring.make_probes(experiment, open_corpus(folder.corpus))
-    keys = [measuring.record_key(probes, infos[step].digest, experiment.engine.dtype) for step in experiment.checkpoints()]
-    found = [store.get(measuring.KIND, key) for key in keys if store.has(measuring.KIND, key)]
+    found = planned_records(experiment, folder, store, "behaviour")
     if not found:
         raise RllcError(f"{folder.root} holds no measurement of behaviour for this experiment.", "Run `rllc run` on it first.")
     return found

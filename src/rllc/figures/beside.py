@@ -1,0 +1,135 @@
+"""Baselines beside rLLC: curvature, Fisher information, norms and ablation over training, and which orders heads like rLLC (METHOD 5, appendix)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rllc.analysis.findings import Findings
+from rllc.analysis.measured import Baselines, HeadEffects
+from rllc.analysis.ordering import Ordering, Quantity
+from rllc.figures.axis import StepAxis
+from rllc.figures.curves import layers_of, steps_axis
+from rllc.figures.drawing import Cells, Layer, Missing, Panel, Plot, Points, Rule, Scale, in_words
+from rllc.figures.head_lines import curve_line, type_legend, type_lines
+from rllc.figures.layout import bounds, curve_span
+from rllc.figures.palette import INK, MUTED, TYPES, Style, type_style
+from rllc.figures.told import Told, chance, listed, number, plural, step, type_of
+
+TITLES = {
+    "hessian_trace": "Hessian trace",
+    "top_eigenvalue": "top Hessian eigenvalue",
+    "spectrum_participation": "participation of the spectrum",
+    "fisher_empirical": "empirical Fisher trace",
+    "fisher_true": "true Fisher trace",
+    "gradient_norm": "norm of the gradient",
+    "weight_norm": "weight norm",
+    "qk_participation": "participation ratio, QK",
+    "ov_participation": "participation ratio, OV",
+}
+MARK = Style(INK, "solid", "circle", "o", 2.0)
+BOUNDARY = Style(MUTED, "dash", "line-ew", "", 0.9)
+
+
+def baselines_over_training(found: Baselines, effects: HeadEffects | None, f: Findings, told: Told) -> Plot | Missing:
+    """WrLLC and every baseline of every head over training, a small panel each, with the boundaries of the stages of the full model's LLC."""
+    curves = f.curves.get(told.mixture)
+    quantities = {TITLES.get(name, name): (q, found.units.get(name, "")) for name, q in found.quantities().items()}
+    if effects is not None and told.mixture in effects.data and "mean" in effects.normalised:
+        quantities["mean ablation"] = (effects.quantity("mean", told.mixture), "rise / loss")
+    quantities = {name: (q, unit) for name, (q, unit) in quantities.items() if np.isfinite(q.values).any()}
+    if not quantities:
+        return Missing("No baseline was measured.")
+    rules = tuple(Rule(float(b), style=BOUNDARY) for b in f.stages.boundaries) if f.stages is not None else ()
+    axis = steps_axis(f) if curves is not None else StepAxis.of(found.steps)
+    panels: list[Panel] = []
+    if curves is not None:
+        kinds = type_of(f.types)
+        rows = [r for own in layers_of(curves.parts).values() for r in own]
+        rows.sort(key=lambda r: kinds.get(curves.parts[r], "other") != "other")
+        lines = [curve_line(curves, r, type_style(kinds.get(curves.parts[r], "other")), curves.parts[r], shade=0.06) for r in rows]
+        panels.append(Panel("wrLLC", (*rules, *lines), Scale(steps=axis), Scale("", curve_span(curves))))
+    for name, (quantity, unit) in quantities.items():
+        lines = type_lines(quantity.heads, np.array(quantity.steps), quantity.values, f.types, quantity.stderr, named=())
+        title = f"{name} ({unit})" if unit and len(name) + len(unit) < 30 else name
+        panels.append(Panel(title, (*rules, *lines), Scale(steps=axis), Scale("", bounds(quantity.values, zero=True))))
+    caption = (
+        "Numbers of every head in the colours of the types, bands 95 % where a number has an error; dashed: boundaries of the full model's stages. "
+    )
+    title = _peaks_title(quantities, curves.steps[-1] if curves is not None else found.steps[-1])
+    legend = type_legend(f.types, found.heads)
+    return Plot(title, caption + told.sampling(told.mixture), tuple(panels), 3, 1.55, legend)
+
+
+def _peaks_title(quantities: dict[str, tuple[Quantity, str]], end: int) -> str:
+    """Where each baseline's mean over heads is largest."""
+    rising, said = [], []
+    for name, (quantity, _) in quantities.items():
+        known = np.isfinite(quantity.values).all(axis=0)
+        if not known.any():
+            continue
+        mean = np.where(known, quantity.values.mean(axis=0), -np.inf)
+        at = quantity.steps[int(np.argmax(mean))]
+        if at in (end, quantity.steps[-1]):
+            rising.append(name)
+        else:
+            said.append(f"{name} at {step(at)}")
+    parts = [f"the mean over heads peaks before the end for {listed(said)}"] if said else []
+    parts += [f"the mean over heads is largest at the end for {listed(rising)}"] if rising else []
+    text = "; ".join(parts) or "no baseline is known for every head"
+    return text[0].upper() + text[1:]
+
+
+def ordering_of_heads(rows: Sequence[Ordering], told: Told) -> Plot | Missing:
+    """Left: Spearman's ρ of each baseline with wrLLC over heads at the end, with both intervals. Right: at every checkpoint."""
+    known = [row for row in rows if np.isfinite(row.correlation)]
+    if not known:
+        return Missing("No baseline shares four heads with wrLLC.")
+    names = [TITLES.get(row.name, row.name.replace("_", " ")) for row in known]
+    places = np.arange(len(known), dtype=np.float64)
+    rho = np.array([row.correlation for row in known])
+    clear = np.array([row.p_holm < 0.05 for row in known])
+    layers: list[Layer] = [Rule(0.0)]
+    heads = [np.array([row.over_heads[side] for row in known]) for side in (0, 1)]
+    within = [np.array([row.within_errors[side] for row in known]) for side in (0, 1)]
+    thin = Style(MUTED, "solid", "circle", "", 1.0)
+    layers.append(Points(rho, places, thin, "heads drawn anew", x_low=heads[0], x_high=heads[1], size=0.1))
+    for flag in (True, False):
+        if (clear == flag).any():
+            pick, style = clear == flag, TYPES["previous-token"] if flag else MARK
+            name = "p < 0.05 (Holm)" if flag else "p ≥ 0.05 (Holm)"
+            edges: dict[str, Any] = {"x_low": within[0][pick], "x_high": within[1][pick]}
+            layers.append(Points(rho[pick], places[pick] + 0.18, style, name, group=name, hollow=not flag, **edges))
+    ticks = tuple((float(i), name) for i, name in enumerate(names))
+    left = Panel(
+        f"at {step(known[0].step)}", tuple(layers), Scale("Spearman ρ with wrLLC", (-1.05, 1.05)), Scale("", (len(known) - 0.4, -0.6), ticks=ticks)
+    )
+    steps = sorted({s for row in known for s in row.steps})
+    table = np.full((len(known), len(steps)), np.nan)
+    for i, row in enumerate(known):
+        table[i, [steps.index(s) for s in row.steps]] = row.by_step
+    from rllc.figures.axis import short
+
+    texts = in_words(table, 1, "") if len(steps) <= 12 else ()
+    cells = Cells(
+        table, tuple("" for _ in known), tuple(short(s) for s in steps), -1.0, 1.0, "diverging", texts, name="ρ", column_title="training step"
+    )
+    title = _ordering_title(known, names)
+    caption = (
+        f"Spearman's ρ over {plural(len(known[0].heads), 'head')}. Thin bar: 90 % where heads are drawn anew; bar with the mark, below it: 90 % "
+        f"within the "
+        "errors of both numbers; filled: p below 0.05 by permutation, held for all rows together (Holm). Right: the same at every checkpoint. "
+    )
+    height = 0.9 + 0.3 * len(known)
+    return Plot(title, caption + told.sampling(told.mixture), (left, Panel("over training", (cells,))), 2, height)
+
+
+def _ordering_title(known: Sequence[Ordering], names: Sequence[str]) -> str:
+    clear = [f"{name} (ρ {number(row.correlation, signed=True)})" for row, name in zip(known, names, strict=True) if row.p_holm < 0.05]
+    if clear:
+        return f"Baselines that order heads like wrLLC, or against it, beyond chance: {listed(clear)}"
+    best = max(range(len(known)), key=lambda i: abs(known[i].correlation))
+    told = f"ρ {number(known[best].correlation, signed=True)}, {chance(known[best].p_holm)} for all rows together"
+    return f"No baseline orders heads like wrLLC beyond chance; the closest is {names[best]} ({told})"

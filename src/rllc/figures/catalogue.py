@@ -1,0 +1,330 @@
+"""Every figure of the paper by name: what draws it, what it needs, which artefact of METHOD 5 it stands for; and all that a run can draw, written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rllc.core.files import write_atomic
+from rllc.figures import (
+    attention,
+    beside,
+    circuit,
+    effects,
+    grouping,
+    heads,
+    learning,
+    multigrams,
+    over_seeds,
+    painting,
+    sensitivity,
+    specialising,
+    stages,
+    token_classes,
+    token_tables,
+)
+from rllc.figures.drawing import Drawing, Missing
+from rllc.figures.interactive import write_page
+from rllc.figures.material import Material
+from rllc.figures.printed import printed
+from rllc.figures.printing import STYLE, matplotlib_or_sentence, save
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One figure; `draw` gives None where what it `needs` is not there, and `Missing` where it is there but says nothing."""
+
+    name: str
+    draw: Callable[[Material], Drawing | Missing | None]
+    needs: str  # in words, as the end of "It needs …"
+    stands_for: str  # the artefact of METHOD 5 or 6
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn, by name, and why the rest was not."""
+
+    drawings: Mapping[str, Drawing]
+    lacking: Mapping[str, str]
+
+
+def _tree(m: Material) -> Drawing | Missing | None:
+    trees = [c for c in m.findings.clusterings if c.linkage is not None]
+    return grouping.tree_and_stability(trees[0], m.findings, m.told) if trees else None
+
+
+def _numbers(m: Material) -> Drawing | Missing | None:
+    found = [c for c in m.findings.clusterings if c.numbers is not None]
+    if not found or found[0].numbers is None:
+        return None
+    name = f"{grouping.METHODS.get(found[0].method, found[0].method)} on {found[0].preprocessing} curves, {found[0].scope}"
+    return grouping.how_many_clusters(found[0].numbers, name, m.told)
+
+
+CATALOGUE: tuple[Entry, ...] = (
+    Entry(
+        "loss-and-stages",
+        lambda m: stages.loss_and_stages(m.findings, m.told),
+        "estimates of the full model",
+        "LLC of the full model over training, with the boundaries of its stages",
+    ),
+    Entry(
+        "heads",
+        lambda m: heads.heads_by_layer(m.findings, m.told),
+        "estimates of heads",
+        "wrLLC of all heads by layer: differentiation",
+    ),
+    Entry(
+        "every-head",
+        lambda m: heads.every_head(m.findings, m.told),
+        "estimates of heads",
+        "wrLLC of each head among the others",
+    ),
+    Entry(
+        "heads-part",
+        lambda m: specialising.when_heads_part(m.head_partings, m.findings, m.told) if m.head_partings else None,
+        "comparisons of heads over training",
+        "when heads differentiate",
+    ),
+    Entry(
+        "refined-by-data",
+        lambda m: specialising.refined_by_data(m.findings, m.data_partings, m.told),
+        "estimates of heads on two kinds of data",
+        "wdrLLC of each head on each kind of data: specialisation",
+    ),
+    Entry(
+        "data-part",
+        lambda m: specialising.when_data_part(m.data_partings, m.findings, m.told) if m.data_partings else None,
+        "comparisons of kinds of data over training",
+        "when heads specialise",
+    ),
+    Entry(
+        "final-differences",
+        lambda m: specialising.final_differences(m.findings, m.told),
+        "estimates on two kinds of data at one checkpoint",
+        "how far heads have specialised at the end",
+    ),
+    Entry(
+        "wrllc-on-multigrams",
+        lambda m: (
+            multigrams.wrllc_on_multigrams(m.regression, m.measured.memorised, m.findings, m.told) if m.regression and m.measured.memorised else None
+        ),
+        "a regression of wrLLC on memorised multigrams",
+        "final wrLLC against the number of memorised multigrams",
+    ),
+    Entry(
+        "threshold-sensitivity",
+        lambda m: multigrams.threshold_sensitivity(m.measured.memorised, m.findings, m.told) if m.measured.memorised else None,
+        "counts of memorised multigrams",
+        "that correlation under other thresholds",
+    ),
+    Entry(
+        "multigrams-over-training",
+        lambda m: multigrams.multigrams_over_training(m.measured.memorised, m.findings, m.told) if m.measured.memorised else None,
+        "counts of memorised multigrams",
+        "memorised n-grams and skip n-grams of each head over training",
+    ),
+    Entry(
+        "multigram-table",
+        lambda m: multigrams.multigram_table(m.measured.memorised, m.findings, m.told) if m.measured.memorised else None,
+        "counts of memorised multigrams",
+        "the multigrams that heads hold, as text",
+    ),
+    Entry(
+        "attention-scores",
+        lambda m: effects.attention_scores(m.findings, m.told),
+        "attention scores",
+        "previous-token, current-token and prefix-matching scores over training",
+    ),
+    Entry(
+        "attention-maps",
+        lambda m: attention.attention_maps(m.findings, m.told),
+        "attention patterns",
+        "attention patterns of the heads",
+    ),
+    Entry(
+        "ablation",
+        lambda m: effects.ablation_curves(m.measured.ablation, m.findings, m.told) if m.measured.ablation else None,
+        "the ablation of heads",
+        "zero, mean and resample ablation of each head over training on each kind of data",
+    ),
+    Entry(
+        "ablated-loss",
+        lambda m: effects.ablated_loss(m.measured.ablation, m.told) if m.measured.ablation else None,
+        "the ablation of heads",
+        "the loss that ablation is compared with",
+    ),
+    Entry(
+        "clusters",
+        _tree,
+        "a hierarchical clustering",
+        "hierarchical clustering of the curves, and how far noise made it",
+    ),
+    Entry(
+        "clusterings",
+        lambda m: grouping.methods_against_types(m.findings.clusterings, m.findings.agreements, m.told),
+        "clusterings of the curves",
+        "K-means, DTW, hierarchical and shape-based clustering, each raw, standardised and min-max, against the types",
+    ),
+    Entry(
+        "number-of-clusters",
+        _numbers,
+        "criteria for the number of clusters",
+        "how many clusters there are",
+    ),
+    Entry(
+        "ngrams",
+        lambda m: learning.ngrams_and_context(m.measured.ngrams, m.findings.behaviour, m.told) if m.measured.ngrams else None,
+        "n-gram scores",
+        "bigram, n-gram and in-context-learning scores over training: what stages are about",
+    ),
+    Entry(
+        "token-classes",
+        lambda m: token_classes.class_shares(m.measured.shares, m.findings, m.told) if m.measured.shares else None,
+        "classes of affected tokens",
+        "classes of tokens among each head's most affected ones",
+    ),
+    Entry(
+        "class-effects",
+        lambda m: token_classes.class_effects(m.measured.shares, m.findings, m.told) if m.measured.shares else None,
+        "classes of affected tokens",
+        "what ablation does to each class of tokens",
+    ),
+    Entry(
+        "against-one-layer",
+        lambda m: circuit.against_one_layer(m.against_reference, m.findings, m.told) if m.against_reference else None,
+        "estimates against a one-layer reference model",
+        "the multigram circuit: rLLC against the one-layer model by layer",
+    ),
+    Entry(
+        "edges",
+        lambda m: circuit.edge_map(m.measured.paths, m.findings, m.told) if m.measured.paths else None,
+        "path ablation",
+        "path ablation of the edges between heads",
+    ),
+    Entry(
+        "edges-over-training",
+        lambda m: circuit.edges_over_training(m.measured.paths, m.told) if m.measured.paths else None,
+        "path ablation",
+        "path ablation of the strongest edges over training",
+    ),
+    Entry(
+        "composition",
+        lambda m: circuit.composition_scores(m.measured.composition, m.findings) if m.measured.composition else None,
+        "composition scores",
+        "Q-, K- and V-composition over training, above random",
+    ),
+    Entry(
+        "affected-together",
+        lambda m: circuit.affected_together(m.measured.tokens, m.findings, m.told) if m.measured.tokens else None,
+        "per-token ablation",
+        "heads of two layers that affect the same tokens",
+    ),
+    Entry(
+        "most-affected",
+        lambda m: painting.most_affected(m.measured.tokens, m.findings, m.told) if m.measured.tokens else None,
+        "per-token ablation",
+        "samples of maximal ablation effect",
+    ),
+    Entry(
+        "painted-effects",
+        lambda m: painting.painted_effects(m.measured.tokens, m.findings, m.told) if m.measured.tokens else None,
+        "per-token ablation",
+        "per-token ablation effect on text",
+    ),
+    Entry(
+        "painted-shares",
+        lambda m: painting.painted_shares(m.shares, m.findings, m.told) if m.shares else None,
+        "per-token shares of complexity",
+        "which tokens carry a head's complexity (METHOD 7)",
+    ),
+    Entry(
+        "ov-circuits",
+        lambda m: token_tables.circuit_table(m.measured.tables, m.findings, "ov") if m.measured.tables else None,
+        "token tables of the circuits",
+        "OV circuits of the heads",
+    ),
+    Entry(
+        "qk-circuits",
+        lambda m: token_tables.circuit_table(m.measured.tables, m.findings, "qk") if m.measured.tables else None,
+        "token tables of the circuits",
+        "QK circuits of the heads",
+    ),
+    Entry(
+        "logit-attribution",
+        lambda m: token_tables.logit_attribution(m.measured.tables, m.findings, m.told) if m.measured.tables else None,
+        "direct logit attribution",
+        "what heads add to the right logit",
+    ),
+    Entry(
+        "baselines",
+        lambda m: beside.baselines_over_training(m.measured.baselines, m.measured.ablation, m.findings, m.told) if m.measured.baselines else None,
+        "baselines beside λ̂",
+        "Hessian and Fisher traces, weight norms and ablation beside rLLC",
+    ),
+    Entry(
+        "orderings",
+        lambda m: beside.ordering_of_heads(m.orderings, m.told) if m.orderings else None,
+        "orders of heads by baselines",
+        "which baseline orders heads like rLLC",
+    ),
+    Entry(
+        "controls",
+        lambda m: heads.controls(m.findings, m.controls, m.told) if m.controls else None,
+        "estimates of controls",
+        "a random part, the untrained model, shuffled tokens",
+    ),
+    Entry(
+        "types-by-seed",
+        lambda m: over_seeds.types_by_seed(m.seeds, m.matches, m.told) if m.seeds else None,
+        "several seeds",
+        "head types over several seeds",
+    ),
+    Entry(
+        "matched-heads",
+        lambda m: over_seeds.matched_heads(m.seeds, m.matches, m.told) if m.seeds else None,
+        "several seeds",
+        "curves of matched heads over several seeds",
+    ),
+    Entry(
+        "sensitivity",
+        lambda m: sensitivity.settings_grid(m.calibration) if m.calibration else None,
+        "a calibration",
+        "sensitivity to ε, γ and nβ",
+    ),
+)
+
+
+def draw_all(material: Material) -> Drawn:
+    """Every figure of the catalogue whose data is there, in its order; a sentence for each of the others."""
+    drawings: dict[str, Drawing] = {}
+    lacking: dict[str, str] = {}
+    for entry in CATALOGUE:
+        drawn = entry.draw(material)
+        if drawn is None:
+            lacking[entry.name] = f"It needs {entry.needs}."
+        elif isinstance(drawn, Missing):
+            lacking[entry.name] = drawn.why
+        else:
+            drawings[entry.name] = drawn
+    return Drawn(drawings, lacking)
+
+
+def write_all(drawn: Drawn, folder: Path) -> list[Path]:
+    """Write every drawing as PNG, SVG and an interactive page, and `captions.json` with titles, captions and what is lacking; returns the paths.
+
+    Raises RllcError where matplotlib is not installed or the folder cannot be written.
+    """
+    mpl = matplotlib_or_sentence()
+    paths: list[Path] = []
+    with mpl.rc_context(STYLE):
+        for name, drawing in drawn.drawings.items():
+            paths += [*save(printed(drawing), folder, name), write_page(drawing, folder, name)]
+    stands_for = {entry.name: entry.stands_for for entry in CATALOGUE}
+    told = {name: {"shows": stands_for[name], "title": d.title, "caption": d.caption} for name, d in drawn.drawings.items()}
+    text = json.dumps({"drawn": told, "lacking": dict(drawn.lacking)}, ensure_ascii=False, indent=1)
+    paths.append(folder / "captions.json")
+    write_atomic(paths[-1], text.encode())
+    return paths

@@ -1,0 +1,249 @@
+"""The multigram circuit (METHOD 5): rLLC against a one-layer model, path ablation of edges, composition, tokens that two heads both affect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rllc.analysis.findings import Curves, Findings, Floats
+from rllc.analysis.measured import Composition, Edges, TokenEffects
+from rllc.figures.axis import StepAxis
+from rllc.figures.curves import layers_of, steps_axis
+from rllc.figures.drawing import Cells, Layer, Line, Missing, Panel, Plot, Rule, Scale, in_words, limits
+from rllc.figures.head_lines import FAINT_LINE, KEY, curve_line, type_colors, type_legend, typed_last
+from rllc.figures.layout import bounds, curve_span
+from rllc.figures.palette import DATA, INK, MUTED, Style, type_style
+from rllc.figures.told import Told, last_column, listed, number, step, type_of, with_error
+
+MEAN = Style(INK, "solid", "circle", "o", 2.2)
+LEVEL = Style(MUTED, "dash", "line-ew", "", 1.2)
+NAMES = {"q": "Q-composition", "k": "K-composition", "v": "V-composition"}
+
+
+def against_one_layer(curves: Curves, f: Findings, told: Told) -> Plot | Missing:
+    """Refined LLC of heads against a one-layer model's predictions, a panel a layer, with each layer's mean; peaks and falls are in the title.
+
+    `curves` are of heads on the reference's predictions (METHOD 1: targets are its output distribution).
+    """
+    layers = layers_of(curves.parts)
+    if not layers:
+        return Missing("No head was sampled against the one-layer reference.")
+    axis, span, kinds = steps_axis(f), curve_span(curves), type_of(f.types)
+    panels: list[Panel] = []
+    said: list[str] = []
+    for layer, rows in layers.items():
+        names = [curves.parts[r] for r in rows]
+        lines: list[Layer] = []
+        for r in (rows[i] for i in typed_last(names, kinds)):
+            kind = kinds.get(curves.parts[r], "other")
+            lines.append(curve_line(curves, r, type_style(kind), f"{curves.parts[r]} {kind}", group=kind, end=curves.parts[r], shade=0.07))
+        mean, error = _layer_mean(curves, rows)
+        lines.append(Line(curves.steps, mean, MEAN, f"mean of layer {layer}", mean - 1.96 * error, mean + 1.96 * error, group="mean of the layer"))
+        y = Scale("refined LLC, loss = KL to the one-layer model" if not panels else "", span)
+        panels.append(Panel(f"Layer {layer}", tuple(lines), Scale(steps=axis), y))
+        said.append(f"layer {layer} {_course(curves, mean, error)}")
+    caption = (
+        f"Refined LLC of each head where the targets are the predictions of a one-layer model; black: mean of the layer's heads, band 95 %. {KEY} "
+    )
+    legend = (*type_legend(f.types, curves.parts), ("mean of the layer", MEAN))
+    title = f"Against the one-layer model the mean refined LLC of {'; of '.join(said)}"
+    return Plot(title, caption + told.sampling(curves.data), tuple(panels), min(2, len(panels)), 3.0, legend)
+
+
+def _layer_mean(curves: Curves, rows: list[int]) -> tuple[Floats, Floats]:
+    """Mean over heads and its error from the heads' own errors; NaN where any head lacks a number, lest the mean jump with who is in it."""
+    values, errors = curves.llc[rows], curves.stderr[rows]
+    return values.mean(axis=0), np.sqrt((errors**2).sum(axis=0)) / len(rows)
+
+
+def _course(curves: Curves, mean: Floats, error: Floats) -> str:
+    fine = np.flatnonzero(np.isfinite(mean) & np.isfinite(error))
+    if fine.size < 2:
+        return "has too few checkpoints to tell"
+    top, end = int(fine[np.argmax(mean[fine])]), int(fine[-1])
+    fall = mean[top] - mean[end]
+    if top != end and fall > 2 * np.hypot(error[top], error[end]):
+        return f"peaks at {step(float(curves.steps[top]))} and falls by {number(float(fall), 1)}"
+    start = int(fine[0])
+    rises = mean[end] - mean[start] > 2 * np.hypot(error[start], error[end])
+    return "rises to the end" if rises else "stays level within its errors"
+
+
+def edge_map(edges: Edges, f: Findings, told: Told, data: str = "") -> Plot | Missing:
+    """Rise of the loss when the direct path from a head to a later one's input is ablated, at the last checkpoint; a panel an input.
+
+    An edge's number stands in its cell where it exceeds two errors.
+    """
+    if not edges.pairs or not len(edges.steps):
+        return Missing("The model has no pair of an earlier and a later head.")
+    data = data if data in edges.data else told.mixture if told.mixture in edges.data else edges.data[0]
+    n, place = edges.data.index(data), len(edges.steps) - 1
+    earlier = tuple(dict.fromkeys(a for a, _ in edges.pairs))
+    later = tuple(dict.fromkeys(b for _, b in edges.pairs))
+    rows, columns = [edges.heads.index(h) for h in earlier], [edges.heads.index(h) for h in later]
+    tables = {name: edges.table(name, data, place)[np.ix_(rows, columns)] * 1000 for name in edges.inputs}
+    low, high = limits(tables.values(), "diverging")
+    panels: list[Panel] = []
+    for i, (name, table) in enumerate(tables.items()):
+        error = _edge_errors(edges, edges.inputs.index(name), place, n, earlier, later)
+        clear = np.abs(table) > 2000 * error
+        texts = tuple(
+            tuple(t if c else "" for t, c in zip(ts, cs, strict=True)) for ts, cs in zip(in_words(table, _digits(high), ""), clear, strict=True)
+        )
+        title = "Q, K and V together" if name == "QKV" else f"through {name}"
+        cells = Cells(
+            table, earlier, later, low, high, "diverging", texts, "10⁻³ nats", f"{name}, path",
+            type_colors(f.types, earlier), type_colors(f.types, later), "from" if i % 2 == 0 else "", "to",
+        )  # fmt: skip
+        panels.append(Panel(title, (cells,)))
+    caption = (
+        f"Rise of the loss under {edges.ablation} ablation of the direct path between two heads at {step(float(edges.steps[place]))} on {data}; "
+        f"numbers "
+        "where it exceeds two errors; names in the colours of the types. "
+    )
+    legend = type_legend(f.types, (*earlier, *later))
+    height = 0.9 + 0.2 * len(earlier)
+    return Plot(
+        _edge_title(edges, place, n), caption + told.measuring(data), tuple(panels), 2, height, legend, bar="rise of the loss (10⁻³ nats per token)"
+    )
+
+
+def _digits(high: float) -> int:
+    return 2 if high < 1 else 1 if high < 100 else 0
+
+
+def _edge_errors(edges: Edges, i: int, place: int, n: int, earlier: tuple[str, ...], later: tuple[str, ...]) -> Floats:
+    found = np.full((len(earlier), len(later)), np.nan)
+    for (a, b), error in zip(edges.pairs, edges.stderr[i, :, place, n], strict=True):
+        found[earlier.index(a), later.index(b)] = error
+    return found
+
+
+def _edge_title(edges: Edges, place: int, n: int) -> str:
+    whole = edges.inputs.index("QKV") if "QKV" in edges.inputs else 0
+    effect, error = edges.effect[whole, :, place, n], edges.stderr[whole, :, place, n]
+    if not np.isfinite(effect).any():
+        return "No edge between two heads could be measured"
+    top = int(np.nanargmax(effect))
+    a, b = edges.pairs[top]
+    singles = [(name, edges.effect[i, top, place, n]) for i, name in enumerate(edges.inputs) if name != "QKV"]
+    through = max(singles, key=lambda s: s[1] if np.isfinite(s[1]) else -np.inf)[0] if singles else ""
+    clear = int((effect > 2 * error).sum())
+    said = f"The edge that matters most is {a} → {b} ({with_error(1000 * float(effect[top]), 1000 * float(error[top]), 1)} × 10⁻³ nats"
+    return f"{said}{f', most of it through {through}' if through else ''}); {clear} of {len(effect)} edges help by more than two errors"
+
+
+def edges_over_training(edges: Edges, told: Told, most: int = 6) -> Plot | Missing:
+    """Path ablation over training on each kind of data: the edges that end strongest, named, over all others in grey."""
+    if not edges.pairs or not len(edges.steps):
+        return Missing("The model has no pair of an earlier and a later head.")
+    whole, axis = edges.inputs.index("QKV") if "QKV" in edges.inputs else 0, StepAxis.of(edges.steps)
+    strength = np.nan_to_num(edges.effect[whole, :, -1].max(axis=-1), nan=-np.inf)
+    top = [int(i) for i in np.argsort(-strength)[:most]]
+    panels: list[Panel] = []
+    span = bounds(edges.effect[whole] * 1000, zero=True)
+    for n, data in enumerate(edges.data):
+        values, errors = 1000 * edges.effect[whole, :, :, n], 1000 * edges.stderr[whole, :, :, n]
+        lines: list[Layer] = [Rule(0.0, upright=False, style=LEVEL)]
+        lines += [Line(edges.steps, values[i], FAINT_LINE, "", marks=False) for i in range(len(edges.pairs)) if i not in top]
+        for rank, i in enumerate(top):
+            name = f"{edges.pairs[i][0]}→{edges.pairs[i][1]}"
+            band = {"low": values[i] - 1.96 * errors[i], "high": values[i] + 1.96 * errors[i]}
+            lines.append(Line(edges.steps, values[i], DATA[rank % len(DATA)], name, end=name, group=name, **band))
+        panels.append(Panel(data, tuple(lines), Scale(steps=axis), Scale("rise (10⁻³ nats)" if n == 0 else "", span)))
+    caption = (
+        f"Rise of the loss under {edges.ablation} ablation of the direct path into Q, K and V together; bands: 95 % over contexts; grey: all other "
+        "edges. "
+    )
+    first = _onset(edges, whole, top[0]) if top else ""
+    title = f"The strongest edges at the end are {listed([f'{edges.pairs[i][0]} → {edges.pairs[i][1]}' for i in top[:3]])}{first}"
+    return Plot(title, caption + told.measuring(*edges.data), tuple(panels), min(2, len(panels)), 2.3)
+
+
+def _onset(edges: Edges, whole: int, edge: int) -> str:
+    """From which checkpoint on an edge's effect on the first kind of data stays above two errors, in words."""
+    values, errors = edges.effect[whole, edge, :, 0], edges.stderr[whole, edge, :, 0]
+    weak = np.flatnonzero(~(values > 2 * errors))
+    start = int(weak[-1]) + 1 if weak.size else 0
+    a, b = edges.pairs[edge]
+    return f"; {a} → {b} helps by more than two errors from {step(float(edges.steps[start]))} on" if start < len(edges.steps) else ""
+
+
+def composition_scores(found: Composition, f: Findings, most: int = 4) -> Plot | Missing:
+    """Composition of every pair of heads over training, less that of random matrices; the strongest pairs of each kind are named."""
+    if not found.pairs or not len(found.steps):
+        return Missing("The model has no pair of an earlier and a later head.")
+    axis, kinds = StepAxis.of(found.steps), type_of(f.types)
+    span = bounds(*(found.excess(k) for k in found.scores), zero=True)
+    level = 3 * found.baseline_deviation
+    panels: list[Panel] = []
+    said: list[str] = []
+    types: list[str] = []
+    for kind in found.scores:
+        excess = found.excess(kind)
+        end = last_column(excess)
+        top = [int(i) for i in np.argsort(-np.nan_to_num(excess[:, end], nan=-np.inf))[:most]]
+        lines: list[Layer] = [Rule(0.0, upright=False, interval=(-level, level), style=LEVEL)]
+        lines += [Line(found.steps, excess[i], FAINT_LINE, "", marks=False) for i in range(len(found.pairs)) if i not in top]
+        for i in reversed(top):
+            a, b = found.pairs[i]
+            types.append(b)
+            style = type_style(kinds.get(b, "other"))
+            lines.append(Line(found.steps, excess[i], style, f"{a}→{b}", end=f"{a}→{b}", group=kinds.get(b, "other")))
+        best = found.pairs[top[0]]
+        said.append(f"{kind.upper()} {best[0]} → {best[1]} ({number(float(excess[top[0], end]), signed=True)})")
+        y = Scale("score less baseline" if not panels else "", span)
+        panels.append(Panel(NAMES.get(kind, kind), tuple(lines), Scale(steps=axis), y))
+    caption = (
+        f"‖AB‖/(‖A‖‖B‖) of every pair less the mean of random matrices ({number(found.baseline, 3)} ± {number(found.baseline_stderr, 3)}); grey "
+        f"stripe: "
+        f"three standard deviations of one random pair. Named pairs in the colour of the later head's type; grey: all other pairs. "
+    )
+    title = f"Strongest composition at the end, above random: {listed(said)}"
+    return Plot(title, caption.strip(), tuple(panels), len(panels), 2.5, type_legend(f.types, types))
+
+
+def affected_together(tokens: TokenEffects, f: Findings, told: Told, data: str = "") -> Plot | Missing:
+    """Which pairs of heads affect the same predictions: the overlap of their most affected ones, and the correlation of their effects."""
+    if not len(tokens.steps) or not tokens.data:
+        return Missing("No single prediction was measured under ablation.")
+    data = data if data in tokens.data else told.mixture if told.mixture in tokens.data else tokens.data[0]
+    n, place = tokens.data.index(data), len(tokens.steps) - 1
+    colors = type_colors(f.types, tokens.heads)
+    titles: Mapping[str, Floats] = {
+        f"overlap of the most affected {tokens.overlap_fraction:.1%}".replace(".0%", "%"): tokens.overlap[:, :, place, n],
+        "correlation of the effects": tokens.correlation[:, :, place, n],
+    }
+    panels: list[Panel] = []
+    for title, table in titles.items():
+        own = np.where(np.eye(len(tokens.heads), dtype=bool), np.nan, table)  # of a head with itself it is 1 and says nothing
+        low, high = limits([own], "diverging")
+        texts = in_words(own, 1, "")
+        short = tuple(
+            tuple(t.replace("0.", ".") if abs(v) >= 0.05 else "" for t, v in zip(ts, vs, strict=True)) for ts, vs in zip(texts, own, strict=True)
+        )
+        cells = Cells(own, tokens.heads, tokens.heads, low, high, "diverging", short, name=title, row_colors=colors, column_colors=colors)
+        panels.append(Panel(title, (cells,)))
+    caption = (
+        f"Rise of single predictions' losses under {tokens.ablation} ablation at {step(float(tokens.steps[place]))} on {data}; a head's pair with "
+        f"itself "
+        "is left out; names in the colours of the types. "
+    )
+    legend = type_legend(f.types, tokens.heads)
+    return Plot(_together_title(tokens, place, n), caption + told.measuring(data), tuple(panels), 2, 0.8 + 0.17 * len(tokens.heads), legend)
+
+
+def _together_title(tokens: TokenEffects, place: int, n: int) -> str:
+    best: tuple[float, str, str] | None = None
+    table = tokens.overlap[:, :, place, n]
+    for a, one in enumerate(tokens.heads):
+        for b, other in enumerate(tokens.heads):
+            across = one.split(":")[0] < other.split(":")[0]
+            if across and np.isfinite(table[a, b]) and (best is None or table[a, b] > best[0]):
+                best = (float(table[a, b]), one, other)
+    if best is None:
+        return "No two heads of different layers have a most affected prediction to share"
+    row, column = tokens.heads.index(best[1]), tokens.heads.index(best[2])
+    told = with_error(float(tokens.correlation[row, column, place, n]), float(tokens.correlation_stderr[row, column, place, n]))
+    return f"{best[1]} and {best[2]} affect the same tokens most among heads of two layers: {best[0]:.0%} in common, correlation {told}"

@@ -1,0 +1,79 @@
+"""What the model learns from outside: bigrams, n-grams, skip n-grams and in-context learning over training (METHOD 6)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rllc.analysis.findings import Behaviour
+from rllc.analysis.measured import NgramScores
+from rllc.figures.axis import StepAxis
+from rllc.figures.drawing import Layer, Line, Missing, Panel, Plot, Rule, Scale
+from rllc.figures.head_lines import REACH
+from rllc.figures.layout import bounds
+from rllc.figures.palette import DATA, INK, MUTED, Style
+from rllc.figures.told import Told, listed, number, step
+
+FLOOR = Style(MUTED, "dash", "line-ew", "", 1.2)
+SCORE = Style(INK, "solid", "circle", "o", 2.0)
+
+
+def ngrams_and_context(scores: NgramScores, behaviour: Behaviour, told: Told) -> Plot | Missing:
+    """Cross-entropy with the empirical bigram over its floor; loss over that on n-grams and on skip n-grams; the in-context-learning score."""
+    axis = StepAxis.of(scores.steps, behaviour.steps)
+    panels: list[Panel] = []
+    if np.isfinite(scores.bigram).any():
+        reach = REACH * scores.bigram_stderr
+        layers: list[Layer] = [Rule(scores.bigram_floor, upright=False, style=FLOOR, label="entropy of the bigram")]
+        layers.append(Line(scores.steps, scores.bigram, SCORE, "bigram", scores.bigram - reach, scores.bigram + reach))
+        span = bounds(scores.bigram - reach, scores.bigram + reach, [scores.bigram_floor])
+        panels.append(Panel("Bigrams", tuple(layers), Scale(steps=axis), Scale("cross-entropy (nats)", span)))
+    lines: list[Layer] = [Rule(1.0, upright=False, style=FLOOR)]
+    entries: list[tuple[str, Style]] = []
+    ratios = [*zip([f"{n}-gram" for n in scores.orders], scores.ngram, scores.ngram_stderr, strict=True), ("skip", scores.skip, scores.skip_stderr)]
+    edges: list[np.ndarray] = [np.array([1.0])]
+    for i, (name, values, errors) in enumerate(ratios):
+        if np.isfinite(values).any():
+            low, high = values - REACH * errors, values + REACH * errors
+            lines.append(Line(scores.steps, values, DATA[i % len(DATA)], name, low, high, end=name, group=name))
+            edges += [low, high]
+            entries.append((name, DATA[i % len(DATA)]))
+    if entries:
+        panels.append(Panel("n-grams and skip n-grams", tuple(lines), Scale(steps=axis), Scale("mean loss / loss on these", bounds(*edges))))
+    if np.isfinite(behaviour.icl).any():
+        icl = (Rule(0.0, upright=False, style=FLOOR), Line(behaviour.steps, behaviour.icl, SCORE, "in-context learning"))
+        panels.append(Panel("In-context learning", icl, Scale(steps=axis), Scale("late minus early loss (nats)", bounds(behaviour.icl, zero=True))))
+    if not panels:
+        return Missing("No n-gram score and no in-context-learning score was measured.")
+    caption = (
+        "Left: cross-entropy of the prediction behind one token with the training text's bigram, over its entropy. Middle: mean loss over the "
+        "loss on the "
+        "last token of the text's commonest n-grams, above 1 where they are known better than the rest. Right: loss late in the context minus "
+        "loss early. "
+        "Bands: 95 %. "
+    )
+    return Plot(_title(scores, behaviour), caption + told.measuring(told.mixture), tuple(panels), len(panels), 2.4, tuple(entries))
+
+
+def _title(scores: NgramScores, behaviour: Behaviour) -> str:
+    said: list[str] = []
+    excess = scores.bigram_excess
+    if np.isfinite(excess).any():
+        best = int(np.nanargmin(excess))
+        said.append(f"closest to the bigram at {step(float(scores.steps[best]))} ({number(float(excess[best]))} nats above its entropy)")
+    ends = [(f"{n}-grams", row) for n, row in zip(scores.orders, scores.ngram, strict=True)] + [("skip n-grams", scores.skip)]
+    firsts = [f"{name} {_first_above(scores.steps, row)}" for name, row in ends if np.isfinite(row).any()]
+    if firsts:
+        said.append(f"known better than other text: {listed(firsts)}")
+    fine = np.flatnonzero(np.isfinite(behaviour.icl))
+    if fine.size:
+        said.append(f"in-context score {number(float(behaviour.icl[fine[-1]]))} nats at the end")
+    text = "; ".join(said)
+    return text[0].upper() + text[1:] if text else "n-gram and in-context scores over training"
+
+
+def _first_above(steps: np.ndarray, row: np.ndarray) -> str:
+    """From which checkpoint on a score stays above 1."""
+    fine = np.flatnonzero(np.isfinite(row))
+    below = fine[row[fine] <= 1]
+    after = fine[fine > below[-1]] if below.size else fine
+    return f"from {step(float(steps[after[0]]))}" if after.size else "never"

@@ -1,0 +1,81 @@
+"""The full model over training: its LLC with the boundaries of stages by both methods, its loss beside it (METHOD 5, stages)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rllc.analysis.findings import Bends, Findings, Stages
+from rllc.figures.curves import steps_axis, styles_of
+from rllc.figures.drawing import Layer, Line, Missing, Panel, Plot, Points, Rule, Scale
+from rllc.figures.head_lines import REACH
+from rllc.figures.layout import bounds
+from rllc.figures.palette import INK, MUTED, TYPES, Style
+from rllc.figures.told import Told, listed, step
+
+SMOOTHED = Style(INK, "solid", "line-ew", "", 1.8)
+ZERO = Style(MUTED, "dash", "line-ew", "", 1.5)
+BEND = Style(TYPES["induction"].color, "dot", "line-ew", "", 1.8)
+
+
+def loss_and_stages(f: Findings, told: Told) -> Plot | Missing:
+    """Held-out losses, and below them the full model's LLC with its boundaries: zeros of the smoothed derivative, and bends of a fit by pieces."""
+    full = {name: c for name, c in f.full.items() if "full" in c.parts}
+    if not full:
+        return Missing("The full model was not sampled.")
+    axis, styles = steps_axis(f), styles_of(f, told.mixture)
+    marks = (*_zeros(f.stages), *_bends(f.bends))
+    losses = tuple(
+        Line(f.behaviour.steps, row, styles[name], name, group=name, end=name) for name, row in zip(f.behaviour.data, f.behaviour.losses, strict=True)
+    )
+    layers: list[Layer] = [*marks]
+    spans = []
+    for name, c in full.items():
+        row = c.parts.index("full")
+        low, high = c.llc[row] - REACH * c.stderr[row], c.llc[row] + REACH * c.stderr[row]
+        layers.append(Points(c.steps, c.llc[row], styles[name], name, y_low=low, y_high=high, group=name))
+        spans += [low, high]
+    if f.stages is not None:
+        layers.append(Line(f.stages.smooth_steps, f.stages.smooth_llc, SMOOTHED, "smoothed", group="smoothed", marks=False))
+    panels = [Panel("", tuple(layers), Scale(steps=axis), Scale("LLC of the full model", bounds(*spans, zero=True)))]
+    if losses:
+        loss = Panel("", (*marks, *losses), Scale(steps=axis), Scale("held-out loss (nats per token)", bounds(f.behaviour.losses)))
+        panels.insert(0, loss)
+    entries = [(name, styles[name]) for name in dict.fromkeys([*f.behaviour.data, *full])]
+    entries += [("smoothed", SMOOTHED), ("zero of the derivative", ZERO)] if f.stages is not None else []
+    entries += [("bend of the fit by pieces", BEND)] if f.bends is not None else []
+    caption = (
+        "LLC of the full model with 95 % intervals, smoothed by a Gaussian process over log(step + 1). Dashed: zeros of the smoothed derivative; "
+        "dotted: "
+        "joints of a continuous fit by straight pieces; stripes: where 90 % of curves redrawn within the errors have them. "
+    )
+    return Plot(_stages_title(f), caption + told.sampling(*full), tuple(panels), height=2.3, legend=tuple(entries))
+
+
+def _zeros(stages: Stages | None) -> tuple[Rule, ...]:
+    if stages is None:
+        return ()
+    pairs = zip(stages.boundaries, stages.intervals, strict=True)
+    return tuple(Rule(float(at), interval=(float(i[0]), float(i[1])), style=ZERO) for at, i in pairs)
+
+
+def _bends(bends: Bends | None) -> tuple[Rule, ...]:
+    if bends is None:
+        return ()
+    pairs = zip(bends.steps, bends.intervals, strict=True)
+    return tuple(Rule(float(at), interval=(float(i[0]), float(i[1])), style=BEND) for at, i in pairs)
+
+
+def _stages_title(f: Findings) -> str:
+    zeros = f.stages.boundaries if f.stages is not None else np.array([])
+    said = (
+        f"The LLC of the full model turns at {listed([step(z) for z in zeros])}"
+        if len(zeros)
+        else "The smoothed LLC of the full model has no turning point beyond its errors"
+    )
+    if f.bends is None:
+        return said
+    said += f"; a fit by pieces bends at {listed([step(b) for b in f.bends.steps])}" if len(f.bends.steps) else "; a fit by pieces has no bend"
+    if f.stage_agreement is not None and len(zeros):
+        agree = int((np.isfinite(f.stage_agreement.by_derivative) & np.isfinite(f.stage_agreement.by_bends)).sum())
+        said += f" ({agree} of {len(zeros)} found by both)"
+    return said

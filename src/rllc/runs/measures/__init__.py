@@ -1,0 +1,1 @@
+"""The kinds of measurement that a run makes of its checkpoints: one file each."""

@@ -1,0 +1,49 @@
+"""Composition scores of every pair of heads, from the weights (METHOD 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rllc.analysis.measured import Composition
+from rllc.behaviour.composition import composition
+from rllc.model.shape import ModelShape
+from rllc.records.store import Record
+from rllc.runs.measures.bench import Bench
+from rllc.runs.measures.measure import Arrays, Key, Measure, Meta, Subject, stacked, steps_of
+
+_BASELINE = ("baseline", "baseline_stderr", "baseline_deviation")
+
+
+def _key(bench: Bench) -> Key:
+    return {"draws": bench.settings.composition.draws, "seed": bench.seed}
+
+
+def _take(subject: Subject, bench: Bench) -> tuple[Arrays, Meta]:
+    found = composition(subject.shape, subject.params, draws=bench.settings.composition.draws, seed=bench.seed)
+    heads = subject.shape.heads()
+    pairs = [(i, j) for i, a in enumerate(heads) for j, b in enumerate(heads) if a.layer < b.layer]
+    earlier, later = np.array(pairs).T
+    arrays: Arrays = {kind: getattr(found, kind)[earlier, later] for kind in "qkv"}
+    arrays |= {name: np.array(getattr(found, name)) for name in _BASELINE}
+    return arrays, {"pairs": [[str(heads[i]), str(heads[j])] for i, j in pairs]}
+
+
+def _read(records: Sequence[Record], bench: Bench) -> Mapping[str, Any]:  # noqa: ARG001
+    first = records[0]
+    found = Composition(
+        pairs=tuple((a, b) for a, b in first.meta["pairs"]),
+        steps=steps_of(records),
+        scores={kind: stacked(records, kind, 1) for kind in "qkv"},
+        **{name: float(first.arrays[name]) for name in _BASELINE},
+    )
+    return {"composition": found}
+
+
+def _lacking(shape: ModelShape) -> str:
+    return "" if shape.n_layers > 1 else "Heads compose across layers, and the model has one."
+
+
+MEASURE = Measure("composition", "composition-1", _key, _take, _read, _lacking)

@@ -1,0 +1,17 @@
+"""At which checkpoints a measurement is made. Torch-free."""
+
+from __future__ import annotations
+
+from rllc.behaviour.settings import MeasureName
+from rllc.runs.experiment import Experiment
+from rllc.runs.layout import SIBLINGS, RunFolder
+from rllc.runs.plan import make_plan
+
+
+def planned_steps(experiment: Experiment, folder: RunFolder, name: MeasureName) -> tuple[int, ...]:
+    """The steps of a measurement; of a sibling, beyond scores and losses, at most those that have cells and the last."""
+    steps = experiment.checkpoints()
+    if name != "behaviour" and folder.root.parent.name == SIBLINGS:
+        with_cells = {cell.step for cell in make_plan(experiment).cells}
+        steps = tuple(step for step in steps if step in with_cells or step == steps[-1])
+    return experiment.behaviour.steps(name, steps)

@@ -1,0 +1,39 @@
+"""What a run has measured, read back for the analysis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rllc.analysis.measured import Measured
+from rllc.behaviour.settings import MeasureName
+from rllc.records.store import Record, Store
+from rllc.runs.experiment import Experiment
+from rllc.runs.layout import RunFolder
+from rllc.runs.measures.bench import Bench
+from rllc.runs.measures.measure import find
+from rllc.runs.measuring import planned_keys
+
+
+def planned_records(experiment: Experiment, folder: RunFolder, store: Store, name: MeasureName, bench: Bench | None = None) -> list[Record]:
+    """The records of one measurement that the experiment asks for today, by step; others may lie beside them from earlier settings.
+
+    Raises RllcError where a checkpoint is missing, and DamagedRecordError where a record cannot be read.
+    """
+    measure, bench = find(name), bench or Bench.of(experiment, folder)
+    if measure.lacking(experiment.model):
+        return []
+    keys = planned_keys(experiment, folder, bench, measure).values()
+    return [store.get(name, key) for key in keys if store.has(name, key)]
+
+
+def read_measured(experiment: Experiment, folder: RunFolder, store: Store | None = None) -> Measured:
+    """Everything beside attention scores and losses, stacked over the checkpoints that are recorded; a sibling's with its experiment and folder.
+
+    Raises as `planned_records` does.
+    """
+    store, bench = store or Store(folder.records), Bench.of(experiment, folder)
+    fields: dict[str, Any] = {}
+    for name in experiment.behaviour.asked():
+        if records := planned_records(experiment, folder, store, name, bench):
+            fields |= find(name).read(records, bench)
+    return Measured(**fields)

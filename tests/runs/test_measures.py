@@ -1,0 +1,278 @@
+"""Every kind of measurement, by the run's road: recorded, found again, equal to asking the room."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rllc.analysis.measured import Measured
+from rllc.behaviour.ablation import ablation_effects
+from rllc.behaviour.baselines import baselines
+from rllc.behaviour.composition import composition
+from rllc.behaviour.loss_scores import context_losses
+from rllc.behaviour.paths import Edge, direct_effects, path_effects
+from rllc.behaviour.settings import MEASURES, BehaviourSettings, chosen
+from rllc.checkpoints.store import list_checkpoints, load
+from rllc.core.errors import RllcError
+from rllc.core.names import Head
+from rllc.core.seeds import generator
+from rllc.corpus.batches import Mixture, contexts
+from rllc.corpus.tokens import open_corpus
+from rllc.records.store import Store
+from rllc.runs.experiment import Experiment, parse
+from rllc.runs.layout import RunFolder
+from rllc.runs.measures.bench import Bench
+from rllc.runs.measures.measure import find, ratio_and_stderr
+from rllc.runs.measures.steps import planned_steps
+from rllc.runs.measuring import planned_keys
+from rllc.runs.overview import describe_status
+from rllc.runs.pipeline import run_experiment
+from rllc.runs.reading import planned_records, read_measured
+
+SETTINGS = f"""
+measures = {list(MEASURES)}
+[behaviour.ablation]
+contexts = 6
+[behaviour.ngrams]
+least = 3
+probes = 40
+[behaviour.tokens]
+draws = 20
+examples = 3
+before = 4
+[behaviour.paths]
+contexts = 3
+at = 2
+[behaviour.tables]
+entries = 4
+contexts = 3
+[behaviour.memorised]
+contexts = 40
+threshold = -5.0
+consistency = 0.0
+withins = [5]
+at = 2
+[behaviour.baselines]
+contexts = 3
+top = 1
+"""
+SIBLING = '[siblings.one-layer]\nn_layers = 1\ncheckpoints = [6]\n[[siblings.one-layer.sample]]\nparts = ["0:0"]\ncheckpoints = [6]\n'
+
+
+def text_of(finished: Path, settings: str = SETTINGS) -> str:
+    text = (finished / "experiment.toml").read_text()
+    return text.replace("snippets = 1\n", "snippets = 1\n" + settings)
+
+
+@pytest.fixture(scope="module")
+def measured(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run with every measurement, and a one-layer sibling."""
+    folder = RunFolder(tmp_path_factory.mktemp("measured") / "run")
+    shutil.copytree(finished, folder.root)
+    run_experiment(text_of(finished) + SIBLING, folder.root, "measure", None, None, quiet=True)
+    return folder
+
+
+def read(folder: RunFolder) -> tuple[Experiment, Measured]:
+    experiment = parse(folder.experiment.read_text())
+    return experiment, read_measured(experiment, folder)
+
+
+def probes(folder: RunFolder, experiment: Experiment, purpose: str, n: int, data: str = "mixture") -> np.ndarray:
+    mixture = Mixture(data, experiment.mixture if data == "mixture" else {data: 1.0})
+    rng = generator(experiment.seed, "probes", purpose, data)
+    return contexts(open_corpus(folder.corpus), mixture, "heldout", n, experiment.model.n_ctx, rng)
+
+
+def last(folder: RunFolder) -> tuple[Any, Any]:
+    shape, params, _ = load(list_checkpoints(folder.checkpoints)[-1].folder)
+    return shape, params
+
+
+def test_every_kind_is_recorded_and_read_back(measured: RunFolder) -> None:
+    experiment, found = read(measured)
+    assert all(getattr(found, name) is not None for name in Measured.__dataclass_fields__)
+    everywhere = (0, 3, 6, 9, 12)
+    for name in MEASURES:
+        steps = {"paths": (0, 12), "memorised": (0, 12), "tables": (12,), "baselines": (12,)}.get(name, everywhere)
+        assert tuple(r.meta["step"] for r in planned_records(experiment, measured, Store(measured.records), name)) == steps
+    assert found.ablation is not None
+    assert found.ablation.data == ("mixture", "echo", "prose")
+    assert found.ablation.effect["mean"].shape == (4, 5, 3)
+    assert found.tokens is not None
+    assert [len(tokens) for tokens in found.tokens.tokens] == [effects.shape[2] for effects in found.tokens.effects]
+    assert "  measure  done" in describe_status(measured.root)
+
+
+def test_ablation_is_what_the_room_says(measured: RunFolder) -> None:
+    experiment, found = read(measured)
+    shape, params = last(measured)
+    tokens = probes(measured, experiment, "ablation", 6, "prose")
+    effects, loss = ablation_effects(shape, params, tokens, "resample", seed=experiment.seed), context_losses(shape, params, tokens)
+    assert found.ablation is not None
+    n = found.ablation.data.index("prose")
+    np.testing.assert_array_equal(found.ablation.effect["resample"][:, -1, n], effects.mean(2).mean(1))
+    np.testing.assert_allclose(found.ablation.stderr["resample"][:, -1, n], effects.mean(2).std(1, ddof=1) / 6**0.5)
+    np.testing.assert_allclose(found.ablation.normalised["resample"][:, -1, n], effects.mean((1, 2)) / loss.mean())
+    assert found.ablation.loss[-1, n] == pytest.approx(loss.mean(), rel=1e-12)
+    quantity = found.ablation.quantity("resample", "prose")
+    assert quantity.steps == (0, 3, 6, 9, 12)
+
+
+def test_circuits_are_what_the_rooms_say(measured: RunFolder) -> None:
+    experiment, found = read(measured)
+    shape, params = last(measured)
+    scores = composition(shape, params, seed=experiment.seed)
+    assert found.composition is not None
+    heads = tuple(str(head) for head in shape.heads())
+    np.testing.assert_array_equal(found.composition.table("k", -1, heads), scores.k)
+    tokens = probes(measured, experiment, "paths", 3, "echo")
+    edge = Edge(Head(0, 1), Head(1, 0), "V")
+    assert found.paths is not None
+    table = found.paths.table("V", "echo", -1)
+    assert table[1, 2] == pytest.approx(path_effects(shape, params, tokens, [edge], "mean").mean(), rel=1e-9, abs=1e-12)
+    assert np.isnan(table[2, 1])
+    n = found.paths.data.index("echo")
+    np.testing.assert_allclose(found.paths.direct[:, -1, n], direct_effects(shape, params, tokens, "mean").mean((1, 2)), rtol=1e-9, atol=1e-12)
+    assert found.tables is not None
+    assert [len(entries) for entries in found.tables.ov[0]] == [4] * 4
+
+
+def test_baselines_are_what_the_room_says(measured: RunFolder) -> None:
+    experiment, found = read(measured)
+    shape, params = last(measured)
+    tokens = probes(measured, experiment, "baselines", 3)
+    expected = baselines(shape, params, tokens, heads=(Head(1, 1),), top=1, seed=experiment.seed)
+    assert found.baselines is not None
+    for name, values in expected.values.items():
+        assert found.baselines.values[name][3, 0] == pytest.approx(values[0], rel=1e-4), name
+    assert set(found.baselines.quantities()) == set(expected.values)
+
+
+def test_patterns_and_classes_are_counted(measured: RunFolder) -> None:
+    _, found = read(measured)
+    assert found.memorised is not None
+    assert found.memorised.tried > 0
+    assert (found.memorised.found.sum(-1) == found.memorised.tried).all()  # a threshold far below every rise finds all
+    assert (found.memorised.own.sum(-1) == found.memorised.held.sum(-1)).all()
+    assert all(len(held) == min(20, own) for held, own in zip(found.memorised.examples, found.memorised.multigrams()[:, -1], strict=True))
+    assert found.shares is not None
+    assert found.shares.classes[0] == "induction"
+    assert found.shares.base[1, 0] > found.shares.base[2, 0]  # echo repeats itself more than prose
+    assert found.tokens is not None
+    for affected in found.tokens.most[0]:
+        assert [a.effect for a in affected] == sorted((a.effect for a in affected), reverse=True)
+        assert all(len(a.before) <= 4 and a.effect > 0 for a in affected)
+
+
+def test_a_sibling_is_measured_where_it_has_cells_and_at_its_end(measured: RunFolder) -> None:
+    sibling, folder = parse(measured.experiment.read_text()).sibling("one-layer"), measured.sibling("one-layer")
+    assert planned_steps(sibling, folder, "behaviour") == (0, 6, 12)
+    assert planned_steps(sibling, folder, "ablation") == (6, 12)
+    assert planned_steps(sibling, folder, "baselines") == (12,)
+    found, main = read_measured(sibling, folder), read(measured)[1]
+    assert found.composition is None  # one layer has no pairs
+    assert found.ablation is not None
+    assert found.ablation.steps.tolist() == [6, 12]
+    assert found.paths is not None
+    assert found.paths.effect.shape[:2] == (4, 0)
+    assert found.memorised is not None
+    assert main.memorised is not None
+    assert found.memorised.patterns == main.memorised.patterns  # so that they can be compared one by one
+    assert not Store(folder.records).digests("text_ngrams")
+
+
+KNOBS = {
+    "contexts = 6": ("ablation", "tokens"),
+    "least = 3": ("ngrams", "tokens", "memorised"),
+    "draws = 20": ("tokens",),
+    "contexts = 3\nat = 2": ("paths",),
+    "entries = 4": ("tables",),
+    "withins = [5]": ("memorised",),
+    "top = 1": ("baselines",),
+}
+
+
+@pytest.mark.parametrize(("knob", "moved"), KNOBS.items())
+def test_a_key_changes_with_its_own_settings_alone(measured: RunFolder, knob: str, moved: tuple[str, ...]) -> None:
+    text = measured.experiment.read_text()
+    assert text.count(knob) == 1
+    changed = text.replace(knob, re.sub(r"\d+", lambda number: str(int(number[0]) + 1), knob, count=1))
+    keys = [keys_of(parse(each), measured) for each in (text, changed)]
+    assert {name for name in MEASURES if keys[0][name] != keys[1][name]} == set(moved)
+
+
+def keys_of(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
+    bench = Bench.of(experiment, folder)
+    return {name: planned_keys(experiment, folder, bench, find(name))[12] for name in MEASURES}
+
+
+def test_what_was_measured_before_a_kill_stays(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two kinds of one checkpoint; then only what is missing is measured, and the text is not counted twice."""
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(finished, folder.root)
+    for kind in ("ngrams", "text_ngrams"):  # of the finished run
+        shutil.rmtree(folder.records / kind)
+    settings = 'measures = ["ngrams", "tokens"]\n[behaviour.tokens]\nat = "last"\ndraws = 20\n'
+    put, stored = Store.put, list[str]()
+
+    def dying(self: Store, kind: str, *args: Any, **more: Any) -> str:
+        if kind == "ngrams" and stored.count("ngrams") == 2:
+            raise KeyboardInterrupt
+        stored.append(kind)
+        return put(self, kind, *args, **more)
+
+    text = text_of(finished, settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(text, folder.root, "measure", None, None, quiet=True)
+    assert stored.count("ngrams") == 2
+    assert "measure  not finished: ngrams 2 of 5, tokens 0 of 1 checkpoints" in describe_status(folder.root)
+    monkeypatch.setattr("rllc.runs.measures.text.count_ngrams", lambda *_: pytest.fail("counted again"))
+    before = {path: path.stat().st_mtime_ns for path in folder.records.rglob("*.npz")}
+    again = list[str]()
+    monkeypatch.setattr(Store, "put", lambda self, kind, *args, **more: (again.append(kind), put(self, kind, *args, **more))[1])
+    run_experiment(text, folder.root, "measure", None, None, quiet=True)
+    assert sorted(again) == ["ngrams"] * 3 + ["tokens"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(("table", "sentence"), [
+    ('measures = ["ngram"]', r"measures\[0\] is 'ngram', but must be one of"),
+    ('[behaviour.memorised]\nat = 0', r'behaviour.memorised.at is 0, but must be "all", "last" or a number from 1 on'),
+    ('[behaviour.memorised]\nwithins = [1]', "numbers of contexts from 2 on"),
+    ('[behaviour.ablation]\nkinds = []', r"Choose from zero, mean, resample"),
+    ('[behaviour.tokens]\noverlap = 0', "Give numbers above 0"),
+    ('[behaviour.ngrams]\nprobability = 2', "Give a number from 0 to 1"),
+    ('[behaviour.paths]\ncontexts = 1', "behaviour.paths.contexts is 1, but must be at least 2"),
+])  # fmt: skip
+def test_settings_that_make_no_sense_are_told(finished: Path, table: str, sentence: str) -> None:
+    with pytest.raises(RllcError, match=sentence):
+        parse(text_of(finished, table + "\n"))
+
+
+def test_data_that_is_not_there_is_told(finished: Path) -> None:
+    experiment = parse(text_of(finished, 'data = ["poetry"]\n'))
+    with pytest.raises(RllcError, match=r"behaviour\.data names 'poetry', which the corpus does not have"):
+        Bench.of(experiment, RunFolder(finished))
+
+
+def test_checkpoints_are_chosen_evenly() -> None:
+    assert BehaviourSettings().asked() == ("behaviour", "composition", "ablation", "ngrams")
+    assert chosen(3, (0, 1, 2, 3, 4)) == (0, 2, 4)
+
+
+def test_the_error_of_a_ratio() -> None:
+    """Against many draws of contexts."""
+    rng = np.random.default_rng(0)
+    bottom = rng.uniform(1, 3, (4000, 50))
+    top = 0.5 * bottom + rng.normal(0, 0.3, bottom.shape)
+    ratios, errors = ratio_and_stderr(top, bottom)
+    assert errors.mean() == pytest.approx(ratios.std(), rel=0.05)
+    assert np.isnan(ratio_and_stderr(np.ones((1, 2)), np.zeros((1, 2)))[0]).all()
