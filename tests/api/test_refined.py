@@ -40,29 +40,6 @@ def test_contexts_are_filtered() -> None:
     np.testing.assert_array_equal(some.traces.losses, alone.traces.losses)
 
 
-def test_shuffled_tokens_are_the_same_tokens_in_an_order_of_the_seed() -> None:
-    """A model that repeats what stood before knows nothing of shuffled text but how often tokens occur."""
-    seen: list[np.ndarray] = []
-    rows = torch.arange(60).view(12, 5) % 11
-    rows = torch.cat([torch.full((12, 1), 7), rows], 1)
-
-    def looked(ids: np.ndarray) -> np.ndarray:
-        seen.append(ids)
-        return ids >= 0
-
-    for seed in (0, 0, 1):
-        rllc.estimate(Ours(), rllc.Refined(rows, positions=looked, shuffled=True), "1:0", **SMALL, seed=seed)
-    np.testing.assert_array_equal(seen[0], seen[1])
-    assert (seen[0] != seen[2]).any()
-    for ids in seen:
-        np.testing.assert_array_equal(ids[:, 0], 7)
-        np.testing.assert_array_equal(np.sort(ids, 1), np.sort(rows.numpy(), 1))
-        assert (ids[:, 1:] != rows.numpy()[:, 1:]).mean() > 0.5
-    mixed = rllc.Refined(rllc.Mixed({"a": rows, "b": rows}), positions=looked, shuffled=True)
-    rllc.estimate(Ours(), mixed, "1:0", **SMALL)
-    np.testing.assert_array_equal(seen[-1], seen[0])
-
-
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_is_out_of_the_loss_on_either_side(side: str) -> None:
     ids, real = tokens().clone(), torch.ones(12, 6, dtype=torch.long)

@@ -70,3 +70,23 @@ def test_shuffled_is_data_like_any_other(finished: Path) -> None:
     (sample,) = sample_unit(works(finished, experiment)[-1])
     assert sample.meta["data"] == "shuffled"
     assert sample.key["data"] == data_key(plain.experiment, plain.unit.data, plain.weights, plain.corpus.digest) | {"shuffled": True}
+
+
+IMPORTED = """
+[imported]
+source = "series"
+steps = [100, 200]
+[siblings.untrained.imported]
+source = "untrained"
+steps = [0]
+[[siblings.untrained.sample]]
+parts = ["heads", "random"]
+"""
+
+
+def test_an_untrained_model_stands_beside_an_imported_series(tiny: str) -> None:
+    start, end = tiny.index("[training]"), tiny.index("[sampler]")
+    text = (tiny[:start] + tiny[end:]).replace("checkpoints = [0, 12]\n", "")
+    sibling = parse(text + IMPORTED).sibling("untrained")
+    assert sibling.checkpoints() == (0,)
+    assert {str(cell.part) for cell in make_plan(sibling).cells} == {"0:0", "0:1", "1:0", "1:1", "0.random0", "1.random0"}
