@@ -12,9 +12,9 @@ from rllc.checkpoints.store import CheckpointInfo, list_checkpoints
 from rllc.core.errors import RllcError
 from rllc.core.outcome import Outcome
 from rllc.corpus.tokens import open_corpus
-from rllc.records.store import Record, Store
+from rllc.records.store import Record, Store, key_digest
 from rllc.runs.experiment import Experiment
-from rllc.runs.keys import KIND, record_key
+from rllc.runs.keys import KIND, SHARES, record_key, shares_key
 from rllc.runs.layout import RunFolder
 from rllc.runs.local import run_units
 from rllc.runs.memory import cores
@@ -86,8 +86,14 @@ def _saving(experiment: Experiment, folder: RunFolder, store: Store) -> str:
 
 
 def missing_work(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[Work]:
-    """The planned units of which the store lacks a cell. Raises RllcError where a planned checkpoint is missing."""
-    return [Work(folder.root, experiment, unit) for unit, keys in _keyed(experiment, folder, only) if not all(store.has(KIND, key) for key in keys)]
+    """The planned units of which the store lacks a cell, or the shares of its tokens. Raises RllcError where a planned checkpoint is missing."""
+
+    def there(unit: Unit, keys: list[dict[str, Any]]) -> bool:
+        own = [key for cell, key in zip(unit.cells, keys, strict=True) if experiment.sampling.share_contexts and not cell.data.elsewhere]
+        shared = (store.has(SHARES, shares_key(experiment, key_digest(KIND, key), 0)) for key in own)
+        return all(store.has(KIND, key) for key in keys) and all(shared)
+
+    return [Work(folder.root, experiment, unit) for unit, keys in _keyed(experiment, folder, only) if not there(unit, keys)]
 
 
 def unfinished_work(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[Work]:
