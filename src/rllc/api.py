@@ -15,7 +15,7 @@ from rllc.runs.how import Settings, how_from
 from rllc.runs.padding import is_padded
 from rllc.runs.progress import Reporter
 from rllc.runs.results import Result, Results
-from rllc.runs.roads import Parts, take_road
+from rllc.runs.roads import SEVERAL, Parts, take_road
 from rllc.runs.sweeping import Sweep, listed
 
 
@@ -72,7 +72,8 @@ def estimate(
             a file (.jsonl, .parquet, text), or a `rllc.corpus.batches.ContextPool`; of a module with a loss a tensor or a tuple of tensors with
             samples along the first axis, or a data set of samples by number; of both a function from a whole number to the batch of that number.
             Minibatches are drawn with replacement.
-        part: a part, "1:6" or "heads" or "1.attn" for example (`rllc.core.names.Part`), or several in a list. Of a module with a loss the names of
+        part: a part, "1:6" or "heads" or "1.attn" for example (`rllc.core.names.Part`), or several in a list; "random" is a control, one part of
+            random weights in every layer, each as large as a head. Of a module with a loss the names of
             parameters and slices of them, "fc1.weight[:, 64:128]", a list being one part; several parts are then a mapping of name to such lists.
         step: training step of the checkpoint, for the tables; 0 unless the model knows it.
         data_name: what tables call the data. Minibatches are seeded by it too: equal names, equal batches.
@@ -83,6 +84,7 @@ def estimate(
         settings: sampler ("sgld", "leimkuhler-matthews", "rmsprop-sgld", "sgnht", "mala", or a `SamplerSettings` that says everything), step_size ε,
             localization γ, nbeta nβ, chains, draws (a chain), burn_in, and the samplers' own; batch_size; origin_batches (minibatches at the
             checkpoint itself, for the tilt and the unpaired estimate; 0 for none); fixed_contexts (evaluate every draw on one fixed set of so many);
+            share_contexts (tell in `token_shares` what each token of so many contexts adds to λ̂ there; a fixed set of as many holds the same ones);
             full_batch (of MALA); control_batches; seed; stopping, checks, verdicts (of `rllc.posterior.settings`); road; loss (module, batch → nats);
             train_mode; tokenizer, column, context, documents ("packed" or "one a row"), most_contexts (of texts and
             streams), collate (of the data); dtype, device, products; chunk (most variants of a pass), or memory
@@ -138,7 +140,7 @@ def estimate(
         for group in groups:
             found |= {r.part: r for r in measured(taken, group, source, how, at, bar.within(1.0), others)}
     results = Results(tuple(found[one.label] for one in asked))
-    one_part = len(asked) == 1 and not isinstance(part, Mapping) and part != "heads"
+    one_part = len(asked) == 1 and not isinstance(part, Mapping) and part not in SEVERAL
     # a list of parameters is one part, a list of one name of our grammar a list of parts
     return results.cells[0] if one_part and (isinstance(part, str | Part) or asked[-1].part is None) else results
 

@@ -15,6 +15,8 @@ from rllc.core.names import Head, Part
 from rllc.model import forward as fw
 from rllc.model.shape import ModelShape, size
 
+from .shapes import SHAPES, some_tokens, weights
+
 SHAPE = ModelShape(n_layers=2, d_model=8, n_heads=2, d_head=4, d_vocab=11, n_ctx=9)
 PARTS = ["0:1", "1:0.Q", "1.attn", "unembed"]
 
@@ -43,6 +45,16 @@ def test_the_loss_of_a_part_is_the_models(params: dict[str, torch.Tensor], token
     assert loss.size == size(SHAPE, Part.parse(name))
     ours = torch.cat([loss.losses(loss.origin, c)[None] for c in loss.contexts(tokens)])
     torch.testing.assert_close(ours, fw.token_losses(SHAPE, params, torch.tensor(tokens)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_the_loss_of_a_part_is_that_of_every_kind_of_model(kind: str) -> None:
+    """Caps on the logits, tied unembeddings and biases among them."""
+    shape = SHAPES[kind]
+    params, tokens = weights(shape), some_tokens(3, 4)
+    loss = PartLoss(shape, params, Part.parse("1:1"))
+    ours = torch.cat([loss.losses(loss.origin, c)[None] for c in loss.contexts(tokens)])
+    torch.testing.assert_close(ours, fw.token_losses(shape, params, torch.tensor(tokens)), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", PARTS)

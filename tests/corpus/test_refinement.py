@@ -70,6 +70,24 @@ def test_batches_are_functions_of_their_number_and_hold_contexts_of_the_refineme
     assert np.array_equal(stream[2][0][: len(first)], first)
 
 
+def test_shuffled_contexts_are_those_of_the_pool_in_another_order_and_conditions_are_asked_of_that_order(corpus: Corpus) -> None:
+    pool = ContextPool(corpus, Mixture.of("tales"), "train", 24)
+    whole = RefinedStream(pool, Refinement(RefinementSettings("tales", shuffled=True), corpus), 5, 0, ("sample",))
+    plain = BatchStream(pool, 64, 0, ("sample",))[2][:5]
+    tokens, marked = whole[2]
+    assert np.array_equal(np.sort(tokens, 1), np.sort(plain, 1))
+    assert np.array_equal(tokens[:, 0], plain[:, 0])
+    assert (tokens[:, 1:] != plain[:, 1:]).mean() > 0.7
+    assert np.array_equal(marked[:, 1:], tokens[:, 1:] != corpus.bos)
+    assert np.array_equal(tokens, whole[2][0])
+    assert len({tuple(np.argsort(row, kind="stable")) for row in whole[2][0]}) == 5
+    after = RefinedStream(pool, Refinement(RefinementSettings("tales", after=("e",), shuffled=True), corpus), 5, 0, ("sample",))
+    tokens, marked = after[0]
+    names = [[corpus.text([token]) for token in row] for row in tokens.tolist()]
+    expected = [[t > 0 and names[b][t - 1].endswith("e") and tokens[b, t] != corpus.bos for t in range(24)] for b in range(5)]
+    assert np.array_equal(marked, expected)
+
+
 def test_a_padding_bos_between_documents_is_never_counted(corpus: Corpus) -> None:
     refinement = Refinement(RefinementSettings("echo", containing=corpus_text(corpus)), corpus)
     tokens = ContextPool(corpus, Mixture.of("echo"), "train", 80).draw(np.random.default_rng(1), 20)

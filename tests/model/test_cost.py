@@ -25,6 +25,7 @@ NEOX = replace(WITH_MLP, positions="rotary", rotary_dim=4, parallel=True)
 OLMO2 = replace(LLAMA, n_kv_heads=0, norm_place="post", qk_norm_over="layer")
 GEMMA2 = replace(LLAMA, norm_place="both", qk_norm=False, activation="gelu_tanh", score_softcap=50.0, logit_softcap=30.0, tied=True)
 CASES = [(ATTENTION, text) for text in ("0:0", "1:0", "1:0.Q", "0.attn", "1.attn", "embed", "unembed", "full")]
+CASES += [(ATTENTION, text) for text in ("0.random0", "1.random2")]
 CASES += [(WITH_MLP, text) for text in ("0:0", "2:0", "2.attn", "2.mlp", "0.mlp", "full")]
 CASES += [(LLAMA, text) for text in ("0:0", "2:0", "1:g1", "full")] + [(NEOX, text) for text in ("0:0", "2:0", "2.mlp")]
 CASES += [(OLMO2, text) for text in ("0:0", "2:0", "0:0.V", "2:0.O", "2.attn")] + [(GEMMA2, text) for text in ("0:0", "2:0", "1:g1", "full")]

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from rllc.checkpoints.importing import import_module
-from rllc.checkpoints.store import list_checkpoints, load
+from rllc.checkpoints.store import list_checkpoints, load, save
 from rllc.core.errors import RllcError
 from rllc.main import main
 from rllc.model import forward as fw
 from rllc.model.forward import init_params
 from rllc.model.shape import ModelShape
+from rllc.records.store import Store
 from rllc.runs.experiment import parse
 from rllc.runs.layout import RunFolder
-from rllc.runs.overview import describe_plan
+from rllc.runs.overview import describe_plan, describe_status
 from rllc.runs.pipeline import run_experiment
+from rllc.runs.progress import Reporter
+from rllc.runs.streaming import fetched
 
 transformers = pytest.importorskip("transformers")
 VOCABULARY = 280
@@ -43,9 +49,10 @@ def tables(pythia: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def experiment(tiny: str, printed: str) -> str:
-    """The tiny experiment on an imported model."""
+def experiment(tiny: str, printed: str, keep: bool = True) -> str:
+    """The tiny experiment on an imported model, whose converted checkpoints stay."""
     before, rest = tiny.split("[model]")
+    printed = printed.replace("steps = [", f"keep = {str(keep).lower()}\nsteps = [")
     return before + printed + "\n[sampler]" + rest.split("[sampler]", 1)[1].replace("checkpoints = [0, 12]", "checkpoints = [0, 40]")
 
 
@@ -78,6 +85,87 @@ def test_a_run_goes_from_foreign_checkpoints_to_the_page(
     # once imported, the source is not needed
     run_experiment(text, folder.root, "train", None, None, quiet=True)
     assert log.count("Imported 2 checkpoints") == folder.log.read_text().count("Imported 2 checkpoints") == 1
+
+
+def weights_in(root: Path) -> list[str]:
+    return sorted(path.parent.name for path in root.rglob("weights.safetensors"))
+
+
+def test_the_disk_stays_flat_and_the_numbers_are_the_same(
+    pythia: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held against step 40, which therefore stays; every other checkpoint is there in its turn alone."""
+    refined = '[refinements.last]\ndata = "prose"\nreference = 40\n[behaviour]\nmeasures = ["behaviour"]'
+    source = tmp_path / "source"
+    shutil.copytree(pythia, source)
+    torch.manual_seed(20)
+    transformers.GPTNeoXForCausalLM.from_pretrained(source / "step0").save_pretrained(source / "step20")
+    printed = tables(source, capsys)
+    few = tiny.replace("[behaviour]", refined)
+    few = few.replace('data = ["mixture"]', 'data = ["mixture", "last"]').replace('["heads", "full"]', '["1:0", "1:1"]')
+    texts = {keep: experiment(few, printed, keep) for keep in (True, False)}
+    most: list[int] = []
+
+    def counting(*given: Any, **more: Any) -> Any:
+        info = save(*given, **more)
+        most.append(len(weights_in(tmp_path / "flat")))
+        return info
+
+    monkeypatch.setattr("rllc.runs.importing.save", counting)
+    for keep, name in ((True, "kept"), (False, "flat")):
+        run_experiment(texts[keep], tmp_path / name, "measure", None, None, quiet=True)
+        run_experiment(texts[keep], tmp_path / name, "sample", None, None, quiet=True)
+    kept, flat = (RunFolder(tmp_path / name) for name in ("kept", "flat"))
+    assert most[-5:] == [1, 2, 2, 2, 2]  # step 40 for good; then 0 and 20, to be measured, and again to be sampled
+    assert weights_in(kept.root) == ["step-00000000", "step-00000020", "step-00000040"]
+    assert weights_in(flat.root) == ["step-00000040"]
+    records = [{r.digest: r for r in Store(folder.records).records("sample")} for folder in (kept, flat)]
+    assert len(records[0]) == 2 * 2 * 3 + 2 * 2 * 5
+    assert records[0].keys() == records[1].keys()
+    for digest, record in records[0].items():
+        for trace, array in record.arrays.items():
+            np.testing.assert_array_equal(array, records[1][digest].arrays[trace])
+    assert "train    done" in describe_status(flat.root)
+    # all is recorded: the source is not needed to go on
+    source.rename(tmp_path / "away")
+    run_experiment(texts[False], flat.root, "analyse", None, None, quiet=True)
+    with pytest.raises(RllcError, match="were given back after their use"):
+        load(flat.checkpoints / "step-00000000")
+    # a wider grid fetches what it needs
+    (tmp_path / "away").rename(source)
+    count = len(most)
+    wider = texts[False].replace("checkpoints = [0, 40]", "checkpoints = [0, 20, 40]")
+    run_experiment(wider, flat.root, "sample", None, None, quiet=True)
+    assert len(most) == count + 1
+    assert weights_in(flat.root) == ["step-00000040"]
+
+
+def test_what_is_imported_alone_is_known_and_given_back(pythia: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, folder = experiment(tiny, tables(pythia, capsys), keep=False), RunFolder(tmp_path / "run")
+    run_experiment(text, folder.root, "train", None, None, quiet=True)
+    assert [(info.step, info.released) for info in list_checkpoints(folder.checkpoints)] == [(0, True), (40, True)]
+    before = folder.log.read_text()
+    run_experiment(text, folder.root, "train", None, None, quiet=True)
+    assert "Importing" not in folder.log.read_text()[len(before) :]
+    # a calibration fetches what it looks at, and gives it back
+    with fetched(parse(text), folder, (40,), Reporter(True, None)):
+        assert weights_in(folder.root) == ["step-00000040"]
+    assert weights_in(folder.root) == []
+    # kept after all
+    run_experiment(experiment(tiny, tables(pythia, capsys)), folder.root, "train", None, None, quiet=True)
+    assert weights_in(folder.root) == ["step-00000000", "step-00000040"]
+
+
+def test_other_weights_than_before_are_told(pythia: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(pythia, source)
+    text, folder = experiment(tiny, tables(source, capsys), keep=False), RunFolder(tmp_path / "run")
+    run_experiment(text, folder.root, "train", None, None, quiet=True)
+    shutil.rmtree(source / "step40")
+    shutil.copytree(source / "step0", source / "step40")
+    run_experiment(text, folder.root, "sample", None, None, quiet=True)
+    assert "has other weights at step 40 than before" in folder.log.read_text()
+    assert len({info.digest for info in list_checkpoints(folder.checkpoints)}) == 1
 
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "olmo2"])

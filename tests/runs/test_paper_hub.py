@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rllc.checkpoints.store import list_checkpoints, load
+from rllc.checkpoints.store import digest, list_checkpoints
 from rllc.corpus.tokenizer import train_tokenizer
 from rllc.model.forward import init_params
 from rllc.model.shape import ModelShape
@@ -87,9 +87,9 @@ def test_the_released_models_are_read_by_their_names_and_sampled(hub: Path) -> N
         infos = list_checkpoints(place.checkpoints)
         assert [info.step for info in infos] == list(steps)
         for info in infos:
-            found, params, _ = load(info.folder)
-            assert found == shape(layers)
-            assert all(torch.equal(params[name], tensor) for name, tensor in init_params(shape(layers), info.step + layers).items())
+            assert info.shape == shape(layers)
+            assert info.digest == digest(init_params(shape(layers), info.step + layers))
+            assert info.released == (layers == 2)  # the one-layer model is what refinements are held against
     records = planned_samples(parse(text), folder, Store(folder.records))
     assert {(r.meta["step"], r.meta["data"], r.meta["part"]) for r in records} == {
         (step, data, f"{layer}:{head}") for step in STEPS for data in ("mixture", "code", "circuit") for layer in (0, 1) for head in (0, 1)

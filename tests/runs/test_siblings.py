@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from rllc.analysis.stored import from_json
 from rllc.checkpoints.store import list_checkpoints, load
 from rllc.core.errors import RllcError
 from rllc.model import forward as fw
@@ -22,6 +24,7 @@ from rllc.runs.overview import describe_plan, describe_status, export_table
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.plan import make_plan
 from rllc.runs.recorded import planned_samples
+from rllc.runs.reporting import evidence_of, planned_measurements
 from rllc.runs.sampling import OpenedUnit, Work
 
 BLOCK = '[[sample]]\nparts = ["heads"]\ndata = ["{}"]\ncheckpoints = [12]\n'
@@ -118,3 +121,24 @@ def test_a_sibling_that_cannot_be_is_refused(finished: Path, change: tuple[str, 
     assert change[0] in text
     with pytest.raises(RllcError, match=sentence):
         parse(text.replace(*change))
+
+
+def test_the_analysis_is_given_siblings_of_the_same_shape_and_the_circuit(finished: Path, together: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder(shutil.copytree(together.root, tmp_path / "run"))
+    run_experiment(text_of(finished), folder.root, "measure", None, None, quiet=True)
+    experiment, store = parse(text_of(finished)), Store(folder.records)
+    samples = planned_samples(experiment, folder, store)
+    evidence = evidence_of(experiment, folder, store, samples, planned_measurements(experiment, folder, store))
+    assert evidence.circuit == "circuit"
+    assert list(evidence.curves) == ["circuit"]
+    assert list(evidence.siblings) == ["seed-7"]  # the one-layer model is no other seed of this one
+    other = evidence.siblings["seed-7"]
+    assert other.curves["prose"].parts == ("1:0",)
+    assert other.behaviour.steps.tolist() == [0, 6, 12]
+    assert not np.array_equal(other.behaviour.scores["previous_token"][:, -1], evidence.behaviour.scores["previous_token"][:, -1])
+    assert evidence.nbeta == experiment.sampler.nbeta
+    run_experiment(text_of(finished), folder.root, "analyse", None, None, quiet=True)
+    found = from_json(folder.findings.read_text(encoding="utf-8"))
+    assert found.seeds is not None
+    assert found.seeds.counts.seeds == ("this model", "seed-7")
+    assert {claim.id for claim in found.claims} >= {"stages", "circuit-falls", "seeds"}

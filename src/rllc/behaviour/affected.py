@@ -34,10 +34,10 @@ def most_affected(
 
 
 def overlaps(effects: Float[Floats, "H B S"], counted: Bool[Flags, "B S"], fraction: float) -> Float[Floats, "H H"]:
-    """Of two heads' most affected predictions, the share that is both's: 2 |A ∩ B| / (|A| + |B|); NaN where no loss rises for one of them.
+    """Of two heads' most affected predictions, the share that is both's: twice those in common over the sum of both.
 
-    A head's are the `fraction` of the counted predictions whose loss rises most, as far as it rises. Independent heads share about `fraction`.
-    Raises RllcError where the fraction is none.
+    NaN where no loss rises for one of them. A head's are the `fraction` of the counted predictions whose loss rises most, as far as it rises.
+    Independent heads share about `fraction`. Raises RllcError where the fraction is none.
     """
     if not 0 < fraction <= 1:
         raise RllcError(f"The overlap of a share of {fraction} of all predictions was asked for.", "Give a number above 0 and up to 1.")

@@ -18,6 +18,7 @@ from rllc.core.names import Part
 from rllc.model import forward as fw
 from rllc.model.parts import insert, select
 from rllc.model.shape import ModelShape, first_layer, slices
+from rllc.model.softcap import capped
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -61,7 +62,7 @@ class PartLoss:
                 x = fw.run_blocks(shape, self.params, fw.embed(shape, self.params, context), stop=self._start)
         x = fw.norm(shape, params, "ln_final", fw.run_blocks(shape, params, x, self._start))
         out = fw.linear(x, fw.unembedding(shape, params))[0, 0, :-1]
-        return out + fw.unembedding_bias(shape, params)
+        return capped(out + fw.unembedding_bias(shape, params), shape.logit_softcap)
 
     def losses(self, weights: Float[Tensor, " d"], context: Int[Tensor, "1 T"]) -> Float[Tensor, " T-1"]:
         """Cross-entropy of every prediction in a context, in nats."""

@@ -37,6 +37,7 @@ class CheckpointInfo:
     digest: str  # of the weights, as `digest` gives it
     dtype: str  # of the weights: "float32" or "float64"
     metrics: dict[str, float]
+    released: bool = False  # its weights were given back after their use
 
 
 def digest(params: Mapping[str, Tensor]) -> str:
@@ -93,6 +94,21 @@ def save(root: Path, step: int, shape: ModelShape, params: Mapping[str, Tensor],
     return info
 
 
+def release(folder: Path) -> None:
+    """Give back the disk that a checkpoint's weights take; what it is, with their digest, stays, and `save` puts them there again.
+
+    Raises RllcError where there is no checkpoint, or the disk refuses.
+    """
+    if read_info(folder).released:
+        return
+    facts = read_json(folder / _JSON, _remedy(folder))
+    try:
+        write_atomic(folder / _JSON, json.dumps(facts | {"released": True}, indent=2) + "\n")
+        (folder / _WEIGHTS).unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_error(folder, error) from error
+
+
 def load(folder: Path, expected: ModelShape | None = None) -> tuple[ModelShape, dict[str, Tensor], CheckpointInfo]:
     """Read a checkpoint's folder: shape, weights on the CPU in the shape's order, and what is known of them.
 
@@ -104,6 +120,8 @@ def load(folder: Path, expected: ModelShape | None = None) -> tuple[ModelShape, 
             f"The checkpoint {folder} is of another shape than expected: {info.shape.difference(expected)}.",
             "Give the model's shape as it was trained, or another checkpoint.",
         )
+    if info.released:
+        raise RllcError(f"The weights of the checkpoint {folder} were given back after their use.", "Import it again, with imported.keep = true.")
     params = read_tensors(folder / _WEIGHTS, info.digest, _remedy(folder))
     _check_tensors(info.shape, params, f"The checkpoint {folder}")
     return info.shape, {name: params[name] for name in info.shape.tensors()}, info
@@ -118,7 +136,7 @@ def read_info(folder: Path) -> CheckpointInfo:
     try:
         metrics = {name: math.nan if value is None else float(value) for name, value in facts["metrics"].items()}
         shape = ModelShape(**facts["shape"])
-        return CheckpointInfo(folder, int(facts["step"]), shape, str(facts["digest"]), str(facts["dtype"]), metrics)
+        return CheckpointInfo(folder, int(facts["step"]), shape, str(facts["digest"]), str(facts["dtype"]), metrics, bool(facts.get("released")))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise damaged(path, f"it does not say what a checkpoint must ({type(error).__name__}: {error})", _remedy(folder)) from error
 

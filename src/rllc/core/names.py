@@ -9,6 +9,7 @@ from rllc.core.errors import RllcError
 
 _HEAD = re.compile(r"^(?:(\d+):(\d+)|[Ll](\d+)[Hh](\d+))$")
 _GROUP = re.compile(r"^(\d+):g(\d+)$")
+_RANDOM = re.compile(r"^(\d+)\.random(\d+)$")
 _HEAD_PIECE = re.compile(r"^(.+)\.([QKVO])$")
 _LAYER = re.compile(r"^(\d+)\.(attn|mlp)$")
 _WHOLE = ("embed", "unembed", "full")
@@ -40,10 +41,10 @@ class Head:
 
 @dataclass(frozen=True, order=True)
 class Atom:
-    """One indivisible part. `kind` is head, group, attn, mlp, embed, unembed, full or tensor.
+    """One indivisible part. `kind` is head, group, random, attn, mlp, embed, unembed, full or tensor.
 
-    `head` counts the groups for kind "group"; `piece` is one of Q, K, V, O for a slice of a head or group and empty otherwise; `tensor` names a
-    tensor for kind "tensor".
+    `head` counts the groups for kind "group", and the draws for kind "random"; `piece` is one of Q, K, V, O for a slice of a head or group and empty
+    otherwise; `tensor` names a tensor for kind "tensor".
     """
 
     kind: str
@@ -55,8 +56,8 @@ class Atom:
     def __str__(self) -> str:
         if self.kind in ("head", "group"):
             return f"{self.layer}:{'g' * (self.kind == 'group')}{self.head}" + (f".{self.piece}" if self.piece else "")
-        if self.kind in ("attn", "mlp"):
-            return f"{self.layer}.{self.kind}"
+        if self.kind in ("attn", "mlp", "random"):
+            return f"{self.layer}.{self.kind}" + (str(self.head) if self.kind == "random" else "")
         return f"={self.tensor}" if self.kind == "tensor" else self.kind
 
 
@@ -65,7 +66,8 @@ class Part:
     """A part of the weights: one atom or a union of them, kept in canonical order without repetition.
 
     Grammar: `1:6` a head, `1:6.Q` a head's query (also K, V, O), `1:g2` the heads that share keys and values 2 with them (also `1:g2.K`), `1.attn`,
-    `1.mlp`, `embed`, `unembed`, `full`, `=blocks.0.attn.W_Q` any tensor by name, and `a+b` the union.
+    `1.mlp`, `embed`, `unembed`, `full`, `=blocks.0.attn.W_Q` any tensor by name, `1.random0` as many single weights as a head holds, drawn among
+    those of all heads of the layer, and `a+b` the union.
 
     >>> str(Part.parse("1:6 + L0H1"))
     '0:1+1:6'
@@ -107,6 +109,8 @@ def _parse_atom(text: str, whole: str) -> Atom:
         return Atom("tensor", tensor=text[1:])
     if match := _LAYER.match(text):
         return Atom(match[2], int(match[1]))
+    if match := _RANDOM.match(text):
+        return Atom("random", int(match[1]), int(match[2]))
     piece = ""
     if match := _HEAD_PIECE.match(text):
         text, piece = match[1], match[2]
@@ -117,7 +121,7 @@ def _parse_atom(text: str, whole: str) -> Atom:
         return Atom("group", int(match[1]), int(match[2]), piece)
     raise RllcError(
         f"{whole!r} is not a part of a model.",
-        "Write a head 1:6, a piece of it 1:6.Q, a group 1:g2, 1.attn, 1.mlp, embed, unembed, full, =tensor.name, or a union a+b.",
+        "Write a head 1:6, a piece of it 1:6.Q, a group 1:g2, 1.attn, 1.mlp, embed, unembed, full, =tensor.name, random weights 1.random0, or a+b.",
     )
 
 

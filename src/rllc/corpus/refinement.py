@@ -13,6 +13,7 @@ from rllc.core import seeds
 from rllc.core.errors import RllcError
 from rllc.corpus.batches import ContextPool
 from rllc.corpus.settings import RefinementSettings
+from rllc.corpus.shuffled import shuffled
 from rllc.corpus.tokenizer import shown
 from rllc.corpus.tokens import Corpus, Ints
 
@@ -65,6 +66,12 @@ class Refinement:
             counts &= followed_before(tokens)
         return counts
 
+    def shuffled(self, tokens: Int[Ints, "n T"], seed: int, first: int = 0) -> Int[Ints, "n T"]:
+        """The contexts as a shuffled refinement has them: all but BOS, which padding is made of too, in random order (`shuffled`)."""
+        real = tokens != self._bos
+        real[:, 0] = True
+        return shuffled(tokens, seed, first, real)
+
     def holds(self, tokens: Int[Ints, "n T"]) -> Bool[Flags, " n"]:
         """The contexts that belong to it: such as pass the filter and have a prediction that counts."""
         held: Flags = np.any(self.marked(tokens), axis=1)
@@ -75,7 +82,9 @@ class Refinement:
 class RefinedStream:
     """Batches of a refinement by index, as `BatchStream` has them: contexts [B, T] and the tokens whose prediction counts [B, T].
 
-    Contexts are i.i.d. from those of the pool that belong to the refinement. Raises RllcError where they are too rare.
+    Contexts are i.i.d. from those of the pool that belong to the refinement, shuffled before that is asked where they are.
+
+    Raises RllcError where they are too rare.
     """
 
     pool: ContextPool
@@ -95,6 +104,8 @@ class RefinedStream:
                     "Give it wider conditions, longer contexts, or a domain that has more of it.",
                 )
             drawn = self.pool.draw(rng, max(_LOT, self.batch_size))
+            if self.refinement.settings.shuffled:
+                drawn = self.refinement.shuffled(drawn, seeds.derive(self.root, *self.names, index), seen)
             found.append(drawn[self.refinement.holds(drawn)])
             seen += len(drawn)
         tokens = np.concatenate(found)[: self.batch_size]

@@ -184,6 +184,8 @@ class RefinementSettings:
         after: predictions made from a token that ends with one of these texts.
         of: predictions of a token that begins with one of these texts, spaces before it aside.
         induction: predictions of a token that followed the same token earlier in its context.
+        shuffled: the tokens of every context in random order behind its BOS, a control that keeps how often each occurs and nothing else. The
+            conditions above are then asked of what the model sees.
         reference: what gives the distribution of the next token in place of the labels: the step of a checkpoint, or the name of a sibling, whose
             last checkpoint it then is; -1 for labels.
     """
@@ -193,14 +195,15 @@ class RefinementSettings:
     after: tuple[str, ...] = ()
     of: tuple[str, ...] = ()
     induction: bool = False
+    shuffled: bool = False
     reference: int | str = -1
 
     def __post_init__(self) -> None:
         for name in ("containing", "after", "of"):
             if "" in getattr(self, name):
                 raise RllcError(f"{name} of a refinement holds an empty text, which every token has.", "Leave it out.")
-        if isinstance(self.data, str) and not (self.containing or self.chooses or self.refers):
-            raise RllcError(f"The refinement of {self.data!r} refines nothing.", "Give containing, after, of, induction or reference.")
+        if isinstance(self.data, str) and not (self.containing or self.chooses or self.shuffled or self.refers):
+            raise RllcError(f"The refinement of {self.data!r} refines nothing.", "Give containing, after, of, induction, shuffled or reference.")
         weights = {} if isinstance(self.data, str) else self.data
         if not isinstance(self.data, str) and not (weights and all(0 < weight < math.inf for weight in weights.values())):
             raise RllcError(f"A refinement mixes {dict(weights)}.", "Give one domain or more, each with a weight above 0.")

@@ -34,7 +34,7 @@ def operations(shape: ModelShape, part: Part, batch: int, context: int, chains: 
         # Forward, the gradient of the activations, and that of the head's own weights.
         head = 2 * tokens * ((_sampled_inputs(shape, part) + 1) * d * k + scores)
         return 3 * head + 2 * ((0 if shape.parallel else mlp) + layer * (shape.n_layers - start - 1) + read_out)
-    weights = 2 * tokens * size(shape, part)
+    weights = 2 * tokens * sum(_touched(shape, part))  # of a tensor of which only some is sampled, the gradient is made whole
     return 2 * (layer * (shape.n_layers - start) + read_out) + weights
 
 
@@ -54,9 +54,8 @@ def bytes_per_variant(shape: ModelShape, part: Part, batch: int, context: int, i
         numbers = tokens * (8 * k + 5 * d + patterns + mlp + layer * (shape.n_layers - start - 1))
     else:
         numbers = tokens * (4 * d + layer * (shape.n_layers - start))
-        # A tensor of which only heads are sampled exists as a whole for every variant, and so does its gradient.
-        sizes = shape.tensors()
-        numbers += 2 * (sum(math.prod(sizes[name]) for name in {s.tensor for s in slices(shape, part)}) - size(shape, part))
+        # A tensor of which only heads, or single weights, are sampled exists as a whole for every variant, and so does its gradient.
+        numbers += 2 * (sum(_touched(shape, part)) - size(shape, part))
     return itemsize * (numbers + 4 * size(shape, part))
 
 
@@ -78,6 +77,12 @@ def bytes_shared(shape: ModelShape, part: Part, n_parts: int, batch: int, contex
 def _patterns(shape: ModelShape, context: int) -> int:
     """Numbers that the patterns of one head take for a token, where scores are capped and so exist as a whole, with their gradients."""
     return 4 * context if shape.score_softcap else 0
+
+
+def _touched(shape: ModelShape, part: Part) -> list[int]:
+    """Sizes of the tensors of which the part holds some."""
+    sizes = shape.tensors()
+    return [math.prod(sizes[name]) for name in {s.tensor for s in slices(shape, part)}]
 
 
 def _sampled_inputs(shape: ModelShape, part: Part) -> int:

@@ -60,20 +60,46 @@ def row_losses(
     over a row once, in the cache; log Σ exp follows from the largest probability, which is at least 1/V. The target's logit is read against the
     largest: an offset common to all logits then costs no precision. Logits with a cap are used up.
     """
+    losses, probabilities = _each_row(logits, targets, room, cap)
+    total = losses.sum(dtype=torch.float64)
+    if not differentiated:
+        return total, None
+    labels = targets.ndim == 1
+    index = targets[:, None] if labels else targets
+    if not labels:
+        return total, through_cap_(probabilities.sub_(index), logits, cap)
+    residual = probabilities.scatter_add_(1, index, probabilities.new_full((1, 1), -1.0).expand(index.shape))
+    return total, through_cap_(residual, logits, cap)
+
+
+def _each_row(
+    logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"] | Float[Tensor, "N V"], room: Block, cap: float
+) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N V"]]:
     cap_(logits, cap)
     labels = targets.ndim == 1
     index = targets[:, None] if labels else targets
     mean = logits.gather(1, index) if labels else (logits * index).sum(1, keepdim=True)
     below = logits.amax(1, keepdim=True) - mean
     probabilities = torch.softmax(logits, 1, out=room.probabilities(slice(0, len(logits))))
-    losses = below - probabilities.amax(1, keepdim=True).log_()
-    total = losses.sum(dtype=torch.float64)
-    if not differentiated:
-        return total, None
-    if not labels:
-        return total, through_cap_(probabilities.sub_(index), logits, cap)
-    residual = probabilities.scatter_add_(1, index, probabilities.new_full((1, 1), -1.0).expand(index.shape))
-    return total, through_cap_(residual, logits, cap)
+    return below - probabilities.amax(1, keepdim=True).log_(), probabilities
+
+
+@torch.no_grad()
+def each_row(
+    x: Float[Tensor, "C N D"],
+    weight: Float[Tensor, "D V"] | Float[Tensor, "C D V"],
+    bias: Float[Tensor, " V"] | Float[Tensor, "C V"],
+    targets: Int[Tensor, " N"] | Float[Tensor, "N V"],
+    cap: float = 0.0,
+) -> Float[Tensor, "C N"]:
+    """The cross-entropy of every row under each variant, in nats and the type of x; arguments as those of `variant_losses`. No gradients."""
+    losses, room = x.new_empty(x.shape[:2]), Block(x, weight)
+    for c in range(len(x)):
+        w, b = weight if weight.ndim == 2 else weight[c], bias if bias.ndim == 1 else bias[c]
+        for rows in row_blocks(x.shape[1], weight.shape[-1], x.device.type):
+            logits = torch.addmm(b, x[c, rows], w, out=room.logits(rows))
+            losses[c, rows] = _each_row(logits, targets[rows], room, cap)[0][:, 0]
+    return losses
 
 
 def variant_losses(

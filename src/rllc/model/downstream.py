@@ -84,6 +84,14 @@ class Downstream:
             return fw.read_out(self.shape, self.params, x, batch)
         return near_losses(self._rows(x, batch), context.base, fw.unembedding_bias(self.shape, self.params), batch.targets, self._products)
 
+    def token_losses(
+        self, z: Float[Tensor, "C B T K"], w_o: Float[Tensor, "C K D"] | None, owner: Int[Tensor, " C"], context: DownstreamContext
+    ) -> Float[Tensor, "C n"]:
+        """The loss of every prediction that counts, in nats; products are whole here, whatever those of `losses` are."""
+        w_o = self._w_o[owner] if w_o is None else w_o
+        written = torch.matmul(z.flatten(1, 2), w_o).view(*z.shape[:3], -1)
+        return fw.read_out_each(self.shape, self.params, self._run(context.rest[owner] + written, context.beside), context.batch)
+
     def _run(self, x: Float[Tensor, "C B T D"], beside: Float[Tensor, "B T D"] | None) -> Float[Tensor, "C B T D"]:
         """From the stream after the layer's attention, or what joins that beside it, to that after the last layer."""
         if beside is not None:

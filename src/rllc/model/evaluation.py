@@ -67,24 +67,32 @@ class Passes:
 
         Raises whatever says that memory is short, where it does not suffice for one variant.
         """
+        blocks = self._blocks(variants, gradients, losses)
+        result = dict(zip(variants, (torch.cat(g) for g in zip(*(found for _, found in blocks), strict=True)), strict=True)) if gradients else None
+        every = torch.cat([block for block, _ in blocks])
+        return Evaluation(every, result, baseline.expand(len(every)))
+
+    def forward(self, variants: Mapping[str, Tensor], values: Callable[[Mapping[str, Tensor], slice], Tensor]) -> Tensor:
+        """Values [C, ...] that have no gradient. Raises as `evaluate` does."""
+        return torch.cat([block for block, _ in self._blocks(variants, False, values)])
+
+    def _blocks(
+        self, variants: Mapping[str, Tensor], gradients: bool, losses: Callable[[Mapping[str, Tensor], slice], Tensor]
+    ) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
         count = next(iter(variants.values())).shape[0]
-        loss_blocks: list[Tensor] = []
-        gradient_blocks: list[tuple[Tensor, ...]] = []
+        blocks: list[tuple[Tensor, tuple[Tensor, ...]]] = []
         start = 0
         while start < count:
             rows = slice(start, min(start + (self.chunk or count), count))
             try:
-                block, found = _one_pass({name: tensor[rows] for name, tensor in variants.items()}, rows, gradients, losses)
+                blocks.append(_one_pass({name: tensor[rows] for name, tensor in variants.items()}, rows, gradients, losses))
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error) or rows.stop - rows.start == 1:
                     raise
                 self.chunk = (rows.stop - rows.start) // 2
                 continue
-            loss_blocks.append(block)
-            gradient_blocks.append(found)
             start = rows.stop
-        result = dict(zip(variants, (torch.cat(g) for g in zip(*gradient_blocks, strict=True)), strict=True)) if gradients else None
-        return Evaluation(torch.cat(loss_blocks), result, baseline.expand(count))
+        return blocks
 
 
 def _one_pass(

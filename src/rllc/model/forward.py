@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rllc.model.attention import attend, attention_weights, placed
 from rllc.model.batch import TokenBatch, token_batch
-from rllc.model.cross_entropy import variant_losses
+from rllc.model.cross_entropy import each_row, variant_losses
 from rllc.model.linear import shared_product
 from rllc.model.shape import ModelShape
 from rllc.model.softcap import capped
@@ -222,6 +222,14 @@ def read_out(shape: ModelShape, params: Mapping[str, Tensor], x: Float[Tensor, "
     weight, bias = unembedding(shape, params), unembedding_bias(shape, params)
     c = max(rows.shape[0], weight.shape[0] if weight.ndim == 3 else 1, bias.shape[0] if bias.ndim == 2 else 1)
     return variant_losses(rows.expand(c, -1, -1), weight, bias, batch.targets, shape.logit_softcap)
+
+
+def read_out_each(shape: ModelShape, params: Mapping[str, Tensor], x: Float[Tensor, "#C B T D"], batch: TokenBatch) -> Float[Tensor, "C n"]:
+    """The loss of every prediction that counts, in nats, where `read_out` has their mean; no gradients."""
+    rows = norm(shape, params, "ln_final", batch.predicting(x)[:, None])[:, 0]
+    weight, bias = unembedding(shape, params), unembedding_bias(shape, params)
+    c = max(rows.shape[0], weight.shape[0] if weight.ndim == 3 else 1, bias.shape[0] if bias.ndim == 2 else 1)
+    return each_row(rows.expand(c, -1, -1), weight, bias, batch.targets, shape.logit_softcap)
 
 
 def losses(shape: ModelShape, params: Mapping[str, Tensor], batch: Int[Tensor, "B T"] | TokenBatch) -> Float[Tensor, " C"]:

@@ -108,6 +108,18 @@ class HeadObjective:
         baseline = context.behind.baseline
         return self._passes.evaluate(variants, baseline, gradients, lambda values, rows: self._losses(values, owner[rows], context))
 
+    @torch.no_grad()
+    def token_losses(self, variants: Mapping[str, Tensor], context: HeadContext) -> Float[Tensor, "C n"]:
+        """The loss of every prediction that counts under each variant, in nats."""
+        count = next(iter(variants.values())).shape[0]
+        owner = torch.arange(count, device=context.normed.device) // (count // len(self.parts))
+
+        def each(values: Mapping[str, Tensor], rows: slice) -> Tensor:
+            sampled = {name: values[key] for name, key in self._names.items()}
+            return self._behind.token_losses(self._attend(sampled, owner[rows], context), sampled.get("W_O"), owner[rows], context.behind)
+
+        return self._passes.forward(variants, each)
+
     def _losses(self, values: Mapping[str, Tensor], owner: Tensor, context: HeadContext) -> Tensor:
         sampled = {name: values[key] for name, key in self._names.items()}
         z = self._attend(sampled, owner, context)

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from rllc.model import forward as fw
 from rllc.model.batch import TokenBatch
-from rllc.model.cross_entropy import Block, row_losses
+from rllc.model.cross_entropy import Block, each_row, row_losses
 from rllc.model.near import Base
 from rllc.model.shape import ModelShape
 
@@ -101,6 +101,18 @@ class HeadReadOut:
         written = None if w_o is None else (w_o.flatten(0, 1) @ self._weight).view(len(w_o), -1, self._weight.shape[1])
         near = _Near(context.base, self._bias, context.z, self._written, owner.tolist(), context.batch.targets)
         return _HeadLosses.apply(z * scale[..., None], written, scale / context.scale, near)  # pyright: ignore[reportReturnType]
+
+    def token_losses(
+        self, z: Float[Tensor, "C B T K"], w_o: Float[Tensor, "C K D"] | None, owner: Int[Tensor, " C"], context: ReadOutContext
+    ) -> Float[Tensor, "C n"]:
+        """The loss of every prediction that counts, in nats; variant by variant through the whole unembedding."""
+        z, own = context.batch.predicting(z), self._w_o[owner] if w_o is None else w_o
+        losses = z.new_empty(z.shape[:2])
+        for c, p in enumerate(owner.tolist()):
+            x = context.rest[p] + z[c] @ self._centred(own[c])
+            x = x * self._scale(_squared(x))[:, None]
+            losses[c] = each_row(x[None], self._weight, self._bias, context.batch.targets, self.shape.logit_softcap)[0]
+        return losses
 
     def _centred(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         return x - x.mean(-1, keepdim=True) if self.shape.norm.startswith("layernorm") else x

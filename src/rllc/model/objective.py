@@ -95,3 +95,14 @@ class GeneralObjective:
             return fw.read_out(self.shape, params, fw.run_blocks(self.shape, params, x, self._start), context.batch)
 
         return self._passes.evaluate(variants, context.baseline, gradients, losses)
+
+    @torch.no_grad()
+    def token_losses(self, variants: Mapping[str, Tensor], context: StreamContext) -> Float[Tensor, "C n"]:
+        """The loss of every prediction that counts under each variant, in nats."""
+
+        def each(values: Mapping[str, Tensor], rows: slice) -> Tensor:  # noqa: ARG001
+            params = insert(self.shape, self.params, self.part, values)
+            x = fw.embed(self.shape, params, context.batch.tokens) if self._embeds else context.stream
+            return fw.read_out_each(self.shape, params, fw.run_blocks(self.shape, params, x, self._start), context.batch)
+
+        return self._passes.forward(variants, each)

@@ -9,12 +9,24 @@ from torch import Tensor
 
 from rllc.core.errors import RllcError
 from rllc.core.names import Part
-from rllc.model.shape import ModelShape, slices
+from rllc.model.drawn import dealt
+from rllc.model.shape import ModelShape, Slice, slices
 
 
 def select(shape: ModelShape, params: Mapping[str, Tensor], part: Part) -> dict[str, Tensor]:
-    """The tensors of a part, by slice name ("blocks.1.attn.W_Q[6]"); a head's slice loses the head axis. Copies."""
-    return {str(s): (params[s.tensor] if s.head is None else params[s.tensor][s.head]).clone() for s in slices(shape, part)}
+    """The tensors of a part, by slice name ("blocks.1.attn.W_Q[6]"); a head's slice loses the head axis, random weights are a vector. Copies."""
+    return {str(s): _taken(shape, params[s.tensor], s).clone() for s in slices(shape, part)}
+
+
+def _taken(shape: ModelShape, tensor: Tensor, s: Slice) -> Tensor:
+    if s.random is not None:
+        return tensor.flatten()[_places(shape, s, tensor.device)]
+    return tensor if s.head is None else tensor[s.head]
+
+
+def _places(shape: ModelShape, s: Slice, device: torch.device) -> Tensor:
+    assert s.random is not None
+    return torch.from_numpy(dealt(s.tensor, shape.tensors()[s.tensor], s.random)).to(device)
 
 
 def insert(shape: ModelShape, params: Mapping[str, Tensor], part: Part, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -25,13 +37,17 @@ def insert(shape: ModelShape, params: Mapping[str, Tensor], part: Part, values: 
     result = dict(params)
     for s in slices(shape, part):
         value = values[str(s)]
-        if s.head is None:
+        if s.whole:
             result[s.tensor] = value
             continue
-        whole = result[s.tensor]
-        axis = value.ndim - (params[s.tensor].ndim - 1)
-        if axis and whole.ndim == params[s.tensor].ndim:
+        whole, sizes = result[s.tensor], params[s.tensor].shape
+        axis = value.ndim - (1 if s.head is None else len(sizes) - 1)
+        if axis and whole.ndim == len(sizes):
             whole = whole.expand(value.shape[0], *whole.shape)
+        if s.head is None:
+            flat = whole.flatten(axis).index_copy(axis, _places(shape, s, whole.device), value.to(whole.dtype))
+            result[s.tensor] = flat.view(whole.shape)
+            continue
         index = torch.tensor([s.head], device=whole.device)
         result[s.tensor] = whole.index_copy(axis, index, value.unsqueeze(axis).to(whole.dtype))
     return result

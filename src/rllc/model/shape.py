@@ -187,6 +187,12 @@ class ModelShape:
         """All heads, layer by layer."""
         return tuple(Head(layer, index) for layer in range(self.n_layers) for index in range(self.n_heads))
 
+    def named(self, text: str) -> tuple[Part, ...]:
+        """The parts of a name: "heads" for every head, "random" for one random part of every layer, and any part expression for one."""
+        if text == "random":
+            return tuple(Part.parse(f"{layer}.random0") for layer in range(self.n_layers))
+        return tuple(Part.of_head(head.layer, head.index) for head in self.heads()) if text == "heads" else (Part.parse(text),)
+
     def as_dict(self) -> dict[str, Any]:
         """The shape as JSON-able values. What is beyond the paper's model is there only where it differs, so that older shapes keep their keys."""
         plain = asdict(self) | {name: list(getattr(self, name)) for name in _TUPLES}
@@ -207,13 +213,21 @@ class ModelShape:
 
 @dataclass(frozen=True, order=True)
 class Slice:
-    """Where a part lies: a whole named tensor, or one head's slice of it (axis 0 of attention's tensors); a group's, of K and V that are shared."""
+    """Where a part lies: a whole named tensor, or one head's slice of it (axis 0 of attention's tensors); a group's, of K and V that are shared;
+    or as many of its numbers as such a slice holds, which `drawn.dealt` chooses by a number.
+    """
 
     tensor: str
     head: int | None = None
+    random: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of the tensor."""
+        return self.head is None and self.random is None
 
     def __str__(self) -> str:
-        return self.tensor if self.head is None else f"{self.tensor}[{self.head}]"
+        return self.tensor + ("" if self.whole else f"[{self.head}]" if self.random is None else f"[random{self.random}]")
 
 
 def slices(shape: ModelShape, part: Part) -> tuple[Slice, ...]:
@@ -224,10 +238,11 @@ def slices(shape: ModelShape, part: Part) -> tuple[Slice, ...]:
     found: set[Slice] = set()
     for atom in part.atoms:
         found |= _atom_slices(shape, atom, part)
-    whole = {s.tensor for s in found if s.head is None}
+    whole = {s.tensor for s in found if s.whole}
     order = {name: i for i, name in enumerate(shape.tensors())}
-    kept = [s for s in found if s.head is None or s.tensor not in whole]
-    return tuple(sorted(kept, key=lambda s: (order[s.tensor], -1 if s.head is None else s.head)))
+    kept = [s for s in found if s.whole or s.tensor not in whole]
+    _check_random(shape, part, kept)
+    return tuple(sorted(kept, key=lambda s: (order[s.tensor], -1 if s.head is None else s.head, -1 if s.random is None else s.random)))
 
 
 def size(shape: ModelShape, part: Part) -> int:
@@ -237,7 +252,7 @@ def size(shape: ModelShape, part: Part) -> int:
     32864
     """
     tensors = shape.tensors()
-    return sum(math.prod(tensors[s.tensor][0 if s.head is None else 1 :]) for s in slices(shape, part))
+    return sum(math.prod(tensors[s.tensor][0 if s.whole else 1 :]) for s in slices(shape, part))
 
 
 def first_layer(shape: ModelShape, part: Part) -> int:
@@ -276,6 +291,8 @@ def _atom_slices(shape: ModelShape, atom: Atom, part: Part) -> set[Slice]:
     prefix = f"blocks.{atom.layer}."
     if atom.kind in ("head", "group") and atom.layer < shape.n_layers and atom.head < (shape.n_heads if atom.kind == "head" else shape.groups):
         return _head_slices(shape, atom, part)
+    if atom.kind == "random" and atom.layer < shape.n_layers:
+        return {Slice(s.tensor, random=atom.head) for s in _head_slices(shape, Atom("head", atom.layer, 0), part)}
     if atom.kind == "full":
         return {Slice(name) for name in tensors}
     if atom.kind in ("attn", "mlp"):
@@ -287,7 +304,7 @@ def _atom_slices(shape: ModelShape, atom: Atom, part: Part) -> set[Slice]:
         found = {Slice(name) for name in tensors if name.startswith("unembed.")}
         return found | {Slice("embed.W_E")} if shape.tied else found
     found = {Slice(name) for name in tensors if (name == atom.tensor if atom.kind == "tensor" else name.startswith(prefix))}
-    if atom.kind in ("head", "group") or not found:
+    if atom.kind in ("head", "group", "random") or not found:
         raise RllcError(
             f"The part {str(atom)!r} of {str(part)!r} does not exist in this model.",
             f"It has layers 0 to {shape.n_layers - 1}, heads 0 to {shape.n_heads - 1} in each"
@@ -296,6 +313,19 @@ def _atom_slices(shape: ModelShape, atom: Atom, part: Part) -> set[Slice]:
             + f", and the tensors {', '.join(list(tensors)[:4])}, …",
         )
     return found
+
+
+def _check_random(shape: ModelShape, part: Part, found: list[Slice]) -> None:
+    """Random parts of one deal share no weight; with anything else of the same tensor they might."""
+    deals: dict[str, set[int | None]] = {}
+    for s in found:
+        if not s.whole:
+            deals.setdefault(s.tensor, set()).add(None if s.random is None else s.random // shape.tensors()[s.tensor][0])
+    if any(len(of_tensor) > 1 for of_tensor in deals.values()):
+        raise RllcError(
+            f"The part {str(part)!r} joins random weights of a layer to others of it, which may be the same.",
+            f"Sample them as two parts; random0 to random{shape.n_heads - 1} of a layer share no weight and can be joined.",
+        )
 
 
 def _head_slices(shape: ModelShape, atom: Atom, part: Part) -> set[Slice]:

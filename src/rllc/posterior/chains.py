@@ -15,10 +15,11 @@ from rllc.core.errors import RllcError
 from rllc.posterior.flat import Layout
 from rllc.posterior.noise import Noise
 from rllc.posterior.potential import Potential
-from rllc.posterior.protocol import Context, Evaluated, Objective, Originated
+from rllc.posterior.protocol import ByToken, Context, Evaluated, Objective, Originated
 from rllc.posterior.samplers.base import Draw, Point, Pull, Step, dot, log_acceptance, squared
 from rllc.posterior.samplers.registry import SAMPLERS
 from rllc.posterior.settings import SamplerSettings
+from rllc.posterior.shares import Shares, ShareTally
 from rllc.posterior.snapshot import pack, rows, unpack
 from rllc.posterior.traces import Floats, Segment, Traces
 
@@ -70,8 +71,10 @@ class Chains:
         control: ∇l_n(w*) as named tensors [P, ...], for the control variate.
         fixed: a batch on which the loss is evaluated at every draw too.
         elsewhere: minibatches of other data by name, on which it is evaluated as well; no chain moves by them.
+        probe: batches on whose predictions, one by one, the kept draws are evaluated; no chain moves by them either.
 
     Attributes:
+        shares: what the predictions of the probe add to λ̂, over the draws of the last `advance`; None without a probe.
         seen_elsewhere: by name the traces of the last `advance` with losses and baseline on that data in place of its own.
 
     Raises:
@@ -89,6 +92,7 @@ class Chains:
         control: Mapping[str, Float[Tensor, "P ..."]] | None = None,
         fixed: Any = None,
         elsewhere: Mapping[str, Iterable[Any]] | None = None,
+        probe: Sequence[Any] = (),
     ) -> None:
         self.objective: Objective[Any] = objective
         self.settings = settings
@@ -106,6 +110,15 @@ class Chains:
             raise RllcError(
                 "MALA's draws are points that were evaluated earlier, on its own batch alone.", "Take another sampler to evaluate elsewhere."
             )
+        if probe and settings.sampler == "mala":
+            raise RllcError(
+                "MALA's draws are points that were evaluated earlier, on its own batch alone.", "Take another sampler for shares of tokens."
+            )
+        if probe and not isinstance(objective, ByToken):
+            raise RllcError("This loss does not tell its predictions apart, so that none has a share.", "Leave the shares of tokens out.")
+        self._probe_batches = tuple(probe)
+        self._probe: list[Any] = [objective.prepare(batch) for batch in self._probe_batches]
+        self.shares: Shares | None = None
         self._elsewhere = {name: iter(stream) for name, stream in (elsewhere or {}).items()}
         self.seen_elsewhere: dict[str, Traces] = {}
         self._control = self._layout.flatten(control) if settings.control_variate and control is not None else None
@@ -134,6 +147,8 @@ class Chains:
         # keep the memory between them from being used again.
         kept = self._center.new_empty(evaluations, len(_NAMES) + (self._fixed is not None), len(self._center), dtype=torch.float64)
         other = self._center.new_empty(evaluations, 2 * len(self._elsewhere), len(self._center), dtype=torch.float64)
+        at_origin = self._by_token(self._origin) if self._probe else None
+        tally = None if at_origin is None else ShareTally(at_origin, self.settings.chains, self.settings.nbeta, evaluations - discarded)
         for t in range(evaluations):
             context = self._prepare(batches, t, evaluations)
             evaluation = self.objective.evaluate(self._layout.views(self._center + self._state.displacement), context)
@@ -143,6 +158,8 @@ class Chains:
             for i, stream in enumerate(self._elsewhere.values()):
                 seen = self._loss_at(point, self.objective.prepare(_next(stream, t, evaluations)))
                 other[t, 2 * i], other[t, 2 * i + 1] = seen.losses.detach(), seen.baseline.detach()
+            if tally is not None and t >= discarded:
+                tally.add(self._by_token(self._center + point.displacement))
             following = self._noise.draw()
             step: Step = self._sampler.step(self._state, point, following, self.settings)
             for row, values in zip(kept[t], (evaluation.baseline.detach(), *self._recorded(step, point)), strict=False):
@@ -152,6 +169,7 @@ class Chains:
             self.evaluations += 1
             if on_step is not None:
                 on_step(t + 1, evaluations)
+        self.shares = None if tally is None else tally.result()
         traces = self._traces(kept, Segment(evaluations, discarded))
         columns = other.permute(1, 2, 0).cpu().numpy().reshape(-1, 2, self.parts, self.settings.chains, evaluations)
         self.seen_elsewhere = {
@@ -186,6 +204,12 @@ class Chains:
     def _loss_at(self, point: Point, context: Any) -> Evaluated:
         return self.objective.evaluate(self._layout.views(self._center + point.displacement), context, gradients=False)
 
+    def _by_token(self, weights: Float[Tensor, "C d"]) -> Float[Tensor, "C n"]:
+        """Of every prediction of the probe, batch after batch."""
+        objective: Any = self.objective
+        variants = self._layout.views(weights)
+        return torch.cat([objective.token_losses(variants, context) for context in self._probe], 1)
+
     def _on_fixed(self, point: Point) -> Tensor:
         evaluation = self._loss_at(point, self._fixed)
         self._fixed_baseline = evaluation.baseline.detach()
@@ -219,6 +243,7 @@ class Chains:
         one._draw, one._state, one._before = (rows(value, which) for value in (self._draw, self._state, self._before))
         one._only = None
         one._fixed = None if self._fixed_batch is None else objective.prepare(self._fixed_batch)
+        one._probe = [objective.prepare(batch) for batch in self._probe_batches]
         return one
 
     def snapshot(self) -> dict[str, NDArray[Any]]:

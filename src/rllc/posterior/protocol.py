@@ -63,6 +63,15 @@ class Objective(Protocol[Context]):
 
 
 @runtime_checkable
+class ByToken(Objective[Context], Protocol[Context]):
+    """An objective whose losses are means over predictions, and that tells each prediction's."""
+
+    def token_losses(self, variants: Tensors, context: Context) -> Float[Tensor, "C n"]:
+        """The loss of every prediction of the minibatch under each variant, in nats, without gradients; their mean is the loss."""
+        ...
+
+
+@runtime_checkable
 class Originated(Objective[Context], Protocol[Context]):
     """An objective that knows where its chains start."""
 

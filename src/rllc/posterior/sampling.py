@@ -20,6 +20,7 @@ from rllc.posterior.origin import gradient_at_origin, mean_gradient
 from rllc.posterior.protocol import Objective, Originated
 from rllc.posterior.result import Result, assess
 from rllc.posterior.settings import ExtraChecks, SamplerSettings, Stopping, Verdicts
+from rllc.posterior.shares import Shares, joined_shares
 from rllc.posterior.traces import Floats, OriginGradient, Traces, joined
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Minibatches:
         fixed: one batch to evaluate every draw on, in place of its own minibatch.
         halving: for the chains at half the step size, where that check is asked for.
         elsewhere: of other data by name, one an evaluation each, on which every draw is evaluated too.
+        probe: batches whose predictions' shares of λ̂ are wanted.
     """
 
     sample: Iterable[Any]
@@ -47,6 +49,7 @@ class Minibatches:
     fixed: Any = None
     halving: Iterable[Any] = ()
     elsewhere: Mapping[str, Iterable[Any]] = field(default_factory=dict[str, Iterable[Any]])
+    probe: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Sampled:
     origin: OriginGradient | None
     snapshots: tuple[Snapshot, ...]  # where the chains of each part stand, arrays [1, chains, ...]
     elsewhere: tuple[Mapping[str, Traces], ...] = ()  # of each part, by name of other data: its traces with the losses and the baseline there
+    shares: tuple[Shares, ...] = ()  # of each part, P = 1, over the draws of this call; none without a probe
 
 
 def sample(
@@ -114,7 +118,8 @@ def sample(
     def assessed(traces: Traces, p: int, extras: Extras | None = None) -> Result:
         return assess(traces, None if origin is None else origin.part(p), verdicts, extras)[0]
 
-    chains = Chains(objective, start, settings, noise_seeds, control=control, fixed=data.fixed, elsewhere=data.elsewhere)
+    chains = Chains(objective, start, settings, noise_seeds, control=control, fixed=data.fixed, elsewhere=data.elsewhere, probe=data.probe)
+    shares: list[list[Shares]] = [[] for _ in range(chains.parts)]
     seen: list[dict[str, list[Traces]]] = [{name: [] for name in data.elsewhere} for _ in range(chains.parts)]
     pieces: list[list[Traces]] = [[] for _ in range(chains.parts)]
     results: list[Result | None] = [None] * chains.parts
@@ -130,7 +135,8 @@ def sample(
         if earlier.snapshot is not None:
             chains.restore(earlier.snapshot, earlier.traces.losses.shape[-1])
     snapshots: list[Snapshot] = [{} for _ in pieces]
-    stream, active = iter(data.sample), list(range(chains.parts))
+    stream = iter(data.sample)
+    active: list[int] = list(range(chains.parts))
     while True:
         fresh = settings.burn_in + 1 if chains.evaluations == 0 else 0
         traces = chains.advance(stream, fresh + wanted, on_step)
@@ -140,6 +146,8 @@ def sample(
             pieces[p].append(traces.part(place))
             for name, other in chains.seen_elsewhere.items():
                 seen[p][name].append(other.part(place))
+            if chains.shares is not None:
+                shares[p].append(chains.shares.part(place))
             snapshots[p] = {name: array[place : place + 1] for name, array in standing.items()}
             results[p] = assessed(joined(pieces[p]), p)
         going = [place for place, p in enumerate(active) if _unfinished(results[p], done, stopping)]
@@ -153,7 +161,8 @@ def sample(
     extras = _extras(objective, start, data, at_origin, settings, checks, noise_seeds, control, whole)
     final = tuple(assessed(traces, p, extras.part(p)) for p, traces in enumerate(whole))
     elsewhere = tuple({name: joined(parts) for name, parts in of_part.items()} for of_part in seen)
-    return Sampled(whole, final, origin, tuple(snapshots), elsewhere)
+    by_token = tuple(joined_shares(of_part) for of_part in shares if of_part)
+    return Sampled(whole, final, origin, tuple(snapshots), elsewhere, by_token)
 
 
 def _unfinished(result: Result | None, done: int, stopping: Stopping) -> bool:

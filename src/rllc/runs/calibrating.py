@@ -28,6 +28,7 @@ from rllc.runs.pipeline import override
 from rllc.runs.plan import GUESSED_RATE
 from rllc.runs.progress import Reporter, duration
 from rllc.runs.settings import SampleSettings
+from rllc.runs.streaming import fetched
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def calibrate(text: str, out: Path, ask: Ask, quiet: bool = False) -> Calibratio
         place = replace(place, experiment=fixed(experiment, folder))
         reporter = Reporter(quiet, folder.log)
         try:
-            return _Session(place, steps, Store(folder.records), reporter).go()
+            with fetched(place.experiment, folder, (*steps, *_referred(place)), reporter):
+                return _Session(place, steps, Store(folder.records), reporter).go()
         except RllcError as error:
             reporter.log(f"stopped: {error}")
             raise
@@ -119,6 +121,12 @@ def _place(experiment: Experiment, folder: RunFolder, ask: Ask) -> tuple[Place, 
     if refinement is not None and refinement.refers:
         weights |= reference_weights(experiment, folder, refinement.reference)
     return Place(folder.root, experiment, ask.data, ask.parts, corpus, weights), steps
+
+
+def _referred(place: Place) -> tuple[int, ...]:
+    """The steps that the data is held against."""
+    refinement = place.experiment.refinement_of(DataKey.parse(place.data))
+    return (refinement.reference,) if refinement is not None and isinstance(refinement.reference, int) and refinement.refers else ()
 
 
 class _Session:

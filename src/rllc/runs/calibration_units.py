@@ -95,7 +95,9 @@ class Place:
         ]
 
     def _experiment(self, experiment: Experiment) -> Experiment:
-        return replace(experiment, stopping=Stopping(), checks=ExtraChecks(), sampling=replace(experiment.sampling, keep_state=False))
+        return replace(
+            experiment, stopping=Stopping(), checks=ExtraChecks(), sampling=replace(experiment.sampling, keep_state=False, share_contexts=0)
+        )
 
     def _key(self, experiment: Experiment, unit: Unit, what: str) -> dict[str, Any]:
         """All that decides the numbers of a job."""

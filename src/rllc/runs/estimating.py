@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -28,6 +29,7 @@ from rllc.runs.recording import meta_of
 from rllc.runs.refined import RefinedBatches
 from rllc.runs.results import Result
 from rllc.runs.roads import Asked, General, Native
+from rllc.runs.token_probe import shares_of
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,14 @@ def measured(
         RllcError: a part cannot be sampled, minibatches ran out, or the data is none that the model takes.
     """
     started = time.perf_counter()
+    if how.share_contexts and isinstance(taken, General):
+        raise RllcError("The general road has the loss of a whole batch alone, and tokens no shares of λ̂.", "Leave share_contexts out.")
     objective, narrow = _objective(taken, group, how)
-    chains = how.sampler.chains
+    chains, data = how.sampler.chains, source.minibatches(how, taken.device, elsewhere)
+    probe = source.probe(how, taken.device) if how.share_contexts else None
     sampled = sample(
         objective,
-        source.minibatches(how, taken.device, elsewhere),
+        data if probe is None else replace(data, probe=probe.batches),
         how.sampler,
         noise_seeds=[[seeds.derive(how.seed, "noise", part.label, chain) for chain in range(chains)] for part in group.parts],
         stopping=how.stopping,
@@ -104,7 +109,16 @@ def measured(
         meta = _meta(taken, source, how, objective, sampled, p) | {"step": step, "part": asked.label, "seconds": seconds, "chunk": chunk}
         origin = None if sampled.origin is None else sampled.origin.part(p)
         others = {name: _seen(sampled, p, name, how, meta) for name in sampled.elsewhere[p]}
-        yield Result(sampled.traces[p], sampled.results[p], origin, meta, notes, others)
+        shares = None
+        if probe is not None:
+            stretch = probe.arrays(sampled.shares[p]), sampled.shares[p].draws
+            shares = shares_of(asked.label, source.name, step, probe.names, [stretch], partial(_texts, how.tokenizer))
+        yield Result(sampled.traces[p], sampled.results[p], origin, meta, notes, others, shares)
+
+
+def _texts(tokenizer: Any, ids: Any) -> list[str]:
+    """Tokens to be read: their text where there is a tokenizer, else their numbers."""
+    return [str(i) if tokenizer is None else tokenizer.decode([i], skip_special_tokens=False) for i in ids.tolist()]
 
 
 def _seen(sampled: Sampled, p: int, name: str, how: How, meta: Mapping[str, Any]) -> Result:

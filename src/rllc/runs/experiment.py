@@ -74,6 +74,8 @@ class Experiment:
             raise RllcError(
                 "MALA is evaluated on the one batch that it samples on.", "Leave sampling.fixed_contexts out, or raise sampling.full_batch."
             )
+        if self.sampler.sampler == "mala" and self.sampling.share_contexts:
+            raise RllcError("MALA tells no shares of tokens: its draws are points evaluated earlier.", "Leave sampling.share_contexts out.")
         domains = self.domains()
         for name, weight in self.mixture.items():
             if not weight > 0:
@@ -145,14 +147,15 @@ class Experiment:
 
     def parts_of(self, block: SampleSettings) -> tuple[Part, ...]:
         """The parts that a block names, in its order."""
-        parts: list[Part] = []
-        for text in block.parts:
-            parts += [Part.of_head(h.layer, h.index) for h in self.model.heads()] if text == "heads" else [Part.parse(text)]
-        return tuple(parts)
+        return tuple(part for text in block.parts for part in self.model.named(text))
 
     def batch_size(self) -> int:
         """Contexts of the minibatches that the chains see."""
         return self.sampling.full_batch if self.sampler.sampler == "mala" else self.sampling.batch_size
+
+    def widest(self) -> int:
+        """Contexts of the largest batch that draws are evaluated on."""
+        return max(self.batch_size(), self.sampling.fixed_contexts, self.sampling.share_contexts)
 
     def refinement_of(self, data: DataKey) -> RefinementSettings | None:
         """The refinement of that name, where it is one."""

@@ -12,9 +12,9 @@ from rllc.checkpoints.store import CheckpointInfo, list_checkpoints
 from rllc.core.errors import RllcError
 from rllc.core.outcome import Outcome
 from rllc.corpus.tokens import open_corpus
-from rllc.records.store import Record, Store
+from rllc.records.store import Record, Store, key_digest
 from rllc.runs.experiment import Experiment
-from rllc.runs.keys import KIND, record_key
+from rllc.runs.keys import KIND, SHARES, record_key, shares_key
 from rllc.runs.layout import RunFolder
 from rllc.runs.local import run_units
 from rllc.runs.memory import cores
@@ -24,8 +24,8 @@ from rllc.runs.sampling import Work, sample_unit
 from rllc.runs.unit_data import referred
 
 
-def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
-    """Compute every unit of which a cell is not recorded yet, longest first; then prolong the cells that want more draws.
+def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, only: int | None = None) -> None:
+    """Compute every unit of which a cell is not recorded yet, longest first; then prolong those that want more draws. With `only`, of one checkpoint.
 
     A unit is computed whole even where only some of its cells are missing: its numbers then do not depend on when it was interrupted.
 
@@ -34,11 +34,11 @@ def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
     store = Store(folder.records)
     for problem in store.check():
         reporter.line(str(problem))
-    begun = missing_work(experiment, folder, store)
+    begun = missing_work(experiment, folder, store, only)
     _run(begun, experiment, store, reporter, "Sampling")
-    prolonged = unfinished_work(experiment, folder, store)
+    prolonged = unfinished_work(experiment, folder, store, only)
     _run(prolonged, experiment, store, reporter, "Prolonging")
-    if (begun or prolonged) and experiment.stopping.target_stderr:
+    if (begun or prolonged) and only is None and experiment.stopping.target_stderr:
         reporter.line(_saving(experiment, folder, store))
 
 
@@ -85,15 +85,21 @@ def _saving(experiment: Experiment, folder: RunFolder, store: Store) -> str:
     )
 
 
-def missing_work(experiment: Experiment, folder: RunFolder, store: Store) -> list[Work]:
-    """The planned units of which the store lacks a cell. Raises RllcError where a planned checkpoint is missing."""
-    return [Work(folder.root, experiment, unit) for unit, keys in _keyed(experiment, folder) if not all(store.has(KIND, key) for key in keys)]
+def missing_work(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[Work]:
+    """The planned units of which the store lacks a cell, or the shares of its tokens. Raises RllcError where a planned checkpoint is missing."""
+
+    def there(unit: Unit, keys: list[dict[str, Any]]) -> bool:
+        own = [key for cell, key in zip(unit.cells, keys, strict=True) if experiment.sampling.share_contexts and not cell.data.elsewhere]
+        shared = (store.has(SHARES, shares_key(experiment, key_digest(KIND, key), 0)) for key in own)
+        return all(store.has(KIND, key) for key in keys) and all(shared)
+
+    return [Work(folder.root, experiment, unit) for unit, keys in _keyed(experiment, folder, only) if not there(unit, keys)]
 
 
-def unfinished_work(experiment: Experiment, folder: RunFolder, store: Store) -> list[Work]:
+def unfinished_work(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[Work]:
     """The planned cells whose record has fewer draws than are asked for, or a larger error; those of a unit with equally many go together."""
     works: list[Work] = []
-    for unit, bundles in _recorded(experiment, folder, store):
+    for unit, bundles in _recorded(experiment, folder, store, only):
         groups: dict[str, list[int]] = {}
         for p, bundle in enumerate(bundles):
             if not all(finished(experiment, record, bundle[0]) for record in bundle):
@@ -117,27 +123,28 @@ def finished(experiment: Experiment, record: Record, own: Record) -> bool:
     return not stopping.target_stderr or meta["draws"] >= stopping.max_draws or stopping.reached(meta["llc"], meta["stderr"])
 
 
-def _keyed(experiment: Experiment, folder: RunFolder) -> list[tuple[Unit, list[dict[str, Any]]]]:
-    corpus_digest, weights = open_corpus(folder.corpus).digest, weights_of(experiment, folder)
-    return [(unit, [record_key(experiment, cell, weights, corpus_digest) for cell in unit.cells]) for unit in make_plan(experiment).units]
+def _keyed(experiment: Experiment, folder: RunFolder, only: int | None = None) -> list[tuple[Unit, list[dict[str, Any]]]]:
+    corpus_digest, weights = open_corpus(folder.corpus).digest, weights_of(experiment, folder, only)
+    units = [unit for unit in make_plan(experiment).units if only in (None, unit.step)]
+    return [(unit, [record_key(experiment, cell, weights, corpus_digest) for cell in unit.cells]) for unit in units]
 
 
-def _recorded(experiment: Experiment, folder: RunFolder, store: Store) -> list[tuple[Unit, list[list[Record]]]]:
+def _recorded(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[tuple[Unit, list[list[Record]]]]:
     """The planned units that are recorded whole, with the records of each part: on its own data first, and then elsewhere."""
     found: list[tuple[Unit, list[list[Record]]]] = []
-    for unit, keys in _keyed(experiment, folder):
+    for unit, keys in _keyed(experiment, folder, only):
         if all(store.has(KIND, key) for key in keys):
             records = iter([store.get(KIND, key) for key in keys])
             found.append((unit, [list(islice(records, len(unit.bundle(part)))) for part in unit.parts]))
     return found
 
 
-def weights_of(experiment: Experiment, folder: RunFolder) -> dict[int | str, str]:
+def weights_of(experiment: Experiment, folder: RunFolder, only: int | None = None) -> dict[int | str, str]:
     """Digests of the checkpoints by step, and by name of the siblings that refinements refer to.
 
     Raises RllcError as `checkpoints_by_step` does.
     """
-    found: dict[int | str, str] = {step: info.digest for step, info in checkpoints_by_step(experiment, folder).items()}
+    found: dict[int | str, str] = {step: info.digest for step, info in checkpoints_by_step(experiment, folder, only).items()}
     for reference in {refinement.reference for refinement in experiment.refinements.values() if refinement.refers}:
         found |= reference_weights(experiment, folder, reference)
     return found
@@ -152,10 +159,10 @@ def reference_weights(experiment: Experiment, folder: RunFolder, reference: int 
     return {reference: info.digest}
 
 
-def checkpoints_by_step(experiment: Experiment, folder: RunFolder) -> dict[int, CheckpointInfo]:
-    """The planned checkpoints. Raises RllcError where one is missing or of another shape."""
+def checkpoints_by_step(experiment: Experiment, folder: RunFolder, only: int | None = None) -> dict[int, CheckpointInfo]:
+    """The planned checkpoints, of which all or `only` one has to be there. Raises RllcError where one is missing or of another shape."""
     infos = {info.step: info for info in list_checkpoints(folder.checkpoints)}
-    for step in experiment.checkpoints():
+    for step in experiment.checkpoints() if only is None else (only,):
         if step not in infos:
             raise RllcError(f"The checkpoint of step {step} is missing in {folder.checkpoints}.", "Run `rllc train` first.")
         if infos[step].shape != experiment.model:

@@ -21,6 +21,7 @@ _LEAST = {
     "control_batches": 1,
     "full_batch": 1,
     "fixed_contexts": 0,
+    "share_contexts": 0,
     "chunk": 0,
     "memory": 0,
     "context": 0,
@@ -49,6 +50,7 @@ class Settings(TypedDict, total=False):
     control_batches: int
     full_batch: int
     fixed_contexts: int
+    share_contexts: int
     seed: int
     stopping: Stopping | None
     checks: ExtraChecks | None
@@ -79,6 +81,7 @@ class How:
     control_batches: int = 64
     full_batch: int = 256
     fixed_contexts: int = 0
+    share_contexts: int = 0
     seed: int = 0
     stopping: Stopping | None = None
     checks: ExtraChecks | None = None
@@ -119,7 +122,7 @@ class How:
     @property
     def widest(self) -> int:
         """Contexts, or samples, of the largest minibatch that the chains see."""
-        return max(self.full_batch if self.sampler.sampler == "mala" else self.batch_size, self.fixed_contexts)
+        return max(self.full_batch if self.sampler.sampler == "mala" else self.batch_size, self.fixed_contexts, self.share_contexts)
 
 
 def how_from(given: Mapping[str, Any]) -> How:

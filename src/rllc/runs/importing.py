@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rllc.checkpoints.importing import Imported, import_state
 from rllc.checkpoints.reading import check_finite, read_config, read_state
 from rllc.checkpoints.series import Series
-from rllc.checkpoints.store import list_checkpoints, load, save
+from rllc.checkpoints.store import list_checkpoints, load, release, save
 from rllc.core.errors import RllcError
 from rllc.corpus.batches import Mixture, batch_stream
 from rllc.corpus.tokens import open_corpus
@@ -19,20 +19,30 @@ from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.preparing import claim
 from rllc.runs.progress import Reporter, duration
+from rllc.runs.settings import ImportSettings
 
 _TRIED_TOKENS = 8_192
 
 
 def import_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
-    """Convert the checkpoints that the experiment names, one at a time; those already there stay.
+    """Convert the checkpoints that the experiment names, one at a time; of those that are not kept only what they are stays.
+
+    Raises RllcError as `fetch_checkpoints` does.
+    """
+    asked = _asked(experiment)
+    known = {info.step for info in list_checkpoints(folder.checkpoints) if not (asked.keep and info.released)}
+    fetch_checkpoints(experiment, folder, sorted(set(asked.steps) - known), reporter, release_all=not asked.keep)
+
+
+def fetch_checkpoints(experiment: Experiment, folder: RunFolder, steps: Sequence[int], reporter: Reporter, *, release_all: bool = False) -> None:
+    """Convert checkpoints of an import into the run folder, those whose weights are not there; with `release_all` each is given back at once.
 
     Raises RllcError where a checkpoint cannot be read or converted, is of another shape than the experiment's model, or holds numbers that are none.
     """
-    asked = experiment.imported
-    if asked is None:
-        raise ValueError("this experiment trains its model")
+    asked = _asked(experiment)
     claim(folder, {"training": experiment.training_key()})
-    missing = set(asked.steps) - {info.step for info in list_checkpoints(folder.checkpoints)}
+    before = {info.step: info for info in list_checkpoints(folder.checkpoints)}
+    missing = [step for step in steps if step not in before or before[step].released]
     if not missing:
         return
     series = Series.of(asked.source, tuple(sorted(missing)), asked.revision, asked.file)
@@ -45,11 +55,21 @@ def import_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
                     f"The checkpoint of step {step} is of another shape than the experiment's model: {found.shape.difference(experiment.model)}.",
                     "Take the [model] table that `rllc import` writes.",
                 )
-            save(folder.checkpoints, step, found.shape, found.params)
-            if step == last:
+            info = save(folder.checkpoints, step, found.shape, found.params)
+            if step in before and before[step].digest != info.digest:
+                reporter.line(f"  {asked.source} has other weights at step {step} than before: whatever was computed with those is computed anew.")
+            if step == last and step not in before:
                 _check_loss(experiment, folder, found, reporter)
+            if release_all:
+                release(info.folder)
             bar.advance(1, f"step {step}")
-    reporter.line(f"Imported {len(missing)} checkpoints from {asked.source} in {duration(bar.seconds)}.")
+    reporter.line(f"Imported {len(missing)} checkpoint{'s' * (len(missing) > 1)} from {asked.source} in {duration(bar.seconds)}.")
+
+
+def _asked(experiment: Experiment) -> ImportSettings:
+    if experiment.imported is None:
+        raise ValueError("this experiment trains its model")
+    return experiment.imported
 
 
 def read_model(path: Path, n_ctx: int = 0, config: Mapping[str, Any] | None = None) -> Imported:

@@ -12,6 +12,7 @@ from rllc.runs.mapping import plain
 
 KIND = "sample"
 STATE = "state"  # where the chains of a record stand
+SHARES = "shares"  # what tokens add to a record's number
 # The revision of the estimator: raise it with every change that moves a number, so that old records are not mistaken for new ones.
 ESTIMATOR = "paired-4"
 
@@ -31,7 +32,7 @@ def record_key(experiment: Experiment, cell: Cell, weights: Mapping[int | str, s
         "data": data_key(experiment, cell.data, weights, corpus_digest),
         "loss": "labels" if refinement is None or not refinement.refers else "reference",
         "sampler": {name: value for name, value in plain(experiment.sampler).items() if name != "draws"},
-        "sampling": {name: value for name, value in plain(experiment.sampling).items() if name != "keep_state"},
+        "sampling": {name: value for name, value in plain(experiment.sampling).items() if name not in ("keep_state", "share_contexts")},
         "dtype": experiment.engine.dtype,
         "seed": experiment.seed,
     }
@@ -46,6 +47,13 @@ def record_key(experiment: Experiment, cell: Cell, weights: Mapping[int | str, s
 def state_key(record_digest: str, segment: int) -> dict[str, Any]:
     """What the state behind a record's segment is called."""
     return {"of": record_digest, "segment": segment}
+
+
+def shares_key(experiment: Experiment, record_digest: str, segment: int) -> dict[str, Any]:
+    """What the shares of tokens behind a record's segment are called."""
+    told = experiment.behaviour
+    texts = {"contexts": experiment.sampling.share_contexts, "snippets": told.snippets, "snippet_length": told.snippet_length}
+    return {"of": record_digest, "segment": segment, "revision": "shares-1"} | texts
 
 
 def data_key(experiment: Experiment, data: DataKey, weights: Mapping[int | str, str], corpus_digest: str) -> dict[str, Any]:

@@ -20,26 +20,23 @@ from rllc.runs.measures.steps import planned_steps
 from rllc.runs.memory import cores
 from rllc.runs.progress import Reporter
 
+Missing = dict[int, list[tuple[Measure, dict[str, Any]]]]
 
-def measure_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
-    """Measure every checkpoint as the settings ask, where there is no record yet; checkpoint by checkpoint, in the order of training.
+
+def measure_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, only: int | None = None) -> None:
+    """Measure every checkpoint, or `only` one, as the settings ask, where there is no record yet; one after another, in the order of training.
 
     Raises RllcError where a checkpoint is missing or not finite.
     """
     store = Store(folder.records)
     bench = Bench.of(experiment, folder)
-    infos = checkpoints_by_step(experiment, folder)
-    missing: dict[int, list[tuple[Measure, dict[str, Any]]]] = {}
     for name in experiment.behaviour.asked():
-        measure = find(name)
-        if reason := measure.lacking(experiment.model):
+        if reason := find(name).lacking(experiment.model):
             reporter.line(f"There is no measurement of {name} for this model. {reason}")
-            continue
-        for step, key in planned_keys(experiment, folder, bench, measure).items():
-            if not store.has(measure.kind, key):
-                missing.setdefault(step, []).append((measure, key))
+    missing = missing_measures(experiment, folder, bench, only)
     if not missing:
         return
+    infos = checkpoints_by_step(experiment, folder, only)
     set_threads(experiment.engine.training_threads or cores())
     device, dtype = choose_device(experiment.engine.device), getattr(torch, experiment.engine.dtype)
     seconds: dict[str, float] = {}
@@ -60,8 +57,21 @@ def measure_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter)
     reporter.line(f"Measured {experiment.model.n_layers * experiment.model.n_heads} heads at {len(missing)} checkpoints: {each}.")
 
 
-def planned_keys(experiment: Experiment, folder: RunFolder, bench: Bench, measure: Measure) -> dict[int, dict[str, Any]]:
+def missing_measures(experiment: Experiment, folder: RunFolder, bench: Bench, only: int | None = None) -> Missing:
+    """What is not recorded yet, by step: measurements with the keys of their records. Raises RllcError where a checkpoint is missing."""
+    store, missing = Store(folder.records), Missing()
+    for name in experiment.behaviour.asked():
+        measure = find(name)
+        if measure.lacking(experiment.model):
+            continue
+        for step, key in planned_keys(experiment, folder, bench, measure, only).items():
+            if not store.has(measure.kind, key):
+                missing.setdefault(step, []).append((measure, key))
+    return missing
+
+
+def planned_keys(experiment: Experiment, folder: RunFolder, bench: Bench, measure: Measure, only: int | None = None) -> dict[int, dict[str, Any]]:
     """The keys of a measurement's records by step. Raises RllcError where a checkpoint is missing."""
-    infos = checkpoints_by_step(experiment, folder)
-    steps = planned_steps(experiment, folder, measure.kind)
+    infos = checkpoints_by_step(experiment, folder, only)
+    steps = [step for step in planned_steps(experiment, folder, measure.kind) if only in (None, step)]
     return {step: measure.record_key(bench, infos[step].digest, experiment.engine.dtype) for step in steps}

@@ -20,6 +20,7 @@ from rllc.posterior.sampling import Minibatches
 from rllc.runs.how import How
 from rllc.runs.reference import Reference
 from rllc.runs.refined import Drawn, MarkedRows, Mixed, MixedRows, PoolBatches, PooledRows, Refined, RefinedBatches, marked_rows
+from rllc.runs.token_probe import TokenProbe, probe_of
 from rllc.runs.token_rows import is_dataset, is_texts, token_rows
 
 # The order is that in which a callable's numbers are shared out.
@@ -113,6 +114,11 @@ class Source:
             elsewhere={source.name: source.stream(how, "sample", device) for source in elsewhere},
         )
 
+    def probe(self, how: How, device: torch.device) -> TokenProbe:
+        """The contexts whose tokens' shares are wanted: those that a fixed evaluation set of as many would hold."""
+        batch = next(self.stream(how, "fixed", device, how.share_contexts))
+        return probe_of([([f"{self.name}, context {i + 1}" for i in range(how.share_contexts)], batch)])
+
 
 def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, native: bool = False, alone: bool = False) -> Source:
     """Data of a language model: contexts of token ids, refined, mixed or padded too.
@@ -151,7 +157,7 @@ def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, nat
     if refined is None and (rows.counts[:, 1:].all() or alone):
         return Source(name, Rows(rows.tokens), context=rows.tokens.shape[1], notes=rows.notes)
     reference = None if refined is None or refined.reference is None else Reference.of(refined.reference, vocabulary)
-    pool = RefinedBatches(marked_rows(rows.tokens, rows.counts, refined), reference, native)
+    pool = RefinedBatches(marked_rows(rows.tokens, rows.counts, refined, how.seed), reference, native)
     return Source(name, pool, context=rows.tokens.shape[1], notes=rows.notes)
 
 
@@ -164,7 +170,7 @@ def _mixed(data: Mixed | Refined, name: str, how: How, limit: int, vocabulary: i
     for part, inner in mixed.data.items():
         if isinstance(inner, Refined) and (refined is not None or inner.reference is not None):
             raise RllcError(f"{part!r} of the mixture is refined in a way that cannot be mixed.", "Refine the whole: Refined(Mixed(…), …).")
-        one = inner if refined is None else Refined(inner, refined.positions, refined.contexts)
+        one = inner if refined is None else Refined(inner, refined.positions, refined.contexts, shuffled=refined.shuffled)
         source = open_tokens(one, name, how, limit, vocabulary, native)
         pools.append(_drawn(source, str(part)))
         notes += [f"{part}: {note}" for note in source.notes]

@@ -75,7 +75,15 @@ def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporte
         write_atomic(folder.experiment, text)
     experiment = fixed(experiment, folder)
     reporter.line(f"{experiment.title}: {folder.root}")
-    for stage in needed(last):
+    stages = needed(last)
+    if experiment.imported is not None and not experiment.imported.keep and (streamed := [s for s in stages if s in ("sample", "measure")]):
+        from rllc.runs.streaming import stream_stages
+
+        with timed(folder, "corpus"):
+            _run_stage("corpus", experiment, folder, reporter)
+        stream_stages(experiment, folder, reporter, streamed)
+        stages = tuple(stage for stage in stages if stage in ("analyse", "report"))
+    for stage in stages:
         with timed(folder, stage):
             _run_stage(stage, experiment, folder, reporter)
     if last == "report":

@@ -116,6 +116,10 @@ def make_unit(experiment: Experiment, step: int, data: DataKey, parts: tuple[Par
     cost += len(evaluate_on) * (sampler.steps + 1) * variants * each / 3  # forward alone
     if sampling.fixed_contexts:
         cost += (sampler.steps + 1) * variants * operations(experiment.model, parts[0], sampling.fixed_contexts, context) / 3  # forward alone
+    if sampling.share_contexts:
+        shown = experiment.behaviour.snippets * len(experiment.weights_of(data)) * min(experiment.behaviour.snippet_length, context) / context
+        contexts = sampling.share_contexts + math.ceil(shown)
+        cost += (sampler.draws + 1) * variants * operations(experiment.model, parts[0], contexts, context) / 3  # forward alone
     if experiment.checks.halving:
         cost += 2 * (sampler.steps + 1) * variants * each
     return Unit(step, data, parts, _chunk(experiment, parts[0], len(parts)), cost, evaluate_on)
@@ -128,7 +132,7 @@ def weight_bytes(experiment: Experiment) -> int:
 
 def pass_bytes(experiment: Experiment, plan: Plan) -> int:
     """The most that a pass of any unit takes beside the weights, with its chunk."""
-    widest, context = max(experiment.batch_size(), experiment.sampling.fixed_contexts), experiment.model.n_ctx
+    widest, context = experiment.widest(), experiment.model.n_ctx
     sizes = (widest, context, _itemsize(experiment))
     return (
         max(
@@ -180,6 +184,5 @@ def _chunk(experiment: Experiment, part: Part, n_parts: int) -> int:
     if engine.chunk:
         return min(engine.chunk, n_parts * chains)
     itemsize = _itemsize(experiment)
-    widest = max(experiment.batch_size(), experiment.sampling.fixed_contexts)
     budget = (engine.memory or found(engine.workers or cores())) * 1_000_000
-    return chunk_within(experiment.model, part, n_parts, chains, (widest, experiment.model.n_ctx), itemsize, budget)
+    return chunk_within(experiment.model, part, n_parts, chains, (experiment.widest(), experiment.model.n_ctx), itemsize, budget)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rllc.core.errors import RllcError
 from rllc.corpus.batches import ContextPool
+from rllc.corpus.shuffled import shuffled
 from rllc.model.batch import TokenBatch, counted, whole_or_counted
 from rllc.runs.reference import Reference
 
@@ -29,6 +30,8 @@ class Refined:
         data: token ids, texts or a data set, as `rllc.estimate` takes them, a mapping of `input_ids` and `attention_mask`, or a `Mixed`.
         positions: from token ids [n, T] to the tokens [n, T] whose prediction counts; None for all. The first of a row is predicted by nothing.
         contexts: from token ids [n, T] to the rows [n] that belong; None for all. Rows of which nothing counts never do.
+        shuffled: the tokens of every row in random order behind its first, a control that keeps how often each occurs and nothing else; each row has
+            one order, which follows from the seed of the call. The functions above see that order.
         reference: a model whose distribution of the next token takes the place of the labels: an object with `shape` and `params`, or a torch module.
 
     >>> Refined([[1, 2, 3]], positions=lambda ids: ids == 3).reference is None
@@ -39,6 +42,7 @@ class Refined:
     positions: Callable[[Ids], Any] | None = None
     contexts: Callable[[Ids], Any] | None = None
     reference: Any = None
+    shuffled: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,13 @@ def as_mapping(batch: TokenBatch) -> dict[str, Tensor]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def marked_rows(tokens: Ids, real: Flags, refined: Refined | None) -> MarkedRows:
-    """The contexts that belong, with what counts. Raises RllcError where a function answers in another shape, or nothing is left."""
+def marked_rows(tokens: Ids, real: Flags, refined: Refined | None, seed: int = 0) -> MarkedRows:
+    """The contexts that belong, with what counts; `seed` is that of their order, where it is random.
+
+    Raises RllcError where a function answers in another shape, or nothing is left.
+    """
+    if refined is not None and refined.shuffled:
+        tokens = shuffled(tokens, seed, real=real)
     marked = real.copy()
     held = np.ones(len(tokens), dtype=bool)
     if refined is not None and refined.positions is not None:

@@ -201,7 +201,7 @@ def used_settings(experiment: Experiment) -> dict[str, Any]:
     """The settings of sampler and minibatches that had a say in this run: not those of other samplers, nor options that are off."""
     sampler, sampling = plain(experiment.sampler), plain(experiment.sampling)
     of_one = {"rmsprop-sgld": ("rmsprop_decay", "rmsprop_stabilizer"), "sgnht": ("thermostat_diffusion",), "mala": ("full_batch",)}
-    silent = {name for owner, names in of_one.items() if owner != experiment.sampler.sampler for name in names} | {"keep_state"}
+    silent = {name for owner, names in of_one.items() if owner != experiment.sampler.sampler for name in names} | {"keep_state", "share_contexts"}
     silent |= {"batch_size"} if experiment.sampler.sampler == "mala" else set()
     silent |= set() if experiment.sampler.control_variate else {"control_variate", "control_batches"}
     silent |= {name for name, value in (sampler | sampling).items() if name in ("weight_decay", "bounding_box", "fixed_contexts") and not value}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rllc.analysis.token_shares import TokenShares
 from rllc.core import digest
 from rllc.core.errors import RllcError
 from rllc.core.names import Part
@@ -41,6 +42,7 @@ class Result:
         notes: sentences that belong to the number: what the part shares with others, which road was taken and why.
         elsewhere: by name of other data, nβ (E[l] - l(w*)) *there*, for the same chains, which this result's own data moved. That is no learning
             coefficient of the other data, whose own posterior would be another one: it says how much of it these weights hold.
+        token_shares: what every token of `share_contexts` contexts adds to λ̂ evaluated on them; None where none were asked for.
     """
 
     traces: Traces = field(repr=False)
@@ -49,6 +51,7 @@ class Result:
     meta: Mapping[str, Any] = field(repr=False)
     notes: tuple[str, ...] = ()
     elsewhere: Mapping[str, Result] = field(default_factory=dict)
+    token_shares: TokenShares | None = field(default=None, repr=False)
 
     @property
     def part(self) -> str:

@@ -18,6 +18,7 @@ from rllc.runs.device import choose_device
 from rllc.runs.how import How
 
 HEADS = "heads"
+SEVERAL = (HEADS, "random")  # names of several parts
 Parts = str | Part | Sequence[str | Part] | Mapping[str, str | Sequence[str]]
 
 
@@ -73,8 +74,7 @@ class Native:
             raise RllcError(
                 "The parts are given as a mapping of parameters, which belongs to the general road.", 'Name parts, or set road="general".'
             )
-        heads = [Part.of_head(head.layer, head.index) for head in self.shape.heads()]
-        found = [part for text in _listed(asked) for part in (heads if text == HEADS else [_parsed(text)])]
+        found = [part for text in _listed(asked) for part in (self.shape.named(text) if isinstance(text, str) else [text])]
         for part in found:
             slices(self.shape, part)
         return tuple(Asked(str(part), part, notes=_notes(self.shape, part)) for part in dict.fromkeys(found))
@@ -122,6 +122,10 @@ class General:
             raise RllcError(
                 f"The parts mix parameters such as {listed[raw.index(True)]!r} with names such as {str(listed[raw.index(False)])!r}.",
                 "Give either, or write a parameter as =name.",
+            )
+        if any(text == "random" or any(atom.kind == "random" for atom in _parsed(text).atoms) for text in listed if text != HEADS):
+            raise RllcError(
+                "Random parts are drawn on the native road alone, and this model goes the general one.", "Name its weights, or leave them out."
             )
         found = [part for text in listed for part in (_heads(self.module) if text == HEADS else [_parsed(text)])]
         return tuple(self._resolved(part) for part in dict.fromkeys(found))
@@ -267,7 +271,7 @@ def _parsed(text: str | Part) -> Part:
 
 def _is_part(text: str) -> bool:
     try:
-        return text == HEADS or bool(Part.parse(text))
+        return text in SEVERAL or bool(Part.parse(text))
     except RllcError:
         return False
 
@@ -275,6 +279,8 @@ def _is_part(text: str) -> bool:
 def _notes(shape: ModelShape, part: Part) -> tuple[str, ...]:
     """What of a part is shared with others."""
     notes: list[str] = []
+    if any(atom.kind == "random" for atom in part.atoms):
+        notes.append("A control: single weights of a layer's heads, drawn at random, of each tensor as many as one head holds.")
     if shape.shares_keys and any(atom.kind == "head" for atom in part.atoms):
         notes.append("Keys and values are shared by several heads and belong to none of them: a head is its Q and O alone.")
     if shape.qk_norm and shape.qk_norm_over == "layer" and any(s.head is not None and s.tensor[-1] in "QK" for s in slices(shape, part)):

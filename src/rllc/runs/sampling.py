@@ -30,13 +30,14 @@ from rllc.posterior.protocol import Originated
 from rllc.posterior.result import assess_elsewhere
 from rllc.posterior.sampling import Earlier, Minibatches, Sampled, Snapshot, sample
 from rllc.posterior.traces import stacked
-from rllc.records.store import Record, Store
+from rllc.records.store import Record, Store, key_digest
 from rllc.runs.device import choose_device
 from rllc.runs.experiment import Experiment
-from rllc.runs.keys import ESTIMATOR, KIND, STATE, record_key, state_key
+from rllc.runs.keys import ESTIMATOR, KIND, SHARES, STATE, record_key, shares_key, state_key
 from rllc.runs.layout import RunFolder
 from rllc.runs.plan import Unit
 from rllc.runs.recording import arrays_of, meta_of, prolonged, traces_of
+from rllc.runs.token_probe import TokenProbe
 from rllc.runs.unit_data import UnitData
 
 
@@ -64,7 +65,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Sample:
-    """What becomes one segment of a record: key, arrays and meta of a cell, and where its chains stand if that is kept."""
+    """What becomes one segment of a record: key, arrays and meta of a cell, and where its chains stand and what its tokens add if that is kept."""
 
     cell: Cell
     key: dict[str, Any]
@@ -72,11 +73,15 @@ class Sample:
     meta: dict[str, Any]
     segment: int = 0
     state: Snapshot | None = None
+    shares: tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, Any]] | None = None  # key, arrays, meta
 
     def put(self, store: Store) -> None:
         """Write it down."""
+        here = store.has(KIND, self.key, self.segment)  # where only the shares were missing; its state is then that of other draws, perhaps
         digest = store.put(KIND, self.key, self.arrays, self.meta, self.segment)
-        if self.state is not None:
+        if self.shares is not None:
+            store.put(SHARES, *self.shares)
+        if self.state is not None and not here:
             store.put(STATE, state_key(digest, self.segment), self.state, {"draws": self.meta["draws"]})
 
 
@@ -162,6 +167,7 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
     keys = {cell: record_key(experiment, cell, unit.weights, unit.corpus.digest) for bundle in bundles for cell in bundle}
     records: dict[Cell, Record] = {}
     earlier, names, batches = None, (), unit.minibatches()
+    probe = unit.data.probe() if experiment.sampling.share_contexts else None
     if work.segment:
         store = Store(RunFolder(work.folder).records)
         records = {cell: store.get(KIND, key) for cell, key in keys.items()}
@@ -176,7 +182,7 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
             batches = unit.minibatches(start=last, purpose=purpose)
     sampled = sample(
         unit.objective,
-        batches,
+        batches if probe is None else replace(batches, probe=probe.batches),
         experiment.sampler,
         noise_seeds=unit.noise_seeds(experiment.sampler.chains, *names),
         stopping=experiment.stopping,
@@ -185,11 +191,20 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
         narrow=unit.narrow,
     )
     common = _common(work, unit.chunk, (time.perf_counter() - started) / len(bundles))
-    return tuple(
-        _sample(cell, keys[cell], records.get(cell), sampled, p, earlier, common, experiment.sampling.keep_state)
+    samples = (
+        (p, _sample(cell, keys[cell], records.get(cell), sampled, p, earlier, common, experiment.sampling.keep_state))
         for p, bundle in enumerate(bundles)
         for cell in bundle
     )
+    return tuple(one if probe is None else _with_shares(one, experiment, sampled, p, probe) for p, one in samples)
+
+
+def _with_shares(one: Sample, experiment: Experiment, sampled: Sampled, p: int, probe: TokenProbe) -> Sample:
+    if one.cell.data.elsewhere:
+        return one
+    key = shares_key(experiment, key_digest(KIND, one.key), one.segment)
+    meta = {name: one.meta[name] for name in ("step", "part", "data", "outcome")} | {"draws": sampled.shares[p].draws, "names": probe.names}
+    return replace(one, shares=(key, probe.arrays(sampled.shares[p]), meta))
 
 
 def _earlier(store: Store, bundles: Sequence[Sequence[Cell]], records: Mapping[Cell, Record]) -> Earlier:

@@ -18,7 +18,8 @@ class SampleSettings:
     """One block of the grid: parts × data × checkpoints.
 
     Args:
-        parts: part expressions; "heads" stands for every head of the model.
+        parts: part expressions; "heads" stands for every head of the model, "random" for one size-matched random part of every layer, `0.random0`
+            and so on.
         data: "mixture" for the training mixture, or domains; "/heldout" behind a name takes the held-out split.
         checkpoints: steps; empty for every checkpoint.
         evaluate_on: other data on which the draws are evaluated as well, without moving by it: cells of their own, named "code@prose".
@@ -36,7 +37,7 @@ class SampleSettings:
         for text in self.evaluate_on:
             DataKey.parse(text)
         for text in self.parts:
-            if text != "heads":
+            if text not in ("heads", "random"):
                 Part.parse(text)
         for text in self.data:
             DataKey.parse(text)
@@ -54,6 +55,8 @@ class ImportSettings:
         file: where a repository keeps its checkpoints as files of one revision, their name with {step}, or {step:07d} for seven
             digits: "checkpoints/checkpoint_{step:07d}.pth".
         config: what the checkpoints themselves do not say of their model, by the names of their library; it wins over what they say.
+        keep: keep every converted checkpoint in the run folder. Without, each is fetched, sampled, measured and given back in its turn, so that the
+            disk stays flat; a later change of the grid fetches again what it needs.
     """
 
     source: str
@@ -61,6 +64,7 @@ class ImportSettings:
     revision: str = ""
     file: str = ""
     config: Mapping[str, str | bool | int | float] = field(default_factory=dict)
+    keep: bool = False
 
     def __post_init__(self) -> None:
         if not self.source or not self.steps or min(self.steps) < 0 or len(set(self.steps)) < len(self.steps):
@@ -110,6 +114,8 @@ class SamplingSettings:
         documents: "packed" contexts, documents one after the other, or "one a row": one document, cut or filled up with padding that counts nothing.
         fixed_contexts: contexts of a fixed evaluation set on which every draw is evaluated in place of its own minibatch; 0 for none.
         keep_state: keep where the chains stand beside the record, so that more draws continue them exactly; `rllc plan` tells the size.
+        share_contexts: keep which tokens carry λ̂, over so many contexts of the data and the page's snippets of its domains, on which every draw is
+            evaluated too; 0 for none. No number of the record depends on it.
     """
 
     batch_size: int = 32
@@ -119,9 +125,17 @@ class SamplingSettings:
     documents: Documents = "packed"
     fixed_contexts: int = 0
     keep_state: bool = False
+    share_contexts: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("origin_batches", 3), ("control_batches", 1), ("full_batch", 1), ("fixed_contexts", 0)):
+        for name, least in (
+            ("batch_size", 1),
+            ("origin_batches", 3),
+            ("control_batches", 1),
+            ("full_batch", 1),
+            ("fixed_contexts", 0),
+            ("share_contexts", 0),
+        ):
             if getattr(self, name) < least:
                 raise RllcError(f"sampling.{name} is {getattr(self, name)}, but must be at least {least}.", "Mend the experiment file.")
 

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from rllc.checkpoints.store import CheckpointInfo
+from rllc.core import seeds
 from rllc.core.names import DataKey
-from rllc.corpus.batches import Mixture, batch_stream
+from rllc.corpus.batches import Mixture, batch_stream, snippets
 from rllc.corpus.refinement import RefinedStream, Refinement
-from rllc.corpus.tokens import Corpus
+from rllc.corpus.tokens import Corpus, Ints
 from rllc.model.batch import TokenBatch, counted, whole_or_counted
 from rllc.model.forward import against
 from rllc.model.shape import ModelShape
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
+from rllc.runs.token_probe import TokenProbe, probe_of
 
 Loaded = Callable[[RunFolder, int, ModelShape], tuple[Mapping[str, Tensor], CheckpointInfo]]
 
@@ -64,6 +66,32 @@ class UnitData:
         for tokens, marked in refined.starting(start):
             batch = counted(self._there(tokens), self._there(marked))
             yield batch if self._reference is None else against(*self._reference, batch)
+
+    def probe(self) -> TokenProbe:
+        """The texts whose tokens' shares are wanted: the page's snippets of the data's domains, then contexts as the fixed set has them."""
+        experiment, behaviour = self._experiment, self._experiment.behaviour
+        named: list[tuple[list[str], Tensor | TokenBatch]] = []
+        for domain in experiment.weights_of(self._data) if behaviour.snippets else ():
+            length = min(behaviour.snippet_length, experiment.model.n_ctx)
+            rows = snippets(self._corpus, domain, behaviour.snippets, length, experiment.seed)
+            if (batch := self._given(rows)) is not None:
+                named.append(([f"{domain} {i + 1}" if len(rows) > 1 else domain for i in range(len(rows))], batch))
+        n = experiment.sampling.share_contexts
+        named.append(([f"{self._data}, context {i + 1}" for i in range(n)], next(self.stream("fixed", size=n))))
+        return probe_of(named)
+
+    def _given(self, tokens: Ints) -> Tensor | TokenBatch | None:
+        """These contexts, with what of them counts; None where nothing does."""
+        if self._refinement is None:
+            marked = tokens != self._corpus.bos
+            return whole_or_counted(self._there(tokens), self._there(marked)) if marked[:, 1:].any() else None
+        if self._refinement.settings.shuffled:
+            tokens = self._refinement.shuffled(tokens, seeds.derive(self._experiment.seed, "snippets"))
+        marked = self._refinement.marked(tokens)
+        if not marked.any():
+            return None
+        batch = counted(self._there(tokens), self._there(marked))
+        return batch if self._reference is None else against(*self._reference, batch)
 
     def batches(self, purpose: str, n: int) -> list[Tensor | TokenBatch]:
         """The first n minibatches of a purpose."""

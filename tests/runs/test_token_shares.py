@@ -1,0 +1,105 @@
+"""Shares of tokens in a run: recorded beside the samples, which they leave as they are, and read back with their texts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rllc.core.errors import RllcError
+from rllc.corpus.batches import snippets
+from rllc.corpus.tokens import open_corpus
+from rllc.records.store import Store
+from rllc.runs.experiment import Experiment, parse
+from rllc.runs.grid import missing_work, sample_stage
+from rllc.runs.keys import KIND, SHARES
+from rllc.runs.layout import RunFolder
+from rllc.runs.plan import make_plan
+from rllc.runs.progress import Reporter
+from rllc.runs.sampling import Work, sample_unit
+from rllc.runs.token_shares import token_shares
+
+from .test_controls import controlled
+
+SAMPLING = "[sampling]\nbatch_size = 2\n"
+
+
+def asking(finished: Path, data: str, parts: str = '["1:0", "0:1", "1.random0"]', more: str = "share_contexts = 3\n") -> Experiment:
+    return controlled(finished, parts, data, changes=(SAMPLING, SAMPLING + more))
+
+
+@pytest.mark.parametrize("data", ["mixture", "echo/heldout", "shuffled"])
+def test_shares_are_of_the_snippets_and_contexts_and_add_up(finished: Path, data: str) -> None:
+    experiment = asking(finished, data, more="share_contexts = 3\nfixed_contexts = 3\n")
+    corpus = open_corpus(RunFolder(finished).corpus)
+    for unit in make_plan(experiment).units:
+        if unit.step != 12:
+            continue
+        for sample in sample_unit(Work(finished, experiment, unit)):
+            assert sample.shares is not None
+            _, arrays, meta = sample.shares
+            domains = ["prose", "echo"] if data != "echo/heldout" else ["echo"]
+            assert meta["names"] == (*domains, *(f"{data}, context {i}" for i in (1, 2, 3)))
+            length = min(experiment.behaviour.snippet_length, 24)
+            first = arrays["tokens"][arrays["text"] == 0]
+            shown = snippets(corpus, domains[0], 1, length, experiment.seed)[0]
+            assert np.array_equal(np.sort(first), np.sort(shown))
+            assert np.array_equal(first, shown) == (data != "shuffled")
+            share = arrays["chain_means"].mean(0)
+            assert abs(share[:-1].sum() - share[-1]) < 1e-9
+            # the contexts are those of the fixed evaluation set, whose λ̂ is the sum over their tokens alone
+            tokens_of = arrays["text"][arrays["places"]]
+            n, own = len(tokens_of), tokens_of >= len(domains)
+            assert abs(share[:-1][own].sum() * n / own.sum() - sample.meta["llc"]) < 2e-5 * (1 + abs(sample.meta["llc"]))
+            assert (arrays["tokens"][arrays["places"]] != corpus.bos).all()
+
+
+def test_a_run_that_is_asked_for_shares_later_adds_them_and_leaves_its_numbers(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    text = (run / "experiment.toml").read_text()
+    # the second block of the grid alone, at the last checkpoint
+    second = text.index("[[sample]]", text.index("[[sample]]") + 1)
+    text = text[: text.index("[[sample]]")] + text[second:].replace("checkpoints = [0, 12]", "checkpoints = [12]")
+    (run / "experiment.toml").write_text(text.replace(SAMPLING, SAMPLING + "share_contexts = 2\n"))
+    experiment = parse((run / "experiment.toml").read_text())
+    before = {path.name: path.read_bytes() for path in (run / "records" / KIND).iterdir()}
+    with pytest.raises(RllcError, match=r"holds no shares of tokens of any part on prose.*share_contexts"):
+        token_shares(run, "prose")
+    folder, store = RunFolder(run), Store(run / "records")
+    works = missing_work(experiment, folder, store)
+    assert len(works) == len(make_plan(experiment).units) == 6
+    sample_stage(experiment, folder, Reporter(quiet=True))
+    assert {path.name: path.read_bytes() for path in (run / "records" / KIND).iterdir()} == before
+    assert missing_work(experiment, folder, store) == []
+    assert len(store.digests(SHARES)) == 10
+    found = token_shares(run, "prose")
+    assert found.heads == ("0:0", "0:1", "1:0", "1:1", "0.attn")
+    assert found.step == 12
+    assert found.texts == ("prose", "prose, context 1", "prose, context 2")
+    np.testing.assert_allclose(np.nansum(found.share, 1), found.total, rtol=0, atol=1e-9)
+    assert found.draws == (16,) * 5
+    alone = found.of("prose")
+    corpus = open_corpus(folder.corpus)
+    assert alone.tokens == tuple(corpus.decode(snippets(corpus, "prose", 1, 24, experiment.seed)[0]))
+    assert np.isnan(alone.share[:, 0]).all()
+    assert np.isfinite(alone.share[:, 1:]).all()
+    assert (alone.stderr[:, 1:] > 0).all()
+    place, token, share, stderr = found.top("1:1", 1)[0]
+    assert share == np.nanmax(found.share[3])
+    assert (token, stderr) == (found.tokens[place], found.stderr[3, place])
+    assert token_shares(run, "echo/heldout", 12, ["0.attn"]).heads == ("0.attn",)
+    for step, parts, sentence in ((3, (), r"on prose at step 3\. There are some at 12"), (None, ["1:5"], "of 1:5 on prose")):
+        with pytest.raises(RllcError, match=sentence):
+            token_shares(run, "prose", step, parts)
+    with pytest.raises(RllcError, match="no text 'nowhere'"):
+        found.of("nowhere")
+    with pytest.raises(RllcError, match=r"'1\.mlp' has no shares"):
+        found.top("1.mlp")
+
+
+def test_mala_tells_none(finished: Path) -> None:
+    with pytest.raises(RllcError, match="MALA tells no shares"):
+        parse((finished / "experiment.toml").read_text().replace('"sgld"', '"mala"').replace(SAMPLING, SAMPLING + "share_contexts = 2\n"))
