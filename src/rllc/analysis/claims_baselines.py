@@ -53,9 +53,10 @@ def turns_of(evidence: Evidence, findings: Findings, settings: AnalysisSettings,
 
 def _straight(curve: Curves, places: Floats, settings: AnalysisSettings) -> bool:
     """Whether one curve surely makes no turn of the least size that counts, by its range, within the stage window of any place."""
-    x, ends = np.log1p(curve.steps.astype(np.float64)), np.log1p(places)
+    x = np.log1p(curve.steps.astype(np.float64))
+    ends: list[float] = np.log1p(places).tolist()
     size = settings.least_change * float(np.ptp(curve.llc[0]))
-    for place in ends.tolist():
+    for place in ends:
         first = int(np.searchsorted(x, place - settings.stage_window)) - 1  # and the checkpoints beside the window
         last = int(np.searchsorted(x, place + settings.stage_window, side="right")) + 1
         rows = slice(max(first, 0), last)
