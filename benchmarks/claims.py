@@ -1,6 +1,6 @@
 """How often does each claim of the paper get each verdict where the answer is known? A table: claims by worlds (see rllc.analysis.planted_evidence).
 
-python benchmarks/claims.py                          # a quarter of an hour on one core
+python benchmarks/claims.py                          # a quarter of an hour on one free core
 python benchmarks/claims.py --worlds chance --draws 400
 """
 
