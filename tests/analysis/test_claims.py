@@ -162,6 +162,13 @@ def test_a_smaller_rise_on_code_than_on_others_is_no_specialisation(story: tuple
     assert "beyond that of other heads" in claim.why
 
 
+def test_scores_without_recorded_errors_are_said_to_count_as_exact(story: tuple[Evidence, Findings]) -> None:
+    evidence, found = story
+    assert "counts as exact" not in of(found.claims, "type-induction").test
+    silent = replace(evidence, behaviour=replace(evidence.behaviour, score_stderr={}))
+    assert "counts as exact" in of(analyse(silent, LEAN, 0, pairs=False).claims, "type-induction").test
+
+
 def test_worlds_are_reproducible() -> None:
     for world in WORLDS:
         one, two = planted_evidence(world, 3), planted_evidence(world, 3)

@@ -1,6 +1,6 @@
 """Every claim of the paper (METHOD 5), each decided by a stated test on this run's numbers: seen, not seen, or cannot tell.
 
-What decides is written before the numbers are looked at: see `verdicts` for the two error rates of each verdict, docs/claims.md for the tests in
+What decides does not depend on what comes out: see `verdicts` for the two error rates of each verdict, docs/claims.md for the tests in
 words, and `planted_claims` for how often each verdict is wrong where the answer is known. Claims are judged one by one: of twenty that hold
 nothing, one may be called seen at a level of 5 %.
 """

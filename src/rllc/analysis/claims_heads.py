@@ -47,7 +47,8 @@ def types(evidence: Evidence, findings: Findings, settings: AnalysisSettings) ->
                 f"type-{name}",
                 f"There are {name} heads.",
                 f"At the last checkpoint some head's mean attention to {where} is above the threshold of {threshold:g} by more than its error, "
-                "corrected for the number of heads (Bonferroni); not seen where every head is below it by more than its error.",
+                "corrected for the number of heads (Bonferroni); not seen where every head is below it by more than its error."
+                + exact(evidence, score),
                 [any_of("score less threshold", conditions, "the score was not measured")],
             )
         )
@@ -76,6 +77,11 @@ def types(evidence: Evidence, findings: Findings, settings: AnalysisSettings) ->
         )
     )
     return tuple(claims)
+
+
+def exact(evidence: Evidence, score: str) -> str:
+    """What to say where the errors of a score were not recorded."""
+    return "" if score in evidence.behaviour.score_stderr else " No errors of this score were recorded, so it counts as exact."
 
 
 def bracket_heads(evidence: Evidence, settings: AnalysisSettings) -> tuple[str, ...]:

@@ -13,11 +13,11 @@ from rllc.report.summary import count, listed
 
 SHOWN = 3  # numbers of a claim that are shown at once; the rest unfolds
 HOW = (
-    "Each claim is decided by a test that was stated before the numbers were looked at. “Seen” is said in at most one of twenty runs in which "
-    "there is "
-    "nothing to see; “not seen” is said only where even the upper end of what the errors allow is less than the least that would count; all else, "
-    "and "
-    "whatever was not measured, is “cannot tell”. Claims are judged one by one, so of twenty that hold nothing one may be called seen."
+    "Each claim is decided by a stated test. “Seen” is meant to be said in at most one of twenty runs in which there is nothing to see; “not seen” "
+    "is said "
+    "only where even the upper end of what the errors allow is less than the least that would count; all else, and whatever was not measured, is "
+    "“cannot "
+    "tell”. Claims are judged one by one, so of twenty that hold nothing one may be called seen."
 )
 _CLASSES = {"seen": "ok", "not seen": "drifting", "cannot tell": "none"}
 
