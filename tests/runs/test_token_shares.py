@@ -100,6 +100,30 @@ def test_a_run_that_is_asked_for_shares_later_adds_them_and_leaves_its_numbers(f
         found.top("1.mlp")
 
 
+@pytest.mark.parametrize("keep", ["", "keep_state = true\n"])
+def test_shares_asked_for_together_with_more_draws_count_every_draw_once(finished: Path, tmp_path: Path, keep: str) -> None:
+    """Against a run that asked for them from the beginning: the same two segments, to the bit."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "records" / KIND)
+    text = (run / "experiment.toml").read_text()
+    grid = text[text.index("[[sample]]") : text.index("[behaviour]")]
+    one = '[[sample]]\nparts = ["1:0", "1:1"]\ndata = ["prose"]\ncheckpoints = [12]\n'
+    plain = text.replace(grid, one).replace(SAMPLING, SAMPLING + keep)
+    asked = plain.replace(SAMPLING, SAMPLING + "share_contexts = 2\n")
+    more = asked.replace("draws = 16", "draws = 24")
+    shutil.copytree(run, tmp_path / "early")
+    for folder, texts in ((run, (plain, more)), (tmp_path / "early", (asked, more))):
+        for given in texts:
+            (folder / "experiment.toml").write_text(given)
+            sample_stage(parse(given), RunFolder(folder), Reporter(quiet=True))
+    late, early = token_shares(run, "prose"), token_shares(tmp_path / "early", "prose")
+    assert {record.meta["draws"] for record in Store(run / "records").records(KIND)} == {24}
+    assert late.draws == early.draws == (24, 24)
+    np.testing.assert_array_equal(late.share, early.share)
+    np.testing.assert_array_equal(late.stderr, early.stderr)
+
+
 def test_mala_tells_none(finished: Path) -> None:
     with pytest.raises(RllcError, match="MALA tells no shares"):
         parse((finished / "experiment.toml").read_text().replace('"sgld"', '"mala"').replace(SAMPLING, SAMPLING + "share_contexts = 2\n"))
