@@ -155,7 +155,7 @@ class Experiment:
 
     def widest(self) -> int:
         """Contexts of the largest batch that draws are evaluated on."""
-        return max(self.batch_size(), self.sampling.fixed_contexts, self.sampling.share_contexts)
+        return max(self.batch_size(), self.sampling.fixed_contexts)
 
     def refinement_of(self, data: DataKey) -> RefinementSettings | None:
         """The refinement of that name, where it is one."""

@@ -34,10 +34,12 @@ def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, 
     Raises RllcError where a planned checkpoint is missing or a worker is lost; what was recorded stays.
     """
     store = Store(folder.records)
-    for problem in store.check():
+    for problem in store.check() if only is None else ():
         reporter.line(str(problem))
     begun = missing_work(experiment, folder, store, only)
     _run(begun, experiment, store, reporter, "Sampling")
+    if begun and experiment.sampling.share_contexts:  # of cells that were there, beside others that were not
+        _run(missing_work(experiment, folder, store, only), experiment, store, reporter, "Sampling")
     prolonged = unfinished_work(experiment, folder, store, only)
     _run(prolonged, experiment, store, reporter, "Prolonging")
     if (begun or prolonged) and only is None and experiment.stopping.target_stderr:
@@ -143,7 +145,7 @@ def finished(experiment: Experiment, record: Record, own: Record) -> bool:
 
 def _keyed(experiment: Experiment, folder: RunFolder, only: int | None = None) -> list[tuple[Unit, list[dict[str, Any]]]]:
     corpus_digest, weights = open_corpus(folder.corpus).digest, weights_of(experiment, folder, only)
-    units = [unit for unit in make_plan(experiment).units if only in (None, unit.step)]
+    units = make_plan(experiment, only).units
     return [(unit, [record_key(experiment, cell, weights, corpus_digest) for cell in unit.cells]) for unit in units]
 
 
