@@ -14,7 +14,8 @@ from rllc.core.names import Part
 from rllc.model.forward import losses
 from rllc.model.objective import GeneralObjective, build_objective
 from rllc.model.parts import insert, select
-from rllc.model.shape import ModelShape, first_layer, size, within_one_head
+from rllc.model.shape import ModelShape
+from rllc.model.slices import first_layer, size, within_one_head
 from rllc.posterior.protocol import Evaluation
 from rllc.posterior.sampling import sample
 from rllc.posterior.settings import SamplerSettings

@@ -8,7 +8,8 @@ from itertools import groupby
 
 from rllc.core.names import Cell, DataKey, Part
 from rllc.model.cost import bytes_per_variant, bytes_shared, operations
-from rllc.model.shape import ModelShape, first_layer, size, slices, within_one_head
+from rllc.model.shape import ModelShape
+from rllc.model.slices import first_layer, size, slices, within_one_head
 from rllc.runs.experiment import Experiment
 from rllc.runs.memory import cores, found
 
