@@ -147,6 +147,7 @@ class ModelShape:
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor, in the order in which they act.
 
+        >>> import math
         >>> sum(math.prod(s) for s in ModelShape().tensors().values())  # the paper's model (METHOD 4)
         3355016
         """
