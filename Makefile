@@ -1,6 +1,6 @@
 # `make help` lists what there is. Every target that runs something makes .venv first where it is missing.
 PYTHON ?= python3
-OUT ?= runs/demo
+OUT ?= $(if $(QUICK),runs/quick,runs/demo)
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-run ## text to report on this machine, into runs/demo (OUT=folder to choose, QUICK=1 for toy size)
+demo: $(VENV)/.installed-run ## text to report on this machine, into runs/demo (OUT=folder to choose, QUICK=1 for toy size, into runs/quick)
 	$(BIN)/rllc demo --out $(OUT) $(if $(QUICK),--quick)
 
 test: $(VENV)/.installed-dev ## every test with line coverage (WORKERS=2 processes, one thread each)

@@ -30,7 +30,7 @@ import torch
 from peers_sides import ABOUT, CANONICAL, LENS, MISSING, NAMES, OURS, Work, canonical, devinterp, quick_work, sides
 from peers_timing import Timed, keep_pages, machine, peak_of
 
-from rllc.model.shape import size
+from rllc.model.slices import size
 
 Row = dict[str, Any]
 COLUMNS = ("layer", "by", "ms a chain-step", "chain-steps/s", "ratio", "lowest", "highest", "set-up s", "peak MB", "remark")

@@ -36,7 +36,8 @@ from torch import Tensor
 
 from rllc.core.names import Part
 from rllc.model import forward as fw
-from rllc.model.shape import ModelShape, size, slices
+from rllc.model.shape import ModelShape
+from rllc.model.slices import size, slices
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what it deprecates in itself

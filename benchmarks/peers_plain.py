@@ -13,7 +13,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rllc.core.names import Part
-from rllc.model.shape import ModelShape, slices
+from rllc.model.shape import ModelShape
+from rllc.model.slices import slices
 
 
 class Config(NamedTuple):

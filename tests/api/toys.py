@@ -11,7 +11,8 @@ from torch import nn
 
 from rllc.checkpoints.foreign import NotImportable
 from rllc.model.forward import init_params
-from rllc.model.shape import ModelShape, slices
+from rllc.model.shape import ModelShape
+from rllc.model.slices import slices
 
 SHAPE = ModelShape(n_layers=2, d_model=8, n_heads=2, d_head=4, d_vocab=11, n_ctx=6)
 SMALL = {"chains": 2, "draws": 8, "burn_in": 2, "batch_size": 3, "origin_batches": 3}

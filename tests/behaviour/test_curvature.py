@@ -13,7 +13,8 @@ from rllc.behaviour.part_loss import PartLoss, twice_differentiable
 from rllc.core.errors import RllcError
 from rllc.core.names import Head, Part
 from rllc.model import forward as fw
-from rllc.model.shape import ModelShape, size
+from rllc.model.shape import ModelShape
+from rllc.model.slices import size
 
 from .shapes import SHAPES, some_tokens, weights
 

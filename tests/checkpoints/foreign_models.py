@@ -13,7 +13,7 @@ from torch import Tensor
 from rllc.core.names import Part
 from rllc.model.forward import logits, token_losses
 from rllc.model.parts import insert, select
-from rllc.model.shape import Slice, slices
+from rllc.model.slices import Slice, slices
 
 VOCAB, CONTEXT = 37, 24
 _TOKENS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "vocab_size": VOCAB}

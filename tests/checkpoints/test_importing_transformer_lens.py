@@ -11,7 +11,7 @@ from rllc.checkpoints.importing import NotImportable, import_module, import_stat
 from rllc.core.errors import RllcError
 from rllc.model.forward import logits
 from rllc.model.parts import insert, select
-from rllc.model.shape import slices
+from rllc.model.slices import slices
 
 from .foreign_models import all_parts, mean_loss, tokens
 from .hooked_reference import CASES, CONTEXT, FLOAT32_ANGLES, VOCAB, reference_logits, state_of

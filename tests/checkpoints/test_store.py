@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from rllc.checkpoints.store import CheckpointInfo, checkpoint_name, digest, list_checkpoints, load, read_info, save
+from rllc.checkpoints.store import CheckpointInfo, checkpoint_name, digest, list_checkpoints, load, read_info, release, save
 from rllc.core.errors import RllcError
 from rllc.model.forward import init_params
 from rllc.model.shape import ModelShape
@@ -243,3 +243,22 @@ def test_info_travels_as_a_value(tmp_path, params):
     a = save(tmp_path, 3, SHAPE, params)
     shutil.rmtree(a.folder)
     assert a == CheckpointInfo(tmp_path / "step-00000003", 3, SHAPE, digest(params), "float32", {})
+
+
+def test_weights_are_given_back_and_put_there_again(tmp_path: Path) -> None:
+    """Also those that a kill left behind a checkpoint that says they were."""
+    params = init_params(SHAPE, 0)
+    info = save(tmp_path, 3, SHAPE, params)
+    weights = info.folder / "weights.safetensors"
+    held = weights.read_bytes()
+    release(info.folder)
+    assert not weights.exists()
+    assert (read_info(info.folder).digest, read_info(info.folder).released) == (info.digest, True)
+    with pytest.raises(RllcError, match="were given back after their use"):
+        load(info.folder)
+    weights.write_bytes(held)
+    release(info.folder)
+    assert not weights.exists()
+    assert not save(tmp_path, 3, SHAPE, params).released
+    assert not read_info(info.folder).released
+    assert load(info.folder)[2].digest == info.digest

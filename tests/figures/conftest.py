@@ -11,15 +11,20 @@ from rllc.figures.catalogue import Drawn, draw_all
 from rllc.figures.material import Material
 
 
-@pytest.fixture(scope="session")
-def synthetic() -> ModuleType:
-    """The made-up run, as a module: tests are collected without a package, so it is loaded by its path."""
-    spec = importlib.util.spec_from_file_location("rllc_synthetic_run", Path(__file__).with_name("synthetic.py"))
+def beside(name: str) -> ModuleType:
+    """A module beside this one: tests are collected without a package, so it is loaded by its path."""
+    spec = importlib.util.spec_from_file_location(f"rllc_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> ModuleType:
+    """The made-up run, as a module."""
+    return beside("synthetic")
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +35,7 @@ def findings(synthetic: ModuleType) -> Findings:
 @pytest.fixture(scope="session")
 def paper() -> ModuleType:
     """The made-up run for the catalogue, as a module."""
-    spec = importlib.util.spec_from_file_location("rllc_planted_paper", Path(__file__).with_name("planted_paper.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return beside("planted_paper")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from torch import Tensor
 from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.model.parts import insert, select, stack
-from rllc.model.shape import ModelShape, first_layer, size, slices, within_one_head
+from rllc.model.shape import ModelShape
+from rllc.model.slices import first_layer, size, slices, within_one_head
 
 PAPER = ModelShape()
 SHAPES = (

@@ -69,7 +69,10 @@ def test_shuffled_is_data_like_any_other(finished: Path) -> None:
         assert (batch.tokens[:, 1:].flatten()[batch.rows] != unit.corpus.bos).all()
     (sample,) = sample_unit(works(finished, experiment)[-1])
     assert sample.meta["data"] == "shuffled"
-    assert sample.key["data"] == data_key(plain.experiment, plain.unit.data, plain.weights, plain.corpus.digest) | {"shuffled": True}
+    assert sample.key["data"] == data_key(plain.experiment, plain.unit.data, plain.weights, plain.corpus.digest) | {
+        "name": "shuffled",
+        "shuffled": True,
+    }
 
 
 IMPORTED = """

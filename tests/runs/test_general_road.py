@@ -14,7 +14,8 @@ from rllc.core.names import Part
 from rllc.model import forward as fw
 from rllc.model.module_objective import ModuleObjective
 from rllc.model.objective import build_objective
-from rllc.model.shape import ModelShape, slices
+from rllc.model.shape import ModelShape
+from rllc.model.slices import slices
 from rllc.posterior.chains import run_chains
 from rllc.posterior.protocol import Evaluated, Originated
 from rllc.posterior.settings import SamplerSettings

@@ -17,14 +17,17 @@ from rllc.checkpoints.store import list_checkpoints, load, save
 from rllc.core.errors import RllcError
 from rllc.main import main
 from rllc.model import forward as fw
+from rllc.model.batch import TokenBatch
 from rllc.model.forward import init_params
 from rllc.model.shape import ModelShape
 from rllc.records.store import Store
+from rllc.runs.calibrating import Ask, _at_hand, _place, prepared
 from rllc.runs.experiment import parse
 from rllc.runs.layout import RunFolder
 from rllc.runs.overview import describe_plan, describe_status
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.progress import Reporter
+from rllc.runs.sampling import OpenedUnit, Work
 from rllc.runs.streaming import fetched
 
 transformers = pytest.importorskip("transformers")
@@ -154,6 +157,29 @@ def test_what_is_imported_alone_is_known_and_given_back(pythia: Path, tiny: str,
     # kept after all
     run_experiment(experiment(tiny, tables(pythia, capsys)), folder.root, "train", None, None, quiet=True)
     assert weights_in(folder.root) == ["step-00000000", "step-00000040"]
+
+
+def test_one_that_is_held_against_is_there_whoever_keeps_what(pythia: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The main model's checkpoints are kept and the sibling's are not; then neither, and a calibration asks for both."""
+    printed = tables(pythia, capsys)
+    sibling = f'[siblings.other.imported]\nsource = "{pythia}"\nsteps = [0, 40]\n[refinements.against]\ndata = "prose"\nreference = "other"\n'
+    start, end = tiny.index("[[sample]]"), tiny.index("[behaviour]")
+    block = '[[sample]]\nparts = ["1:0"]\ndata = ["against"]\ncheckpoints = [40]\n'
+    few = tiny[:start] + block + sibling + tiny[end:]
+    kept, streamed = (experiment(few, printed, keep) for keep in (True, False))
+    run_experiment(kept, tmp_path / "kept", "sample", None, None, quiet=True)
+    assert len(Store(tmp_path / "kept" / "records").digests("sample")) == 1
+    assert weights_in(tmp_path / "kept" / "checkpoints") == ["step-00000000", "step-00000040"]
+    assert weights_in(tmp_path / "kept" / "siblings") == ["step-00000040"]
+    run_experiment(streamed, tmp_path / "flat", "train", None, None, quiet=True)
+    assert weights_in(tmp_path / "flat") == []
+    ask = Ask(parts=("1:0",), data="against", checkpoints=(40,), quick=True, workers=1)
+    place, steps = _place(prepared(parse(streamed), ask), RunFolder(tmp_path / "flat"), ask)
+    with _at_hand(place, steps, Reporter(True, None)):
+        assert weights_in(tmp_path / "flat") == ["step-00000040", "step-00000040"]
+        unit = OpenedUnit(Work(place.folder, place.experiment, place.units(40, place.experiment)[0]))
+        assert isinstance(next(unit.data.stream("origin")), TokenBatch)
+    assert weights_in(tmp_path / "flat") == []
 
 
 def test_other_weights_than_before_are_told(pythia: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

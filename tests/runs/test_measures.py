@@ -212,6 +212,18 @@ def keys_of(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     return {name: planned_keys(experiment, folder, bench, find(name))[12] for name in MEASURES}
 
 
+def test_status_does_not_call_measurements_of_other_settings_done(finished: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(finished, folder.root)
+    few = text_of(finished, 'measures = ["composition"]\n[behaviour.composition]\ndraws = 3\n')
+    run_experiment(few, folder.root, "measure", None, None, quiet=True)
+    assert "  measure  done" in describe_status(folder.root)
+    folder.experiment.write_text(few.replace("draws = 3", "draws = 4"))
+    assert "  measure  of other settings, perhaps: `rllc measure` computes what today's ask for" in describe_status(folder.root)
+    run_experiment(few.replace("draws = 3", "draws = 4"), folder.root, "measure", None, None, quiet=True)
+    assert "  measure  done" in describe_status(folder.root)
+
+
 def test_what_was_measured_before_a_kill_stays(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between two kinds of one checkpoint; then only what is missing is measured, and the text is not counted twice."""
     folder = RunFolder(tmp_path / "run")

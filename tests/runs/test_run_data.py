@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 import rllc
 from rllc.checkpoints.store import load as load_checkpoint
 from rllc.core.errors import RllcError
+from rllc.core.names import DataKey
 from rllc.corpus.batches import ContextPool, Mixture
 from rllc.corpus.settings import Documents
 from rllc.corpus.tokens import open_corpus
@@ -25,6 +26,7 @@ from rllc.runs.comparing import compare_run
 from rllc.runs.experiment import load, parse
 from rllc.runs.explaining import explain_cells
 from rllc.runs.how import how_from
+from rllc.runs.keys import data_key
 from rllc.runs.minibatches import open_tokens
 from rllc.runs.overview import describe_plan, describe_status
 from rllc.runs.pipeline import run_experiment
@@ -128,11 +130,10 @@ def test_documents_one_a_row(home: tuple[str, Path], tmp_path: Path) -> None:
         assert batch.rows is not None
         assert len(batch.rows) == 2 * 10
     packed = run(grid(home[0], "echo"), out)
-    records = run(text, out)
-    assert {record.meta["documents"] for record in records.values()} <= {"packed", "one a row"}
+    run(text, out)
     both = [record for record in Store(out / "records").records("sample") if record.meta["part"] == "1:0"]
     assert {record.meta["documents"] for record in both} == {"packed", "one a row"}  # under keys of their own
-    assert packed["1:0", "echo"].digest in {record.digest for record in both}
+    assert [record.meta["documents"] for record in both if record.digest == packed["1:0", "echo"].digest] == ["packed"]
     with pytest.raises(RllcError, match=r"sampling\.documents is 'rows', but must be one of 'packed', 'one a row'"):
         parse(grid(home[0]).replace("[sampling]", '[sampling]\ndocuments = "rows"'))
     with pytest.raises(RllcError, match="The pool has one document a row, and a loss of your own"):
@@ -212,6 +213,28 @@ def test_elsewhere_can_be_asked_for_later_and_go_on_then(home: tuple[str, Path],
     before = (out / "log.txt").read_text()
     run(second.replace("draws = 24", "draws = 30").replace("checkpoints = [12]", 'checkpoints = [12]\nevaluate_on = ["echo"]'), out)
     assert "Prolonging" not in (out / "log.txt").read_text()[len(before) :]
+
+
+def test_what_has_fewer_draws_elsewhere_is_mended_once(home: tuple[str, Path], tmp_path: Path) -> None:
+    """The chains' own record has 24 draws when it is evaluated elsewhere by 16: the same command twice changes nothing the second time."""
+    out = copy_of(home, tmp_path)
+    with_echo = grid(home[0], more='evaluate_on = ["echo"]')
+    long = with_echo.replace("draws = 16", "draws = 24")
+    run(grid(home[0]).replace("draws = 16", "draws = 24"), out)
+    run(with_echo, out)
+    once, twice = run(long, out), run(long, out)
+    assert once["1:0", "echo"].meta["draws"] == 24
+    for key, record in once.items():
+        assert (record.segments, record.meta["llc"]) == (twice[key].segments, twice[key].meta["llc"])
+
+
+def test_data_of_one_content_and_two_names_is_not_one_record(home: tuple[str, Path]) -> None:
+    """Minibatches are seeded by the name."""
+    named = "".join(f'[refinements.{name}]\ndata = "echo"\ninduction = true\n' for name in ("a", "b"))
+    experiment = parse(grid(home[0]).replace("[behaviour]", named + "[behaviour]"))
+    keys = [data_key(experiment, DataKey(name), {}, "corpus") for name in ("a", "b")]
+    assert keys[0] != keys[1]
+    assert keys[0] == keys[1] | {"name": "a"}
 
 
 @pytest.mark.parametrize(("old", "new", "sentence"), [

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rllc.core.errors import RllcError
+from rllc.core.outcome import Outcome
 from rllc.corpus.batches import snippets
 from rllc.corpus.tokens import open_corpus
+from rllc.model.batch import token_batch
 from rllc.records.store import Store
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.grid import missing_work, sample_stage
@@ -18,7 +21,7 @@ from rllc.runs.keys import KIND, SHARES
 from rllc.runs.layout import RunFolder
 from rllc.runs.plan import make_plan
 from rllc.runs.progress import Reporter
-from rllc.runs.sampling import Work, sample_unit
+from rllc.runs.sampling import OpenedUnit, Work, sample_unit
 from rllc.runs.token_shares import token_shares
 
 from .test_controls import controlled
@@ -98,6 +101,94 @@ def test_a_run_that_is_asked_for_shares_later_adds_them_and_leaves_its_numbers(f
         found.of("nowhere")
     with pytest.raises(RllcError, match=r"'1\.mlp' has no shares"):
         found.top("1.mlp")
+
+
+@pytest.mark.parametrize("keep", ["", "keep_state = true\n"])
+def test_shares_asked_for_together_with_more_draws_count_every_draw_once(finished: Path, tmp_path: Path, keep: str) -> None:
+    """Against a run that asked for them from the beginning: the same two segments, to the bit."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "records" / KIND)
+    text = (run / "experiment.toml").read_text()
+    grid = text[text.index("[[sample]]") : text.index("[behaviour]")]
+    one = '[[sample]]\nparts = ["1:0", "1:1"]\ndata = ["prose"]\ncheckpoints = [12]\n'
+    plain = text.replace(grid, one).replace(SAMPLING, SAMPLING + keep)
+    asked = plain.replace(SAMPLING, SAMPLING + "share_contexts = 2\n")
+    more = asked.replace("draws = 16", "draws = 24")
+    shutil.copytree(run, tmp_path / "early")
+    for folder, texts in ((run, (plain, more)), (tmp_path / "early", (asked, more))):
+        for given in texts:
+            (folder / "experiment.toml").write_text(given)
+            sample_stage(parse(given), RunFolder(folder), Reporter(quiet=True))
+    late, early = token_shares(run, "prose"), token_shares(tmp_path / "early", "prose")
+    assert {record.meta["draws"] for record in Store(run / "records").records(KIND)} == {24}
+    assert late.draws == early.draws == (24, 24)
+    np.testing.assert_array_equal(late.share, early.share)
+    np.testing.assert_array_equal(late.stderr, early.stderr)
+
+
+def test_shares_cells_and_draws_asked_for_in_one_edit_are_all_there_after_one_run(finished: Path, tmp_path: Path) -> None:
+    """A cell that is evaluated elsewhere is sampled anew with more draws; its shares are of the first segment that is there, then of what follows."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "records" / KIND)
+    text = (run / "experiment.toml").read_text()
+    grid = text[text.index("[[sample]]") : text.index("[behaviour]")]
+    one = '[[sample]]\nparts = ["1:0"]\ndata = ["prose"]\ncheckpoints = [12]\n'
+    plain = text.replace(grid, one)
+    everything = plain.replace(SAMPLING, SAMPLING + "share_contexts = 2\n").replace("draws = 16", "draws = 24")
+    everything = everything.replace("checkpoints = [12]\n", 'checkpoints = [12]\nevaluate_on = ["echo"]\n')
+    for given in (plain, everything):
+        (run / "experiment.toml").write_text(given)
+        sample_stage(parse(given), RunFolder(run), Reporter(quiet=True))
+    assert token_shares(run, "prose").draws == (24,)
+
+
+def test_later_segments_have_shares_even_where_the_one_before_has_none(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "records" / KIND)
+    text = (run / "experiment.toml").read_text()
+    grid = text[text.index("[[sample]]") : text.index("[behaviour]")]
+    plain = text.replace(grid, '[[sample]]\nparts = ["1:0"]\ndata = ["prose"]\ncheckpoints = [12]\n')
+    asked = plain.replace(SAMPLING, SAMPLING + "share_contexts = 2\n")
+    told = []
+    for given in (
+        plain,
+        plain.replace("draws = 16", "draws = 24"),
+        asked.replace("draws = 16", "draws = 24"),
+        asked.replace("draws = 16", "draws = 34"),
+    ):
+        (run / "experiment.toml").write_text(given)
+        sample_stage(parse(given), RunFolder(run), Reporter(quiet=True))
+        told.append(token_shares(run, "prose").draws if "share_contexts" in given else ())
+    assert told == [(), (), (16,), (16 + 10,)]  # of 24, and of 34
+
+
+def test_a_refused_cell_has_no_shares(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    text = (run / "experiment.toml").read_text().replace(SAMPLING, SAMPLING + "share_contexts = 2\n").replace("nbeta = 30", "nbeta = 3e8")
+    grid = text[text.index("[[sample]]") : text.index("[behaviour]")]
+    text = text.replace(grid, '[[sample]]\nparts = ["1:0"]\ndata = ["prose"]\ncheckpoints = [12]\n')
+    (run / "experiment.toml").write_text(text)
+    sample_stage(parse(text), RunFolder(run), Reporter(quiet=True))
+    found = token_shares(run, "prose")
+    assert Outcome(found.outcome[0]).refused
+    for values in (found.share, found.stderr, found.total, found.total_stderr):
+        assert np.isnan(values).all()
+    assert found.top("1:0") == []
+
+
+def test_asking_for_shares_leaves_the_chunk_of_a_pass(finished: Path) -> None:
+    """Or the very losses would round otherwise under one key; the probe is evaluated in pieces no larger than the chains' minibatches."""
+    small = ("[engine]", "[engine]\nmemory = 1")
+    bare, many = (controlled(finished, '["heads"]', "prose", changes=small), controlled(finished, '["heads"]', "prose", changes=small))
+    many = replace(many, sampling=replace(many.sampling, share_contexts=64))
+    assert [unit.chunk for unit in make_plan(bare).units] == [unit.chunk for unit in make_plan(many).units]
+    probe = OpenedUnit(Work(finished, many, make_plan(many).units[-1])).data.probe()
+    assert max(len(token_batch(batch).tokens) for batch in probe.batches) <= many.sampling.batch_size
+    assert len(probe.names) == 65
 
 
 def test_mala_tells_none(finished: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.core.errors import RllcError
+from rllc.core.outcome import Outcome
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -35,7 +36,15 @@ class TokenShares:
     stderr: Float[Floats, "H T"]  # over chains and draws
     total: Float[Floats, " H"]  # the sum of the shares
     total_stderr: Float[Floats, " H"]  # over chains and draws; not over which texts there are
-    draws: tuple[int, ...]  # H, a chain
+    draws: tuple[int, ...]  # H, a chain: those that the shares are of, fewer than the record's where they were asked for later
+    outcome: tuple[str, ...]  # H, what became of the cell; one that was refused has no shares, NaN
+
+    def __post_init__(self) -> None:
+        refused = np.array([Outcome(outcome).refused for outcome in self.outcome])
+        for name in ("share", "stderr", "total", "total_stderr"):
+            values = np.array(getattr(self, name), dtype=np.float64)
+            values[refused] = np.nan
+            object.__setattr__(self, name, values)
 
     def of(self, text: str) -> TokenShares:
         """The tokens of one text alone; total and its error stay those of all. Raises RllcError where there is no such text."""
@@ -64,5 +73,6 @@ def stacked_shares(pieces: Sequence[TokenShares]) -> TokenShares:
         first,
         heads=tuple(head for p in pieces for head in p.heads),
         draws=tuple(draws for p in pieces for draws in p.draws),
+        outcome=tuple(outcome for p in pieces for outcome in p.outcome),
         **{name: np.concatenate([getattr(p, name) for p in pieces]) for name in ("share", "stderr", "total", "total_stderr")},
     )

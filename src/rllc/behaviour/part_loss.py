@@ -17,7 +17,8 @@ from rllc.behaviour.inputs import pieces
 from rllc.core.names import Part
 from rllc.model import forward as fw
 from rllc.model.parts import insert, select
-from rllc.model.shape import ModelShape, first_layer, slices
+from rllc.model.shape import ModelShape
+from rllc.model.slices import first_layer, slices
 from rllc.model.softcap import capped
 
 if TYPE_CHECKING:

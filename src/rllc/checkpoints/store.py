@@ -99,7 +99,7 @@ def release(folder: Path) -> None:
 
     Raises RllcError where there is no checkpoint, or the disk refuses.
     """
-    if read_info(folder).released:
+    if read_info(folder).released and not (folder / _WEIGHTS).exists():
         return
     facts = read_json(folder / _JSON, _remedy(folder))
     try:

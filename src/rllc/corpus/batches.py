@@ -52,7 +52,7 @@ class ContextPool:
     one that holds `context` tokens or more, BOS included, a window inside it is taken, all places equally likely, its first token
     replaced by BOS where it is not BOS itself. A shorter one is packed: it is taken from its start and the documents that follow it
     in hashed order are appended, each with its BOS, until the row is full; after the last of the split comes the first. A model in
-    training sees the BOS between packed documents and predicts it; for whatever else a loss is, `marked` leaves it out.
+    training sees the BOS between packed documents and predicts it; chains do not, by `marked`.
 
     With `documents` "one a row" a context is one document, all equally likely: from its beginning, cut where it is longer than a context, and
     filled up with BOS where it is shorter.

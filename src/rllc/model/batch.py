@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from rllc.core.errors import RllcError
@@ -56,6 +57,26 @@ class TokenBatch:
 def token_batch(batch: Tensor | TokenBatch) -> TokenBatch:
     """A batch in which every prediction counts, where only its tokens are given."""
     return batch if isinstance(batch, TokenBatch) else TokenBatch(batch)
+
+
+def pieces(batch: Tensor | TokenBatch, size: int) -> list[Tensor | TokenBatch]:
+    """A batch as consecutive batches of at most `size` sequences, without those of which nothing counts.
+
+    >>> import torch
+    >>> [piece.rows.tolist() for piece in pieces(TokenBatch(torch.zeros(3, 5, dtype=int), torch.tensor([1, 9, 11])), 2)]
+    [[1], [1, 3]]
+    """
+    if not isinstance(batch, TokenBatch):
+        return list(batch.split(size))
+    found: list[Tensor | TokenBatch] = []
+    each = batch.tokens.shape[1] - 1
+    rows = batch.rows if batch.rows is not None else torch.arange(len(batch.tokens) * each, device=batch.tokens.device)
+    for start in range(0, len(batch.tokens), size):
+        inside = (rows >= start * each) & (rows < (start + size) * each)
+        if inside.any():
+            reference = None if batch.reference is None else batch.reference[inside]
+            found.append(TokenBatch(batch.tokens[start : start + size], rows[inside] - start * each, reference))
+    return found
 
 
 def whole_or_counted(tokens: Int[Tensor, "B T"], mask: Tensor) -> Tensor | TokenBatch:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 from rllc.core.names import Part
-from rllc.model.shape import ModelShape, first_layer, last_layer_head, size, slices, within_one_head
+from rllc.model.shape import ModelShape
+from rllc.model.slices import first_layer, last_layer_head, size, slices, within_one_head
 
 # Up to this many numbers, the logits of a minibatch at the checkpoint are kept for all passes over it.
 KEPT_LOGITS = 1 << 24

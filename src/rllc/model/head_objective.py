@@ -20,7 +20,8 @@ from rllc.model.downstream import Downstream
 from rllc.model.evaluation import Evaluation, Passes
 from rllc.model.head_read_out import HeadReadOut
 from rllc.model.parts import stack
-from rllc.model.shape import HEAD_TENSORS, ModelShape, first_layer, last_layer_head, slices
+from rllc.model.shape import HEAD_TENSORS, ModelShape
+from rllc.model.slices import first_layer, last_layer_head, slices
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

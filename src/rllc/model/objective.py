@@ -19,7 +19,8 @@ from rllc.model.batch import TokenBatch, token_batch
 from rllc.model.evaluation import Evaluation, PartObjective, Passes
 from rllc.model.head_objective import HeadObjective
 from rllc.model.parts import insert, stack
-from rllc.model.shape import ModelShape, first_layer, slices, within_one_head
+from rllc.model.shape import ModelShape
+from rllc.model.slices import first_layer, slices, within_one_head
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

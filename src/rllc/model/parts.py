@@ -10,7 +10,8 @@ from torch import Tensor
 from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.model.drawn import dealt
-from rllc.model.shape import ModelShape, Slice, slices
+from rllc.model.shape import ModelShape
+from rllc.model.slices import Slice, slices
 
 
 def select(shape: ModelShape, params: Mapping[str, Tensor], part: Part) -> dict[str, Tensor]:

@@ -130,7 +130,8 @@ def sample(
         seen = [{name: [traces.part(p)] for name, traces in earlier.elsewhere.items()} for p in range(chains.parts)]
         pieces = [[earlier.traces.part(p)] for p in range(chains.parts)]
         results = [assessed(part, p) for p, (part,) in enumerate(pieces)]
-        done = earlier.traces.settings.draws
+        # whichever has fewest: where it was evaluated elsewhere may have been asked for later
+        done = min(traces.settings.draws for traces in (earlier.traces, *earlier.elsewhere.values()))
         wanted = max(settings.draws - done, 4) if settings.draws > done else _further(done, stopping, results)
         if earlier.snapshot is not None:
             chains.restore(earlier.snapshot, earlier.traces.losses.shape[-1])

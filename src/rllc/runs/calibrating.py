@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from rllc.runs.plan import GUESSED_RATE
 from rllc.runs.progress import Reporter, duration
 from rllc.runs.settings import SampleSettings
 from rllc.runs.streaming import fetched
+from rllc.runs.unit_data import referred
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def calibrate(text: str, out: Path, ask: Ask, quiet: bool = False) -> Calibratio
         place = replace(place, experiment=fixed(experiment, folder))
         reporter = Reporter(quiet, folder.log)
         try:
-            with fetched(place.experiment, folder, (*steps, *_referred(place)), reporter):
+            with _at_hand(place, steps, reporter):
                 return _Session(place, steps, Store(folder.records), reporter).go()
         except RllcError as error:
             reporter.log(f"stopped: {error}")
@@ -123,10 +125,19 @@ def _place(experiment: Experiment, folder: RunFolder, ask: Ask) -> tuple[Place, 
     return Place(folder.root, experiment, ask.data, ask.parts, corpus, weights), steps
 
 
-def _referred(place: Place) -> tuple[int, ...]:
-    """The steps that the data is held against."""
-    refinement = place.experiment.refinement_of(DataKey.parse(place.data))
-    return (refinement.reference,) if refinement is not None and isinstance(refinement.reference, int) and refinement.refers else ()
+@contextmanager
+def _at_hand(place: Place, steps: tuple[int, ...], reporter: Reporter) -> Iterator[None]:
+    """The weights of these checkpoints, and of that which the data is held against."""
+    experiment, folder = place.experiment, RunFolder(place.folder)
+    refinement = experiment.refinement_of(DataKey.parse(place.data))
+    with ExitStack() as stack:
+        stack.enter_context(fetched(experiment, folder, steps, reporter))
+        if refinement is not None and refinement.refers:
+            reference = refinement.reference
+            of = experiment if isinstance(reference, int) else experiment.sibling(reference)
+            there, step, _ = referred(experiment, folder, reference)
+            stack.enter_context(fetched(of, there, (step,), reporter))
+        yield
 
 
 class _Session:

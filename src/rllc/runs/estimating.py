@@ -112,7 +112,7 @@ def measured(
         shares = None
         if probe is not None:
             stretch = probe.arrays(sampled.shares[p]), sampled.shares[p].draws
-            shares = shares_of(asked.label, source.name, step, probe.names, [stretch], partial(_texts, how.tokenizer))
+            shares = shares_of(asked.label, source.name, step, meta["outcome"], probe.names, [stretch], partial(_texts, how.tokenizer))
         yield Result(sampled.traces[p], sampled.results[p], origin, meta, notes, others, shares)
 
 

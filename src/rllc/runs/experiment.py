@@ -16,7 +16,8 @@ from rllc.core import digest
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 from rllc.corpus.settings import CorpusSettings, RefinementSettings
-from rllc.model.shape import ModelShape, slices
+from rllc.model.shape import ModelShape
+from rllc.model.slices import slices
 from rllc.posterior.calibration.settings import CalibrationSettings
 from rllc.posterior.settings import ExtraChecks, SamplerSettings, Stopping
 from rllc.runs.mapping import plain, settings_from
@@ -155,7 +156,7 @@ class Experiment:
 
     def widest(self) -> int:
         """Contexts of the largest batch that draws are evaluated on."""
-        return max(self.batch_size(), self.sampling.fixed_contexts, self.sampling.share_contexts)
+        return max(self.batch_size(), self.sampling.fixed_contexts)
 
     def refinement_of(self, data: DataKey) -> RefinementSettings | None:
         """The refinement of that name, where it is one."""

@@ -10,8 +10,10 @@ from typing import Any
 
 from rllc.checkpoints.store import CheckpointInfo, list_checkpoints
 from rllc.core.errors import RllcError
+from rllc.core.names import Part
 from rllc.core.outcome import Outcome
 from rllc.corpus.tokens import open_corpus
+from rllc.posterior.settings import Stopping
 from rllc.records.store import Record, Store, key_digest
 from rllc.runs.experiment import Experiment
 from rllc.runs.keys import KIND, SHARES, record_key, shares_key
@@ -32,10 +34,12 @@ def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, 
     Raises RllcError where a planned checkpoint is missing or a worker is lost; what was recorded stays.
     """
     store = Store(folder.records)
-    for problem in store.check():
+    for problem in store.check() if only is None else ():
         reporter.line(str(problem))
     begun = missing_work(experiment, folder, store, only)
     _run(begun, experiment, store, reporter, "Sampling")
+    if begun and experiment.sampling.share_contexts:  # of cells that were there, beside others that were not
+        _run(missing_work(experiment, folder, store, only), experiment, store, reporter, "Sampling")
     prolonged = unfinished_work(experiment, folder, store, only)
     _run(prolonged, experiment, store, reporter, "Prolonging")
     if (begun or prolonged) and only is None and experiment.stopping.target_stderr:
@@ -87,13 +91,29 @@ def _saving(experiment: Experiment, folder: RunFolder, store: Store) -> str:
 
 def missing_work(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[Work]:
     """The planned units of which the store lacks a cell, or the shares of its tokens. Raises RllcError where a planned checkpoint is missing."""
+    works: list[Work] = []
+    for unit, keys in _keyed(experiment, folder, only):
+        if not all(store.has(KIND, key) for key in keys):
+            works.append(Work(folder.root, experiment, unit))
+        elif experiment.sampling.share_contexts:
+            works += _shares_work(experiment, folder, store, unit, keys)
+    return works
 
-    def there(unit: Unit, keys: list[dict[str, Any]]) -> bool:
-        own = [key for cell, key in zip(unit.cells, keys, strict=True) if experiment.sampling.share_contexts and not cell.data.elsewhere]
-        shared = (store.has(SHARES, shares_key(experiment, key_digest(KIND, key), 0)) for key in own)
-        return all(store.has(KIND, key) for key in keys) and all(shared)
 
-    return [Work(folder.root, experiment, unit) for unit, keys in _keyed(experiment, folder, only) if not there(unit, keys)]
+def _shares_work(experiment: Experiment, folder: RunFolder, store: Store, unit: Unit, keys: list[dict[str, Any]]) -> list[Work]:
+    """A recorded unit once more for the shares of its tokens, with as many draws as its first segment has, whatever is asked for by now."""
+    groups: dict[int, list[Part]] = {}
+    for cell, key in zip(unit.cells, keys, strict=True):
+        if not cell.data.elsewhere and not store.has(SHARES, shares_key(experiment, key_digest(KIND, key), 0)):
+            groups.setdefault(store.get(KIND, key).meta["history"][0]["draws"], []).append(cell.part)
+    return [
+        Work(
+            folder.root,
+            replace(experiment, sampler=replace(experiment.sampler, draws=draws), stopping=Stopping()),
+            replace(make_unit(experiment, unit.step, unit.data, tuple(parts)), chunk=unit.chunk),
+        )
+        for draws, parts in groups.items()
+    ]
 
 
 def unfinished_work(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[Work]:
@@ -125,7 +145,7 @@ def finished(experiment: Experiment, record: Record, own: Record) -> bool:
 
 def _keyed(experiment: Experiment, folder: RunFolder, only: int | None = None) -> list[tuple[Unit, list[dict[str, Any]]]]:
     corpus_digest, weights = open_corpus(folder.corpus).digest, weights_of(experiment, folder, only)
-    units = [unit for unit in make_plan(experiment).units if only in (None, unit.step)]
+    units = make_plan(experiment, only).units
     return [(unit, [record_key(experiment, cell, weights, corpus_digest) for cell in unit.cells]) for unit in units]
 
 

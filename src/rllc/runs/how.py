@@ -122,7 +122,7 @@ class How:
     @property
     def widest(self) -> int:
         """Contexts, or samples, of the largest minibatch that the chains see."""
-        return max(self.full_batch if self.sampler.sampler == "mala" else self.batch_size, self.fixed_contexts, self.share_contexts)
+        return max(self.full_batch if self.sampler.sampler == "mala" else self.batch_size, self.fixed_contexts)
 
 
 def how_from(given: Mapping[str, Any]) -> How:

@@ -57,12 +57,18 @@ def shares_key(experiment: Experiment, record_digest: str, segment: int) -> dict
 
 
 def data_key(experiment: Experiment, data: DataKey, weights: Mapping[int | str, str], corpus_digest: str) -> dict[str, Any]:
-    """What decides the minibatches of a data name, and what they are held against."""
+    """What decides the minibatches of a data name, which they are seeded by, and what they are held against."""
     mixture, refinement = Mixture(data.name, experiment.weights_of(data)), experiment.refinement_of(data)
-    key = {"corpus": corpus_digest, "weights": dict(mixture.weights), "split": data.split, "context": experiment.model.n_ctx}
+    key: dict[str, Any] = {
+        "name": data.name,
+        "corpus": corpus_digest,
+        "weights": dict(mixture.weights),
+        "split": data.split,
+        "context": experiment.model.n_ctx,
+    }
     if refinement is None:
         return key
     refined = {name: value for name, value in plain(refinement).items() if name not in ("data", "reference") and value}
     if not isinstance(refinement.data, str):
-        refined["mixed"] = True  # a mixture of the same weights that refines nothing has other minibatches, and counts a BOS
+        refined["mixed"] = True  # a mixture of the same weights that refines nothing has other minibatches
     return key | refined | ({"reference": weights[refinement.reference]} if refinement.refers else {})

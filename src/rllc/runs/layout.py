@@ -52,6 +52,11 @@ class RunFolder:
         return self.root / "findings.json"
 
     @property
+    def measured(self) -> Path:
+        """For which settings every measurement is recorded."""
+        return self.root / "measured.json"
+
+    @property
     def table(self) -> Path:
         """The tidy table."""
         return self.root / "table.csv"

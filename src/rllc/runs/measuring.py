@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 import torch
 
 from rllc.checkpoints.store import load
+from rllc.core.files import write_atomic
 from rllc.records.store import Store
 from rllc.runs.device import choose_device
 from rllc.runs.experiment import Experiment
@@ -16,26 +18,36 @@ from rllc.runs.layout import RunFolder
 from rllc.runs.local import set_threads
 from rllc.runs.measures.bench import Bench
 from rllc.runs.measures.measure import Measure, Subject, find
-from rllc.runs.measures.steps import planned_steps
+from rllc.runs.measures.steps import asked_digest, planned_steps
 from rllc.runs.memory import cores
 from rllc.runs.progress import Reporter
 
 Missing = dict[int, list[tuple[Measure, dict[str, Any]]]]
 
 
-def measure_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, only: int | None = None) -> None:
+def measure_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, only: int | None = None, bench: Bench | None = None) -> None:
     """Measure every checkpoint, or `only` one, as the settings ask, where there is no record yet; one after another, in the order of training.
 
     Raises RllcError where a checkpoint is missing or not finite.
     """
-    store = Store(folder.records)
-    bench = Bench.of(experiment, folder)
+    bench = bench or Bench.of(experiment, folder)
     for name in experiment.behaviour.asked():
         if reason := find(name).lacking(experiment.model):
             reporter.line(f"There is no measurement of {name} for this model. {reason}")
     missing = missing_measures(experiment, folder, bench, only)
-    if not missing:
-        return
+    if missing:
+        _measure(experiment, folder, bench, missing, reporter, only)
+    if only is None:
+        note_measured(experiment, folder)
+
+
+def note_measured(experiment: Experiment, folder: RunFolder) -> None:
+    """Write down that everything is measured as the settings of now ask; only the keys of records tell it otherwise, and they take the text."""
+    write_atomic(folder.measured, json.dumps({"asked": asked_digest(experiment)}) + "\n")
+
+
+def _measure(experiment: Experiment, folder: RunFolder, bench: Bench, missing: Missing, reporter: Reporter, only: int | None) -> None:
+    store = Store(folder.records)
     infos = checkpoints_by_step(experiment, folder, only)
     set_threads(experiment.engine.training_threads or cores())
     device, dtype = choose_device(experiment.engine.device), getattr(torch, experiment.engine.dtype)

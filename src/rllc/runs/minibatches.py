@@ -117,7 +117,7 @@ class Source:
     def probe(self, how: How, device: torch.device) -> TokenProbe:
         """The contexts whose tokens' shares are wanted: those that a fixed evaluation set of as many would hold."""
         batch = next(self.stream(how, "fixed", device, how.share_contexts))
-        return probe_of([([f"{self.name}, context {i + 1}" for i in range(how.share_contexts)], batch)])
+        return probe_of([([f"{self.name}, context {i + 1}" for i in range(how.share_contexts)], batch)], how.batch_size)
 
 
 def open_tokens(data: Any, name: str, how: How, limit: int, vocabulary: int, native: bool = False, alone: bool = False) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from rllc.records.store import Record, Store
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.layout import RunFolder, existing
 from rllc.runs.mapping import plain
-from rllc.runs.measures.steps import planned_steps
+from rllc.runs.measures.steps import asked_digest, planned_steps
 from rllc.runs.memory import cores
 from rllc.runs.pipeline import read_timings
 from rllc.runs.plan import Plan, make_plan, pass_bytes, weight_bytes
@@ -155,7 +156,17 @@ def _measured(experiment: Experiment, folder: RunFolder) -> str:
                 continue
         if number := len(set(planned) - found):
             behind.append(f"{name} {len(planned) - number} of {len(planned)}")
-    return f"not finished: {', '.join(behind)} checkpoints" if behind else "done"
+    if behind:
+        return f"not finished: {', '.join(behind)} checkpoints"
+    return "done" if _noted(folder) == asked_digest(experiment) else "of other settings, perhaps: `rllc measure` computes what today's ask for"
+
+
+def _noted(folder: RunFolder) -> str:
+    """The settings for which all is measured."""
+    try:
+        return str(json.loads(folder.measured.read_text(encoding="utf-8"))["asked"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _as_asked(experiment: Experiment, record: Record) -> bool:

@@ -76,7 +76,8 @@ def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporte
     experiment = fixed(experiment, folder)
     reporter.line(f"{experiment.title}: {folder.root}")
     stages = needed(last)
-    if experiment.imported is not None and not experiment.imported.keep and (streamed := [s for s in stages if s in ("sample", "measure")]):
+    imported = [one.imported for one in (experiment, *experiment.siblings.values()) if one.imported is not None]
+    if any(not one.keep for one in imported) and (streamed := [stage for stage in stages if stage in ("sample", "measure")]):
         from rllc.runs.streaming import stream_stages
 
         with timed(folder, "corpus"):

@@ -8,7 +8,8 @@ from itertools import groupby
 
 from rllc.core.names import Cell, DataKey, Part
 from rllc.model.cost import bytes_per_variant, bytes_shared, operations
-from rllc.model.shape import ModelShape, first_layer, size, slices, within_one_head
+from rllc.model.shape import ModelShape
+from rllc.model.slices import first_layer, size, slices, within_one_head
 from rllc.runs.experiment import Experiment
 from rllc.runs.memory import cores, found
 
@@ -73,12 +74,14 @@ class Plan:
         return self.cost / rate / max(workers, 1) / 3600
 
 
-def make_plan(experiment: Experiment) -> Plan:
-    """The plan of an experiment; a cell that two blocks name is planned once."""
+def make_plan(experiment: Experiment, only: int | None = None) -> Plan:
+    """The plan of an experiment, or of `only` one of its checkpoints; a cell that two blocks name is planned once."""
     sampler = experiment.sampler
     cells: dict[Cell, dict[str, None]] = {}  # with what each is evaluated on besides
     for block in experiment.sample:
         for step in block.checkpoints or experiment.checkpoints():
+            if only not in (None, step):
+                continue
             for data in map(DataKey.parse, block.data):
                 others = {at: None for at in (data.at(name).elsewhere for name in block.evaluate_on) if at}
                 for part in experiment.parts_of(block):

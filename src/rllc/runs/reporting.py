@@ -22,7 +22,8 @@ from rllc.core.files import write_atomic
 from rllc.core.names import Part
 from rllc.corpus.batches import Mixture
 from rllc.corpus.tokens import open_corpus
-from rllc.model.shape import ModelShape, size
+from rllc.model.shape import ModelShape
+from rllc.model.slices import size
 from rllc.records import table
 from rllc.records.compaction import compact
 from rllc.records.store import Record, Store

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from rllc.checkpoints.store import list_checkpoints, load
 from rllc.core.errors import RllcError
 from rllc.core.names import Part
-from rllc.model.shape import ModelShape, slices
+from rllc.model.shape import ModelShape
+from rllc.model.slices import slices
 from rllc.runs.device import choose_device
 from rllc.runs.how import How
 

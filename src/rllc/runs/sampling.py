@@ -77,11 +77,12 @@ class Sample:
 
     def put(self, store: Store) -> None:
         """Write it down."""
-        here = store.has(KIND, self.key, self.segment)  # where only the shares were missing; its state is then that of other draws, perhaps
+        there = store.get(KIND, self.key) if store.has(KIND, self.key, self.segment) else None
         digest = store.put(KIND, self.key, self.arrays, self.meta, self.segment)
-        if self.shares is not None:
+        # What is there stays; its state, and the shares of its tokens, are then of as many draws as it has, and not of these.
+        if self.shares is not None and (there is None or self.shares[2]["draws"] == there.meta["history"][self.segment]["draws"]):
             store.put(SHARES, *self.shares)
-        if self.state is not None and not here:
+        if self.state is not None and there is None:
             store.put(STATE, state_key(digest, self.segment), self.state, {"draws": self.meta["draws"]})
 
 

@@ -12,11 +12,9 @@ from rllc.runs.grid import missing_work, sample_stage, unfinished_work
 from rllc.runs.importing import fetch_checkpoints
 from rllc.runs.layout import RunFolder
 from rllc.runs.measures.bench import Bench
-from rllc.runs.measuring import measure_stage, missing_measures
+from rllc.runs.measuring import measure_stage, missing_measures, note_measured
 from rllc.runs.pipeline import timed
 from rllc.runs.progress import Reporter
-
-_STAGES = {"sample": sample_stage, "measure": measure_stage}
 
 
 def stream_stages(experiment: Experiment, folder: RunFolder, reporter: Reporter, stages: Sequence[str], referred: Collection[int | str] = ()) -> None:
@@ -40,15 +38,23 @@ def stream_stages(experiment: Experiment, folder: RunFolder, reporter: Reporter,
         kept = set(experiment.checkpoints())
     with timed(folder, "train"):
         fetch_checkpoints(experiment, folder, sorted(kept), reporter)
+    bench = Bench.of(experiment, folder)  # its contexts are drawn once for all checkpoints
+    for problem in Store(folder.records).check():
+        reporter.line(str(problem))
     for step in experiment.checkpoints():
-        if _wanting(experiment, folder, step, stages):
+        if _wanting(experiment, folder, step, stages, bench):
             with timed(folder, "train"):
                 fetch_checkpoints(experiment, folder, [step], reporter)
-            for stage in stages:
-                with timed(folder, stage):
-                    _STAGES[stage](experiment, folder, reporter, only=step)
+            if "sample" in stages:
+                with timed(folder, "sample"):
+                    sample_stage(experiment, folder, reporter, step)
+            if "measure" in stages:
+                with timed(folder, "measure"):
+                    measure_stage(experiment, folder, reporter, step, bench)
         if step not in kept:
             release(folder.checkpoints / checkpoint_name(step))
+    if "measure" in stages:
+        note_measured(experiment, folder)
 
 
 @contextmanager
@@ -64,11 +70,11 @@ def fetched(experiment: Experiment, folder: RunFolder, steps: Collection[int], r
             release(info.folder)
 
 
-def _wanting(experiment: Experiment, folder: RunFolder, step: int, stages: Sequence[str]) -> bool:
+def _wanting(experiment: Experiment, folder: RunFolder, step: int, stages: Sequence[str], bench: Bench) -> bool:
     """Whether something of a checkpoint is not recorded yet; what it is may not even be known."""
     if step not in {info.step for info in list_checkpoints(folder.checkpoints)}:
         return True
     store = Store(folder.records)
     if "sample" in stages and (missing_work(experiment, folder, store, step) or unfinished_work(experiment, folder, store, step)):
         return True
-    return "measure" in stages and bool(missing_measures(experiment, folder, Bench.of(experiment, folder), step))
+    return "measure" in stages and bool(missing_measures(experiment, folder, bench, step))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rllc.analysis.token_shares import TokenShares
-from rllc.model.batch import TokenBatch, token_batch
+from rllc.model.batch import TokenBatch, pieces, token_batch
 from rllc.posterior.shares import Shares, joined_shares
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class TokenProbe:
         return found | {"tokens": self.tokens, "text": self.text, "places": self.places}
 
 
-def probe_of(named: Sequence[tuple[Sequence[str], Batch]]) -> TokenProbe:
-    """The probe of some batches [B, T], with a name for each of their B texts."""
+def probe_of(named: Sequence[tuple[Sequence[str], Batch]], size: int) -> TokenProbe:
+    """The probe of some batches [B, T], with a name for each of their B texts; at most `size` are evaluated at a time."""
     tokens: list[Ids] = []
     text: list[Ids] = []
     places: list[Ids] = []
@@ -62,15 +62,16 @@ def probe_of(named: Sequence[tuple[Sequence[str], Batch]]) -> TokenProbe:
         text.append(np.repeat(np.arange(texts, texts + b), t))
         texts, start = texts + b, start + ids.size
     names = tuple(name for of_batch, _ in named for name in of_batch)
-    batches = tuple(batch for _, batch in named)
+    batches = tuple(piece for _, batch in named for piece in pieces(batch, size))
     return TokenProbe(batches, names, np.concatenate(tokens), np.concatenate(text), np.concatenate(places))
 
 
-def shares_of(part: str, data: str, step: int, names: Sequence[str], segments: Sequence[tuple[Mapping[str, NDArray[Any]], int]],
+def shares_of(part: str, data: str, step: int, outcome: str, names: Sequence[str], segments: Sequence[tuple[Mapping[str, NDArray[Any]], int]],
               decode: Callable[[Ids], list[str]]) -> TokenShares:  # fmt: skip
-    """The shares of one part, from the arrays and the draws of consecutive stretches."""
+    """The shares of one part, from the arrays and the draws of stretches of its chains; `outcome` is that of the cell."""
     whole = joined_shares([Shares(arrays["chain_means"][None], arrays["sq_stderr"][None], draws) for arrays, draws in segments])
     tokens, text, places = (segments[0][0][name] for name in ("tokens", "text", "places"))
     share, stderr = np.full((2, 1, len(tokens)), np.nan)
     share[:, places], stderr[:, places] = whole.share, whole.stderr
-    return TokenShares((part,), data, step, tuple(decode(tokens)), tuple(names), text, share, stderr, whole.total, whole.total_stderr, (whole.draws,))
+    return TokenShares((part,), data, step, tuple(decode(tokens)), tuple(names), text, share, stderr, whole.total, whole.total_stderr,
+                       (whole.draws,), (outcome,))  # fmt: skip

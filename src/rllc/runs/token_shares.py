@@ -33,12 +33,12 @@ def token_shares(folder: Path | str, data: str = "mixture", step: int | None = N
     place = existing(Path(folder))
     experiment = parse(place.experiment.read_text(encoding="utf-8"), str(place.experiment))
     corpus, weights, store = open_corpus(place.corpus), weights_of(experiment, place), Store(place.records)
-    found: dict[tuple[int, str], list[Record]] = {}
+    found: dict[tuple[int, str], tuple[str, list[Record]]] = {}
     for cell in make_plan(experiment).cells:
         if cell.data == DataKey.parse(data) and (not parts or str(cell.part) in parts):
             digest = key_digest(KIND, record_key(experiment, cell, weights, corpus.digest))
-            if records := _recorded(experiment, store, digest):
-                found[cell.step, str(cell.part)] = records
+            if store.has(KIND, digest) and (records := _recorded(experiment, store, digest)):
+                found[cell.step, str(cell.part)] = store.get(KIND, digest).meta["outcome"], records
     steps = sorted({at for at, _ in found})
     chosen = step if step is not None else steps[-1] if steps else 0
     if chosen not in steps:
@@ -48,16 +48,14 @@ def token_shares(folder: Path | str, data: str = "mixture", step: int | None = N
         )
     return stacked_shares(
         [
-            shares_of(part, data, at, records[0].meta["names"], [(r.arrays, r.meta["draws"]) for r in records], corpus.decode)
-            for (at, part), records in sorted(found.items(), key=lambda item: part_order(item[0][1]))
+            shares_of(part, data, at, outcome, records[0].meta["names"], [(r.arrays, r.meta["draws"]) for r in records], corpus.decode)
+            for (at, part), (outcome, records) in sorted(found.items(), key=lambda item: part_order(item[0][1]))
             if at == chosen
         ]
     )
 
 
 def _recorded(experiment: Experiment, store: Store, digest: str) -> list[Record]:
-    """The shares of every segment of a cell, from the first on."""
-    records: list[Record] = []
-    while store.has(SHARES, key := shares_key(experiment, digest, len(records))):
-        records.append(store.get(SHARES, key))
-    return records
+    """The shares of a cell's segments; of some there may be none, where they were asked for later."""
+    keys = [shares_key(experiment, digest, segment) for segment in range(store.segments(KIND, digest))]
+    return [store.get(SHARES, key) for key in keys if store.has(SHARES, key)]

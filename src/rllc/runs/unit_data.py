@@ -78,7 +78,7 @@ class UnitData:
                 named.append(([f"{domain} {i + 1}" if len(rows) > 1 else domain for i in range(len(rows))], batch))
         n = experiment.sampling.share_contexts
         named.append(([f"{self._data}, context {i + 1}" for i in range(n)], next(self.stream("fixed", size=n))))
-        return probe_of(named)
+        return probe_of(named, experiment.sampling.batch_size)
 
     def _given(self, tokens: Ints) -> Tensor | TokenBatch | None:
         """These contexts, with what of them counts; None where nothing does."""

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from rllc.behaviour.settings import MeasureName
+from rllc.core import digest
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import SIBLINGS, RunFolder
+from rllc.runs.mapping import plain
 from rllc.runs.plan import make_plan
+
+
+def asked_digest(experiment: Experiment) -> str:
+    """Digest of all that an experiment file says of its measurements."""
+    told = {"behaviour": plain(experiment.behaviour), "steps": list(experiment.checkpoints()), "model": experiment.model.as_dict()}
+    return digest.of_json(told | {"mixture": plain(experiment.mixture), "seed": experiment.seed, "dtype": experiment.engine.dtype})
 
 
 def planned_steps(experiment: Experiment, folder: RunFolder, name: MeasureName) -> tuple[int, ...]:
