@@ -16,7 +16,6 @@ from pathlib import Path
 
 from rllc.core.errors import RllcError
 
-
 _LEFTOVER = re.compile(r"^\..+\.[a-z0-9_]{8}\.tmp$")
 
 

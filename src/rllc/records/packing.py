@@ -66,7 +66,9 @@ def newer(what: str, version: int) -> RllcError:
     )
 
 
-def pack(kind: str, key: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], segment: int, *, compressed: bool = True) -> bytes:
+def pack(
+    kind: str, key: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], segment: int, *, compressed: bool = True
+) -> bytes:
     """One segment of a record as bytes. Raises ValueError or TypeError for a key that is not plain finite JSON and for arrays of Python objects."""
     for name, array in arrays.items():
         if array.dtype.hasobject:

@@ -135,7 +135,8 @@ class RemotePlace:
         try:
             self.fs, root = fsspec.url_to_fs(self.url)
         except ImportError as error:
-            raise RllcError(f"The records lie at {url}, which needs a package that is not installed: {error}.", "Install it and try again.") from error
+            problem = f"The records lie at {url}, which needs a package that is not installed: {error}."
+            raise RllcError(problem, "Install it and try again.") from error
         except ValueError as error:
             raise RllcError(f"{url!r} is no place for records: {error}.", "Give a URL that fsspec knows, such as s3://bucket/folder.") from error
         self._root = str(root).rstrip("/")
@@ -161,8 +162,8 @@ class RemotePlace:
                 content = found[self._full(path)]
                 yield path, content if isinstance(content, bytes) else as_os_error(content)
 
-    def write(self, path: str, content: bytes, *, durable: bool = True) -> None:  # noqa: ARG002: what such a place has taken, it keeps
-        """Put a file there whole or not at all."""
+    def write(self, path: str, content: bytes, *, durable: bool = True) -> None:  # noqa: ARG002
+        """Put a file there whole or not at all; what such a place has taken, it keeps."""
         folder, _, name = path.rpartition("/")
         if folder not in self._made:
             self._told(self.fs.makedirs, self._full(folder), exist_ok=True)

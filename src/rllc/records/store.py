@@ -6,8 +6,8 @@
     damaged/                    files whose content no longer fits their own digest, set aside by whoever read them
     compacted/                  copies for fast reading, made from the records and made again where they are missing
 
-Nothing is ever appended to or rewritten, so writers need no lock, and two writers of one record are harmless. A folder holds 10⁵ files as well as ten:
-they are found by name and listed in a second (benchmarks/store.py).
+Nothing is ever appended to or rewritten, so writers need no lock, and two writers of one record are harmless. A folder holds 10⁵ files as well as
+ten: they are found by name and listed in a second (benchmarks/store.py).
 """
 
 from __future__ import annotations
@@ -127,7 +127,10 @@ class Store:
         return digest.of_json(sorted([name, *stamp] for name, stamp in self.files(kind).items()))
 
     def proven(self, kind: str, file: str, content: bytes | OSError | None = None) -> Record:
-        """What one file holds, of which `content` may be at hand. Raises DamagedRecordError where it is damaged, RllcError where it cannot be read."""
+        """What one file holds; its `content` may be at hand.
+
+        Raises DamagedRecordError where it is damaged, and RllcError where it cannot be read.
+        """
         path = f"{_folder(kind)}/{file}"
         try:
             content = self.place.read(path) if content is None else content

@@ -88,7 +88,7 @@ def frame(records: Iterable[Record], run: str = "") -> pd.DataFrame:
 def stored_frame(store: Store, run: str = "") -> pd.DataFrame:
     """`frame` of all sample records that a store holds, from its index: no trace is read, so that it opens fast.
 
-    Damaged files are left out and have been set aside (`opened` of `rllc.records.index` tells of them). Raises RllcError where something cannot be read.
+    Damaged files are left out and have been set aside; `rllc.records.index.opened` tells of them. Raises RllcError where something cannot be read.
     """
     return frame_of(*opened(store, "sample").newest(), run)
 

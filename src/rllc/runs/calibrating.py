@@ -74,7 +74,7 @@ def calibrate(text: str, out: Path, ask: Ask, quiet: bool = False) -> Calibratio
         reporter = Reporter(quiet, folder.log)
         try:
             with _at_hand(place, steps, reporter):
-                return _Session(place, steps, Store(folder.records), reporter).go()
+                return _Session(place, steps, folder.store(), reporter).go()
         except RllcError as error:
             reporter.log(f"stopped: {error}")
             raise

@@ -14,6 +14,7 @@ from rllc.core.names import Part
 from rllc.core.outcome import Outcome
 from rllc.corpus.tokens import open_corpus
 from rllc.posterior.settings import Stopping
+from rllc.records.index import fresh_problems
 from rllc.records.store import Record, Store, key_digest
 from rllc.runs.experiment import Experiment
 from rllc.runs.keys import KIND, SHARES, record_key, shares_key
@@ -33,8 +34,8 @@ def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, 
 
     Raises RllcError where a planned checkpoint is missing or a worker is lost; what was recorded stays.
     """
-    store = Store(folder.records)
-    for problem in store.check() if only is None else ():
+    store = folder.store()
+    for problem in fresh_problems(store) if only is None else ():
         reporter.line(str(problem))
     begun = missing_work(experiment, folder, store, only)
     _run(begun, experiment, store, reporter, "Sampling")

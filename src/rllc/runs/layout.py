@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from rllc.core.errors import RllcError
 from rllc.core.files import disk_error
+from rllc.records.store import Store
 
 SIBLINGS = "siblings"
 
@@ -28,8 +30,12 @@ class RunFolder:
     @property
     def corpus(self) -> Path:
         """Tokens and tokenizer; a sibling reads those of its main run."""
-        main = self.root.parent.parent if self.root.parent.name == SIBLINGS else self.root
-        return main / "corpus"
+        return self.main.root / "corpus"
+
+    @property
+    def main(self) -> RunFolder:
+        """The run that this one is a sibling of; itself otherwise."""
+        return RunFolder(self.root.parent.parent) if self.root.parent.name == SIBLINGS else self
 
     @property
     def checkpoints(self) -> Path:
@@ -42,9 +48,26 @@ class RunFolder:
         return self.root / "checkpoints" / "training.json"
 
     @property
-    def records(self) -> Path:
-        """The store."""
-        return self.root / "records"
+    def records(self) -> Path | str:
+        """Where the records lie: in the folder, or at the URL that its experiment names as engine.records, a sibling's below it."""
+        url = _records_url(self.main.experiment)
+        if not url:
+            return self.root / "records"
+        return url if self.main is self else f"{url.rstrip('/')}/sibling-{self.root.name}"
+
+    def store(self) -> Store:
+        """The records. Raises RllcError where they were written by a newer version, or lie where nothing here can reach."""
+        return Store(self.records)
+
+    @property
+    def provenance(self) -> Path:
+        """What made this run: versions, machine, seeds, digests."""
+        return self.root / "provenance.json"
+
+    @property
+    def damaged(self) -> Path:
+        """Where `rllc doctor --repair` puts what is damaged."""
+        return self.root / "damaged"
 
     @property
     def findings(self) -> Path:
@@ -107,6 +130,16 @@ class RunFolder:
             except BlockingIOError as error:
                 raise RllcError(f"Another run is at work in {self.root}.", "Wait for it, or choose another folder with --out.") from error
             yield
+
+
+def _records_url(experiment: Path) -> str:
+    """What an experiment file names as engine.records; reading it as an experiment tells of what is wrong with it."""
+    try:
+        engine = tomllib.loads(experiment.read_text(encoding="utf-8")).get("engine", {})
+    except (OSError, ValueError):
+        return ""
+    url = engine.get("records", "") if isinstance(engine, dict) else ""
+    return url if isinstance(url, str) else ""
 
 
 def existing(root: Path) -> RunFolder:

@@ -6,6 +6,7 @@ import datetime
 import importlib.util
 import os
 import platform
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -54,7 +55,7 @@ def planned_measurements(experiment: Experiment, folder: RunFolder, store: Store
 def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
     """From records to findings and the tidy table. Raises RllcError where a record is damaged."""
     with reporter.stage("Analysing", 1.0) as bar:
-        store = Store(folder.records)
+        store = folder.store()
         samples = planned_samples(experiment, folder, store)
         measurements = planned_measurements(experiment, folder, store)
         rows = table.frame(samples, run=folder.root.resolve().name)
@@ -104,9 +105,9 @@ def _seeds_of(experiment: Experiment) -> list[str]:
 
 def _sibling(experiment: Experiment, folder: RunFolder) -> Sibling | None:
     """What a sibling has recorded; None before it was measured."""
-    if not folder.records.exists():
+    store = folder.store()
+    if not store.kinds():
         return None
-    store = Store(folder.records)
     measurements = planned_records(experiment, folder, store, "behaviour")
     if not measurements:
         return None
@@ -153,7 +154,7 @@ def planted_share(experiment: Experiment, folder: RunFolder) -> float:
 def report_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
     """The page, and the figures as PNG and SVG where matplotlib is installed. Raises RllcError where findings or records are damaged."""
     with reporter.stage("Writing the page", 1.0) as bar:
-        store = Store(folder.records)
+        store = folder.store()
         measurements = planned_measurements(experiment, folder, store)
         key = _patterns_key(measurements)
         stored = store.get(PATTERNS, key) if store.has(PATTERNS, key) else None
@@ -177,7 +178,7 @@ def _report_data(experiment: Experiment, folder: RunFolder, store: Store, findin
 
     corpus = open_corpus(folder.corpus)
     shares = Mixture(MIXTURE, experiment.mixture).weights
-    settings = experiment.as_dict()
+    settings = replace(experiment, engine=replace(experiment.engine, records="")).as_dict()  # whose place is nobody's business
     described = corpus.describe()["domains"]
     return ReportData(
         findings=findings,

@@ -170,7 +170,7 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
     earlier, names, batches = None, (), unit.minibatches()
     probe = unit.data.probe() if experiment.sampling.share_contexts else None
     if work.segment:
-        store = Store(RunFolder(work.folder).records)
+        store = RunFolder(work.folder).store()
         records = {cell: store.get(KIND, key) for cell, key in keys.items()}
         earlier = _earlier(store, bundles, records)
         if earlier.snapshot is None:

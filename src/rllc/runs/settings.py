@@ -154,6 +154,7 @@ class EngineSettings:
         chunk: most variants C of a pass; 0 lets the plan choose it from `memory`.
         memory: budget of one pass in megabytes; 0 finds it when the run begins, from what is free, and keeps it in the run folder.
         training_threads: threads of the training loop; 0 takes one for every core.
+        records: where the records lie, if not in the run folder: a URL that fsspec reaches, such as "s3://bucket/mine". Runs may share one.
     """
 
     workers: int = 0
@@ -164,10 +165,13 @@ class EngineSettings:
     chunk: int = 0
     memory: int = 1000
     training_threads: int = 0
+    records: str = ""
 
     def __post_init__(self) -> None:
         if self.products not in get_args(Products):
             raise RllcError(f"engine.products is {self.products!r}.", f"Choose one of: {', '.join(get_args(Products))}.")
+        if self.records and "://" not in self.records:
+            raise RllcError(f"engine.records is {self.records!r}, which is no URL.", 'Write "s3://bucket/folder", or "file:///folder" for a folder.')
         for name, least in (("workers", 0), ("threads", 1), ("chunk", 0), ("memory", 0), ("training_threads", 0)):
             if getattr(self, name) < least:
                 raise RllcError(f"engine.{name} is {getattr(self, name)}, but must be at least {least}.", "Mend the experiment file.")
