@@ -101,7 +101,7 @@ def joined(parts: Sequence[Column]) -> Column:
     kinds: set[Kind] = {part.kind for part in filled}
     if len(kinds) > 1 and "text" in kinds:
         return Column.of([value for part in parts for value in part.plain()])
-    kind: Kind = "number" if "number" in kinds else next(iter(kinds), "text")
+    kind: Kind = "number" if "number" in kinds else "count" if kinds == {"count"} else "text"
     if kind == "number":
         return Column(kind, np.concatenate([part.shown("number") for part in parts]))
     gaps = np.concatenate([part.gaps for part in parts])

@@ -195,7 +195,7 @@ def part_order(part: str) -> tuple[bool, Any]:
     return parsed.head is None, tuple((atom.kind, atom.layer, atom.head, atom.piece, atom.tensor) for atom in parsed.atoms)
 
 
-def _ranks(values: pd.Series[Any], order: Callable[[str], Any]) -> NDArray[np.int64]:
+def _ranks(values: Any, order: Callable[[str], Any]) -> NDArray[np.int64]:
     """The place of each value among all of them, in that order."""
     codes, texts = pd.factorize(values)
     places = np.empty(len(texts), dtype=np.int64)

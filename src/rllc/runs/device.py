@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 from rllc.core.errors import RllcError
@@ -14,3 +16,10 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def described(device: torch.device) -> str:
+    """What computes, as far as it decides the last bits of a number: "cuda, NVIDIA H100", or "cpu, x86_64 AVX512"."""
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
+    return f"{device.type}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -93,7 +93,7 @@ def _saving(experiment: Experiment, folder: RunFolder, store: Store) -> str:
 def missing_work(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[Work]:
     """The planned units of which the store lacks a cell, or the shares of its tokens. Raises RllcError where a planned checkpoint is missing."""
     works: list[Work] = []
-    for unit, keys in _keyed(experiment, folder, only):
+    for unit, keys in keyed_units(experiment, folder, only):
         if not all(store.has(KIND, key) for key in keys):
             works.append(Work(folder.root, experiment, unit))
         elif experiment.sampling.share_contexts:
@@ -144,7 +144,8 @@ def finished(experiment: Experiment, record: Record, own: Record) -> bool:
     return not stopping.target_stderr or meta["draws"] >= stopping.max_draws or stopping.reached(meta["llc"], meta["stderr"])
 
 
-def _keyed(experiment: Experiment, folder: RunFolder, only: int | None = None) -> list[tuple[Unit, list[dict[str, Any]]]]:
+def keyed_units(experiment: Experiment, folder: RunFolder, only: int | None = None) -> list[tuple[Unit, list[dict[str, Any]]]]:
+    """The planned units with the keys of their cells' records. Raises RllcError where a planned checkpoint is missing."""
     corpus_digest, weights = open_corpus(folder.corpus).digest, weights_of(experiment, folder, only)
     units = make_plan(experiment, only).units
     return [(unit, [record_key(experiment, cell, weights, corpus_digest) for cell in unit.cells]) for unit in units]
@@ -153,7 +154,7 @@ def _keyed(experiment: Experiment, folder: RunFolder, only: int | None = None) -
 def _recorded(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[tuple[Unit, list[list[Record]]]]:
     """The planned units that are recorded whole, with the records of each part: on its own data first, and then elsewhere."""
     found: list[tuple[Unit, list[list[Record]]]] = []
-    for unit, keys in _keyed(experiment, folder, only):
+    for unit, keys in keyed_units(experiment, folder, only):
         if all(store.has(KIND, key) for key in keys):
             records = iter([store.get(KIND, key) for key in keys])
             found.append((unit, [list(islice(records, len(unit.bundle(part)))) for part in unit.parts]))

@@ -71,6 +71,8 @@ def report_again(root: Path, quiet: bool) -> None:
 
 
 def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporter: Reporter) -> None:
+    from rllc.runs.provenance import note_provenance
+
     if not folder.experiment.exists() or folder.experiment.read_text(encoding="utf-8") != text:
         write_atomic(folder.experiment, text)
     experiment = fixed(experiment, folder)
@@ -82,11 +84,15 @@ def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporte
 
         with timed(folder, "corpus"):
             _run_stage("corpus", experiment, folder, reporter)
+        note_provenance(experiment, folder, "corpus")
         stream_stages(experiment, folder, reporter, streamed)
+        for stage in ("train", *streamed):
+            note_provenance(experiment, folder, stage)
         stages = tuple(stage for stage in stages if stage in ("analyse", "report"))
     for stage in stages:
         with timed(folder, stage):
             _run_stage(stage, experiment, folder, reporter)
+        note_provenance(experiment, folder, stage)
     if last == "report":
         reporter.line(f"The page: {folder.report}")
 

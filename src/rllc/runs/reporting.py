@@ -27,11 +27,14 @@ from rllc.model.shape import ModelShape
 from rllc.model.slices import size
 from rllc.records import table
 from rllc.records.compaction import compact
+from rllc.records.index import opened
+from rllc.records.places import LocalPlace
 from rllc.records.store import Record, Store
 from rllc.report.build import build_report
 from rllc.report.data import Domain, ReportData
 from rllc.runs.comparing import paired_errors
 from rllc.runs.experiment import MIXTURE, Experiment
+from rllc.runs.keys import KIND
 from rllc.runs.layout import RunFolder
 from rllc.runs.mapping import plain
 from rllc.runs.progress import Reporter
@@ -68,7 +71,9 @@ def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter)
             arrays, meta = patterns_to_arrays(patterns)
             store.put(PATTERNS, _patterns_key(measurements), arrays, meta)
         write_atomic(folder.findings, to_json(findings))
-        compact(store, run=folder.root.resolve().name)
+        opened(store, KIND)  # so that whoever looks at the run next need not read its records
+        if isinstance(store.place, LocalPlace):
+            compact(store, run=folder.root.resolve().name)
     types = ", ".join(f"{head} {kind}" for head, kind in zip(findings.types.heads, findings.types.types, strict=True) if kind != "other")
     reporter.line(f"Head types: {types or 'none but other'}.")
 
