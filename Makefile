@@ -33,6 +33,7 @@ bench: $(VENV)/.installed-dev ## speed of the engine on this machine, beside the
 	$(BIN)/python benchmarks/roofline.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/general_road.py
+	$(BIN)/python benchmarks/store.py --records 20000
 	$(BIN)/python benchmarks/accuracy.py $(if $(wildcard $(OUT)/checkpoints),--run $(OUT))
 
 soak: $(VENV)/.installed-dev ## the long suites: kills, faults, fuzzing

@@ -2,8 +2,8 @@
 
     python benchmarks/store.py [--records 100000] [--folder DIR] [--out store.json]
 
-The records are made up: keys, headers and traces of the demo's size (4 chains × 61 evaluations). The first thousand are put as a run puts them, flushed
-to the disk; the others are written without the flushes, or the benchmark would take an hour.
+The records are made up: keys, headers and traces of the demo's size (4 chains × 61 evaluations). The first thousand are put as a run puts them,
+flushed to the disk; the others are written without the flushes, or the benchmark would take an hour.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def measure(root: Path, count: int, flushed: int) -> dict[str, Any]:
     """All numbers of a store of `count` records; it may be there already."""
     found: dict[str, Any] = {"records": count}
     store = Store(root)
-    keys = [made_up_key(i, count) for i in range(count)]
+    keys = [made_up_key(i) for i in range(count)]
     arrays = made_up_arrays()
     there = set(store.files("sample"))
     if len(there) < count:
@@ -130,7 +130,7 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, result
 
 
-def made_up_key(i: int, count: int) -> dict[str, Any]:
+def made_up_key(i: int) -> dict[str, Any]:
     """A key as runs make them; the grid is checkpoints × data × heads."""
     heads = 16
     step, data, head = i // (heads * len(DATA)), DATA[i // heads % len(DATA)], i % heads

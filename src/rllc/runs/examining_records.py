@@ -133,22 +133,26 @@ def _index(chart: Chart, store: Store, kind: str) -> None:
 
 
 def _zarr(chart: Chart, store: Store, count: int) -> None:
-    """The copy with all traces: it opens, and holds as many cells as there are records."""
+    """The copy with all traces: it opens. One that was made before its records changed is no fault: nothing but a reader of Zarr reads it."""
     if not isinstance(store.place, LocalPlace):
         return
     for path in sorted((store.place.root / COMPACTED).glob("*.zarr")):
-        if problem := _unfit(path, count):
-            chart.wrong(f"{path} {problem}.", "It is a copy of the records, and `rllc analyse` makes it.", lambda path=path: _removed(path))
+        cells = _cells(path)
+        if isinstance(cells, str):
+            what = f"{path} is damaged: {cells}."
+            chart.wrong(what, "It is a copy of the records, and `rllc analyse` makes it.", lambda path=path: _removed(path))
+        elif cells != count:
+            chart.remark(f"{path} holds {cells} cells of {count}; `rllc analyse` makes it anew.")
 
 
-def _unfit(path: Path, count: int) -> str:
+def _cells(path: Path) -> int | str:
+    """How many cells a copy holds, or what keeps it from being read."""
     try:
         with xr.open_zarr(path, consolidated=True, chunks=None) as opened:
             loaded = opened.load()
-        cells = int((loaded["key"].astype(str) != "").sum()) if "key" in loaded else 0
+        return sum(bool(key) for key in loaded["key"].values.ravel().tolist()) if "key" in loaded else 0
     except Exception as error:  # zarr, its codecs and json each have their own ways of saying that bytes are wrong
-        return f"is damaged: {type(error).__name__}"
-    return "" if cells == count else f"holds {cells} cells of {count}: it was made before the others were recorded"
+        return type(error).__name__
 
 
 def _removed(path: Path) -> str:

@@ -21,7 +21,7 @@ def render(found: Verification) -> str:
         "",
         f"{chosen} of {found.recorded} recorded cells were chosen and computed again"
         + (f", and {beside} more that share their units" if beside else "")
-        + f": {f'{wrong} differ' if wrong else 'none differs'}.",
+        + f": {f'{wrong} differ' + 's' * (wrong == 1) if wrong else 'none differs'}.",
         "Bit for bit: threads, number type, chunk, device and torch are those of the record, so that nothing at all may differ. "
         f"Otherwise every loss agrees to {PROMISE[found.dtype]:g} nats, and λ̂ to 2 nβ times that.",
     ]

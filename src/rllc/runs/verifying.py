@@ -100,8 +100,8 @@ def verify_run(root: Path, cells: int = 4, seed: int = 0, workers: int | None = 
     """Compute a random sample of a run's recorded cells again, siblings' among them, and compare. Nothing in the folder is changed.
 
     A unit is computed whole, with the threads and the chunk that its record names, so that the bits can be equal: they must be, where device and
-    torch are those of the record too, and otherwise losses agree to `PROMISE`. Of chains that were prolonged, what was drawn before they first started
-    again at the checkpoint is computed again, as one run, to the promise.
+    torch are those of the record too, and otherwise losses agree to `PROMISE`. Of chains that were prolonged, what was drawn before they first
+    started again at the checkpoint is computed again, as one run, to the promise.
 
     Args:
         root: folder of the run.
