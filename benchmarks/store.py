@@ -59,7 +59,7 @@ def measure(root: Path, count: int, flushed: int) -> dict[str, Any]:
     store = Store(root)
     keys = [made_up_key(i) for i in range(count)]
     arrays = made_up_arrays()
-    there = set(store.files("sample"))
+    there = set(store.listing("sample"))
     if len(there) < count:
         spent = [timed(lambda i=i: store.put("sample", keys[i], arrays, made_up_meta(i, keys[i])))[0] for i in range(flushed)]
         found["put, flushed, ms (median)"] = round(1e3 * statistics.median(spent), 2)
@@ -73,7 +73,7 @@ def measure(root: Path, count: int, flushed: int) -> dict[str, Any]:
     found["has, by digest, µs"] = round(1e6 * timed(lambda: [store.has("sample", name) for name in digests])[0] / count, 1)
     some = digests[:: max(1, count // 1000)]
     found["get, ms"] = round(1e3 * timed(lambda: [store.get("sample", name) for name in some])[0] / len(some), 2)
-    found["listing with sizes and times, s"] = round(timed(lambda: store.files("sample"))[0], 2)
+    found["listing with sizes and times, s"] = round(timed(lambda: store.listing("sample"))[0], 2)
     index = root / path_of("sample")
     index.unlink(missing_ok=True)
     found["compaction from nothing, s"] = round(timed(lambda: opened(store, "sample"))[0], 1)
@@ -86,7 +86,7 @@ def measure(root: Path, count: int, flushed: int) -> dict[str, Any]:
     table = stored_frame(Store(root))
     assert len(table) == count
     found["table as CSV besides, s"] = round(timed(lambda: export(table, "csv"))[0], 1)
-    found["records on disk, MB"] = round(sum(size for size, _ in store.files("sample").values()) / 1e6, 1)
+    found["records on disk, MB"] = round(sum(size for size, _ in store.listing("sample").values()) / 1e6, 1)
     found["  in whole blocks, MB"] = round(sum(entry.stat().st_blocks * 512 for entry in os.scandir(root / "sample")) / 1e6, 1)
     found["index on disk, MB"] = round(index.stat().st_size / 1e6, 1)
     found["most memory, MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)

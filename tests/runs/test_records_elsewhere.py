@@ -32,6 +32,7 @@ def elsewhere(finished: Path, tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "run" / "experiment.toml").write_text(text.replace("[engine]\n", f'[engine]\nrecords = "{URL}"\n'))
     yield tmp_path / "run"
     MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
 def test_a_run_keeps_its_records_at_a_url(elsewhere: Path, finished: Path) -> None:

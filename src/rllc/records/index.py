@@ -67,7 +67,7 @@ def opened(store: Store, kind: str, *, keep: bool = True) -> Index:
 
     Raises RllcError where the folder or a file cannot be read.
     """
-    listing = store.files(kind)
+    listing = store.listing(kind)
     before = _kept(store, kind)
     same = [row for row, (file, stamp) in enumerate(before.stamps.items()) if listing.get(file) == stamp]
     old = list(before.stamps)

@@ -93,7 +93,7 @@ class Store:
 
     def digests(self, kind: str) -> list[str]:
         """Digests of all records of a kind, sorted."""
-        return sorted(name for name, segment in map(named, self.files(kind)) if segment == 0)
+        return sorted(name for name, segment in map(named, self.listing(kind)) if segment == 0)
 
     def records(self, kind: str) -> Iterator[Record]:
         """Every record of a kind, ordered by digest.
@@ -115,16 +115,16 @@ class Store:
 
     def check(self) -> tuple[DamagedRecordError, ...]:
         """Read everything; set aside what is damaged and tell of it, one error a file, so that a run can go on and compute it anew."""
-        return tuple(found for kind in self.kinds() for name in sorted(self.files(kind)) if isinstance(found := self.tried(kind, name), RllcError))
+        return tuple(found for kind in self.kinds() for name in sorted(self.listing(kind)) if isinstance(found := self.tried(kind, name), RllcError))
 
-    def files(self, kind: str) -> dict[str, Stamp]:
+    def listing(self, kind: str) -> dict[str, Stamp]:
         """The files of a kind by name, with what changes whenever one is written anew."""
         listing = self._told(self.place.listing, _folder(kind))
         return {name: stamp for name, stamp in listing.items() if _FILE.match(name)}
 
     def fingerprint(self, kind: str) -> str:
         """Digest of which files of a kind there are, without reading them; it changes whenever one is added, set aside or replaced."""
-        return digest.of_json(sorted([name, *stamp] for name, stamp in self.files(kind).items()))
+        return digest.of_json(sorted([name, *stamp] for name, stamp in self.listing(kind).items()))
 
     def proven(self, kind: str, file: str, content: bytes | OSError | None = None) -> Record:
         """What one file holds; its `content` may be at hand.

@@ -27,7 +27,7 @@ def records(chart: Chart) -> None:
         return
     counts: dict[str, int] = {}
     for kind in store.kinds():
-        files = store.files(kind)
+        files = store.listing(kind)
         counts[kind] = _kind(chart, store, kind, list(files))
         if foreign := [name for name in store.place.listing(kind) if name not in files]:
             foreign = [name for name in foreign if not name.endswith(".tmp")]
