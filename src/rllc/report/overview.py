@@ -13,6 +13,7 @@ from rllc.report.claims import claims_sentence
 from rllc.report.data import ReportData, reference_curves
 from rllc.report.markup import Markup, definitions, esc, join, minus, paragraph, table, tag, value_text
 from rllc.report.sections import Page, Section, planted_note
+from rllc.report.walk import lacking
 
 LEDE = (
     "How the attention heads of a transformer developed over training, measured by refined local learning coefficients: "
@@ -142,6 +143,7 @@ def notes(page: Page) -> Section:
     thresholds = ", ".join(f"{k.replace('_', ' ')} {value_text(v)}" for k, v in data.findings.types.thresholds.items())
     body = [
         tag("ul", *(tag("li", n) for n in every), class_="notes") if every else paragraph("The analysis left no further notes."),
+        lacking(page),
         tag("h3", "How the numbers are made"),
         paragraph(METHOD),
         paragraph(f"Thresholds of the head types, in mean attention: {thresholds}. A head below all of them is “other”.") if thresholds else "",
