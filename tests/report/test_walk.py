@@ -13,7 +13,9 @@ from rllc.figures.catalogue import CATALOGUE
 from rllc.figures.drawing import Plot, Table
 from rllc.figures.text import visible
 from rllc.report.build import render
+from rllc.report.claims import escaped
 from rllc.report.data import ReportData
+from rllc.report.text import report_markdown
 
 # of these the page has a figure of its own, which answers to its buttons
 IN_FILES_ALONE = {"loss-and-stages", "heads", "every-head", "refined-by-data", "final-differences", "attention-maps"}
@@ -80,3 +82,19 @@ def test_what_was_not_measured_is_told_where_it_would_stand(data: ReportData, wh
     assert "It needs path ablation." in section(bare, "circuit")
     assert "It needs &lt;several&gt; seeds." in section(bare, "seeds")
     assert "it needs path ablation." in section(bare, "notes")
+
+
+def test_the_words_of_the_page_as_markdown(whole: ReportData) -> None:
+    odd = replace(whole, title="A *run* <b>", notes=("One | note.",))
+    text = report_markdown(odd)
+    assert text.startswith("# A \\*run\\* &lt;b>\n")
+    assert "25 % of the training text was planted" in text
+    for drawing in whole.drawn.drawings.values():
+        assert escaped(drawing.title) in text
+        assert escaped(drawing.caption) in text
+    assert "- One \\| note." in text
+    assert "<b>" not in text
+    assert "- **Stages.** The full model's LLC turns" in text
+    bare = report_markdown(replace(odd, drawn=replace(whole.drawn, drawings={}, lacking={"edges": "It needs path ablation."})))
+    assert "- `edges`: It needs path ablation." in bare
+    assert "## Figures" not in bare

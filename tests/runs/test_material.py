@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,9 +60,17 @@ SMALL = {"wrllc-on-multigrams", "threshold-sensitivity", "multigram-table", "ord
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Experiment]:
     place = tmp_path_factory.mktemp("paper")
-    text = experiment_text(place).replace("\n[behaviour]\n", MORE).replace("batch_size = 2\n", 'batch_size = 2\nshare_contexts = 2\nshare_at = "last"\n', 1)
-    text = text.replace("[analysis]", "[behaviour.ablation]\ncontexts = 4\n[behaviour.paths]\ncontexts = 4\n[behaviour.tables]\ncontexts = 4\n[analysis]")
-    text = text.replace("[analysis]", "[behaviour.memorised]\ncontexts = 16\nwithin = 2\nwithins = [2, 3]\n[behaviour.baselines]\ncontexts = 2\n[analysis]")
+    text = (
+        experiment_text(place)
+        .replace("\n[behaviour]\n", MORE)
+        .replace("batch_size = 2\n", 'batch_size = 2\nshare_contexts = 2\nshare_at = "last"\n', 1)
+    )
+    text = text.replace(
+        "[analysis]", "[behaviour.ablation]\ncontexts = 4\n[behaviour.paths]\ncontexts = 4\n[behaviour.tables]\ncontexts = 4\n[analysis]"
+    )
+    text = text.replace(
+        "[analysis]", "[behaviour.memorised]\ncontexts = 16\nwithin = 2\nwithins = [2, 3]\n[behaviour.baselines]\ncontexts = 2\n[analysis]"
+    )
     assert "share_at" in text
     assert text.count("[behaviour]") == 1
     run_experiment(text, place / "run", "report", None, None, quiet=True)

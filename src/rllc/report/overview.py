@@ -31,9 +31,9 @@ PAPERS = (
 )
 
 
-def headline(page: Page) -> Markup:
-    """Title, key numbers and the findings in sentences."""
-    data, f = page.data, page.data.findings
+def found(data: ReportData) -> list[tuple[str, list[str]]]:
+    """The findings in sentences, by what they are about; those without a sentence are left out."""
+    f = data.findings
     told: list[tuple[str, list[str]]] = [
         ("Head types", [summary.types_sentence(f)]),
         ("When they form", summary.formation_sentences(f)),
@@ -44,7 +44,13 @@ def headline(page: Page) -> Markup:
         ("Claims of the paper", [claims_sentence(f.claims)] if f.claims else []),
         ("Chains", [summary.cells_sentence(data)]),
     ]
-    said = (tag("div", tag("dt", name), tag("dd", *(tag("p", s) for s in sentences))) for name, sentences in told if sentences)
+    return [(name, sentences) for name, sentences in told if sentences]
+
+
+def headline(page: Page) -> Markup:
+    """Title, key numbers and the findings in sentences."""
+    data = page.data
+    said = (tag("div", tag("dt", name), tag("dd", *(tag("p", s) for s in sentences))) for name, sentences in found(data))
     return join(
         [
             paragraph(data.created, class_="kicker"),

@@ -83,6 +83,11 @@ class RunFolder:
         return self.root / "calibration"
 
     @property
+    def words(self) -> Path:
+        """The page's words as Markdown."""
+        return self.root / "report.md"
+
+    @property
     def budget(self) -> Path:
         """The memory budget that was found."""
         return self.root / "budget.json"

@@ -26,6 +26,7 @@ from rllc.records.compaction import compact
 from rllc.records.store import Record, Store
 from rllc.report.build import build_report
 from rllc.report.data import Domain, ReportData
+from rllc.report.text import report_markdown
 from rllc.runs.evidence import evidence_of, planned_measurements
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
@@ -67,7 +68,9 @@ def report_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
         stored = store.get(PATTERNS, key) if store.has(PATTERNS, key) else None
         findings = from_json(folder.findings.read_text(encoding="utf-8"), patterns_from_arrays(stored.arrays, stored.meta) if stored else None)
         drawn = draw_all(material_of(experiment, folder, store, findings))
-        build_report(replace(_report_data(experiment, folder, store, findings), drawn=drawn), folder.report)
+        data = replace(_report_data(experiment, folder, store, findings), drawn=drawn)
+        build_report(data, folder.report)
+        write_atomic(folder.words, report_markdown(data))
         bar.note("figures")
         if importlib.util.find_spec("matplotlib"):
             write_all(drawn, folder.figures)
