@@ -7,8 +7,10 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from rllc.analysis.comparisons import Turns
 from rllc.figures.catalogue import CATALOGUE
 from rllc.figures.drawing import Plot, Table
 from rllc.figures.text import visible
@@ -16,6 +18,7 @@ from rllc.report.build import render
 from rllc.report.claims import escaped
 from rllc.report.data import ReportData
 from rllc.report.text import report_markdown
+from rllc.report.walk import baseline_table
 
 # of these the page has a figure of its own, which answers to its buttons
 IN_FILES_ALONE = {"loss-and-stages", "heads", "every-head", "refined-by-data", "final-differences", "attention-maps"}
@@ -62,6 +65,21 @@ def test_figures_stand_in_their_sections(page: str, anchor: str) -> None:
     found = section(page, anchor)
     for name in SECTIONS[anchor]:
         assert f'id="figure-{name}"' in found, name
+
+
+def test_one_table_tells_which_baseline_orders_heads_and_which_sees_the_stages(whole: ReportData) -> None:
+    (order,) = [row for row in whole.findings.orderings if row.name == "weight_norm"]
+    turns = (
+        Turns("weight_norm", np.array([400.0, 1234.0]), np.array([0.1, 0.3]), 0.2, 1.5, 0.04),
+        Turns("entropy", np.array([]), np.array([]), float("nan"), float("nan"), 1.0),
+    )
+    table = baseline_table(replace(whole.findings, orderings=(order,), turns=turns))
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in table.split("<tr>")[2:]]
+    rho, low, high = (f"{v:.2f}".replace("-", "−") for v in (order.correlation, *order.over_heads))
+    assert rows[0] == ["weight norm", rho, f"{low} to {high}", f"{order.p_holm:.2g}", "400, 1,234", "0.20", "1.50", "0.04"]
+    assert rows[1] == ["entropy", "", "", "", "none", "", "", ""]
+    assert baseline_table(replace(whole.findings, orderings=(), turns=())) == ""
+    assert baseline_table(whole.findings) in section(render(whole), "beside")
 
 
 def test_text_of_the_corpus_is_text(page: str, whole: ReportData) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rllc.analysis.findings import Clustering
@@ -105,17 +107,28 @@ def cluster_section(page: Page) -> Section:
         paragraph("Heads grouped by the shape of their wrLLC curves alone, then compared with what they do. Colours are those of the head types."),
         planted_note(page.data) if "induction" in f.types.types else "",
     ]
-    names = [f"{summary.METHODS.get(c.method, c.method)}, {c.preprocessing}, {_scope(c.scope)}" for c in f.clusterings]
+    drawn = pictured(f.clusterings)
+    names = [f"{summary.METHODS.get(c.method, c.method)}, {c.preprocessing}, {_scope(c.scope)}" for c in drawn]
     if len(names) > 1:
         options = [tag("option", name, value=str(i)) for i, name in enumerate(names)]
         select = tag("select", *options, id="which-clusters", data_shows="clusters")
         body.append(tag("div", tag("label", "Clustering", for_="which-clusters"), select, class_="controls needs-script"))
-    for i, (clustering, name) in enumerate(zip(f.clusterings, names, strict=True)):
+    for i, (clustering, name) in enumerate(zip(drawn, names, strict=True)):
         body.append(tag("div", *_clustering(page, i, clustering, name), data_block="clusters", data_value=str(i), hidden=i > 0))
-    if len(names) > 1:
+    if len(f.clusterings) > 1:
         body.append(_all_clusterings(page.data))
     body.append(page.drawings(folded=("clusterings", "clusters", "number-of-clusters")))
     return Section("clusters", "Clusters", join(body))
+
+
+def pictured(found: Sequence[Clustering]) -> list[Clustering]:
+    """The clusterings that the page draws: those of all heads, and of single layers by the first method alone. The table tells all."""
+    first = found[0] if found else None
+    return [
+        c
+        for c in found
+        if c.scope == "all" or (first is not None and (c.method, c.preprocessing, c.time) == (first.method, first.preprocessing, first.time))
+    ]
 
 
 def _scope(scope: str) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from rllc.report.markup import Markup, join, paragraph, tag
+import numpy as np
+
+from rllc.analysis.findings import Findings
+from rllc.figures.beside import TITLES
+from rllc.report import summary
+from rllc.report.markup import Markup, join, minus, paragraph, table, tag
 from rllc.report.sections import Page, Section, planted_note
 
 CIRCUIT = (
@@ -37,7 +42,33 @@ def circuit(page: Page) -> Section:
 
 def beside(page: Page) -> Section:
     """Baselines, controls and settings."""
-    return _section(page, "beside", "Baselines and controls", BESIDE, "orderings", "baselines", "controls", "sensitivity")
+    names = ("orderings", "baselines", "controls", "sensitivity")
+    return _section(page, "beside", "Baselines and controls", BESIDE, *names, before=baseline_table(page.data.findings))
+
+
+def baseline_table(f: Findings) -> Markup:
+    """One table: which baseline orders heads as the refined LLC does at the last checkpoint, and which turns where the full model's LLC turns."""
+    orders, turns = {row.name: row for row in f.orderings}, {row.name: row for row in f.turns}
+    rows: list[list[object]] = []
+    for name in dict.fromkeys((*orders, *turns)):
+        order, turn = orders.get(name), turns.get(name)
+        first: list[object] = ["", "", ""]
+        if order is not None and np.isfinite(order.correlation):
+            first = [minus(f"{order.correlation:.2f}"), summary.interval(*order.over_heads), f"{order.p_holm:.2g}"]
+        second: list[object] = ["", "", "", ""]
+        if turn is not None:
+            at = ", ".join(f"{place:,.0f}" for place in turn.places) or "none"
+            known = np.isfinite(turn.mean)
+            second = [at, f"{turn.mean:.2f}" if known else "", f"{turn.by_chance:.2f}" if known else "", f"{turn.p:.2g}" if known else ""]
+        rows.append([TITLES.get(name, name.replace("_", " ")), *first, *second])
+    if not rows:
+        return Markup("")
+    head = ["baseline", "ρ with wrLLC", "90 % over heads", "p, all rows", "turns at steps", "distance to the LLC's turns", "by chance", "p"]
+    caption = (
+        "Which baseline orders heads as their refined LLC does at the last common checkpoint (Spearman's ρ), and whether its mean over heads turns "
+        "where the LLC of the full model does (distance in log steps)."
+    )
+    return table(head, rows, caption, numbers=(1, 2, 3, 5, 6, 7), long=(4,))
 
 
 def seeds(page: Page) -> Section:
@@ -54,8 +85,8 @@ def lacking(page: Page) -> Markup:
     return join([tag("h3", "Figures that this run does not have"), tag("ul", *rows, class_="notes")])
 
 
-def _section(page: Page, anchor: str, title: str, intro: str, *names: str) -> Section:
-    drawn = page.drawings(*names)
+def _section(page: Page, anchor: str, title: str, intro: str, *names: str, before: str = "") -> Section:
+    drawn = join([Markup(before), page.drawings(*names)])
     if not drawn:
         reasons = dict.fromkeys(why for name, why in page.data.drawn.lacking.items() if name in names)
         return Section(anchor, title, join([paragraph("Not measured in this run."), *(paragraph(why, class_="note") for why in reasons)]))
