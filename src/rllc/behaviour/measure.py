@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rllc.behaviour.attention import duplicate_token, first_token, prefix_matching, snippet_pattern, text_scores
+from rllc.behaviour.contexts import Given, contexts_of
 from rllc.behaviour.loss_scores import loss_scores
 from rllc.core.errors import RllcError
 from rllc.core.names import Head
@@ -29,18 +30,18 @@ class Probes:
         text: held-out contexts [B, T] for the previous- and current-token scores.
         repeated: BOS and a random segment repeated [B, T], for prefix matching.
         segment: tokens in a segment.
-        contexts: held-out contexts [B, T] by name of data, for the losses; one T for all.
+        contexts: held-out contexts [B, T] by name of data, for the losses, perhaps with what counts of them; one T for all.
         snippets: sequences [T] by name, for looking at.
     """
 
     text: Ints
     repeated: Ints
     segment: int
-    contexts: Mapping[str, Ints]
+    contexts: Mapping[str, Given]
     snippets: Mapping[str, Ints]
 
     def __post_init__(self) -> None:
-        lengths = {name: np.shape(tokens)[-1] for name, tokens in self.contexts.items()}
+        lengths = {name: contexts_of(tokens).tokens.shape[-1] for name, tokens in self.contexts.items()}
         if len(set(lengths.values())) > 1:
             raise RllcError(
                 f"The held-out contexts differ in length: {', '.join(f'{name} {length}' for name, length in lengths.items())}.",
@@ -57,7 +58,7 @@ class Measurement:
     data: tuple[str, ...]  # N
     losses: Floats  # [N] nats per token, held-out
     losses_stderr: Floats  # [N] standard error over contexts
-    position_losses: Floats  # [N, T-1] nats, by the token predicted
+    position_losses: Floats  # [N, T-1] nats, by the token predicted; NaN where no prediction counts
     icl: Floats  # [N] in-context-learning score, nats per token
     icl_stderr: Floats  # [N]
     snippets: tuple[str, ...]

@@ -46,4 +46,4 @@ def _lacking(shape: ModelShape) -> str:
     return "" if shape.n_layers > 1 else "Heads compose across layers, and the model has one."
 
 
-MEASURE = Measure("composition", "composition-1", _key, _take, _read, _lacking)
+MEASURE = Measure("composition", _key, _take, _read, _lacking)

@@ -7,12 +7,14 @@ from rllc.core import digest
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import SIBLINGS, RunFolder
 from rllc.runs.mapping import plain
+from rllc.runs.measures.revisions import REVISIONS
 from rllc.runs.plan import make_plan
 
 
 def asked_digest(experiment: Experiment) -> str:
-    """Digest of all that an experiment file says of its measurements."""
+    """Digest of all that an experiment file says of its measurements, and of their revisions."""
     told = {"behaviour": plain(experiment.behaviour), "steps": list(experiment.checkpoints()), "model": experiment.model.as_dict()}
+    told |= {"documents": experiment.sampling.documents, "revisions": [REVISIONS[name] for name in experiment.behaviour.asked()]}
     return digest.of_json(told | {"mixture": plain(experiment.mixture), "seed": experiment.seed, "dtype": experiment.engine.dtype})
 
 
