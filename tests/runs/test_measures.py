@@ -12,6 +12,7 @@ import pytest
 
 from rllc.analysis.measured import Measured
 from rllc.behaviour.ablation import ablation_effects
+from rllc.behaviour.attention import attention_scores
 from rllc.behaviour.baselines import baselines
 from rllc.behaviour.composition import composition
 from rllc.behaviour.contexts import Contexts, ratio_and_stderr
@@ -27,6 +28,7 @@ from rllc.corpus.tokens import open_corpus
 from rllc.records.store import Store
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.layout import RunFolder
+from rllc.runs.measures.behaviour import make_probes
 from rllc.runs.measures.bench import Bench
 from rllc.runs.measures.measure import find
 from rllc.runs.measures.steps import planned_steps
@@ -34,6 +36,7 @@ from rllc.runs.measuring import planned_keys
 from rllc.runs.overview import describe_status
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.reading import planned_records, read_measured
+from rllc.runs.reporting import behaviour_of
 
 SETTINGS = f"""
 measures = {list(MEASURES)}
@@ -110,6 +113,19 @@ def test_every_kind_is_recorded_and_read_back(measured: RunFolder) -> None:
     assert found.tokens is not None
     assert [len(tokens) for tokens in found.tokens.tokens] == [effects.shape[2] for effects in found.tokens.effects]
     assert "  measure  done" in describe_status(measured.root)
+
+
+def test_scores_come_with_their_errors(measured: RunFolder) -> None:
+    experiment, shape_params = read(measured)[0], last(measured)
+    records = planned_records(experiment, measured, Store(measured.records), "behaviour")
+    seen = make_probes(Bench.of(experiment, measured))
+    expected, told = attention_scores(*shape_params, seen.text, seen.repeated, seen.segment), behaviour_of(records)
+    assert set(told.score_stderr) == set(told.scores) == set(expected)
+    for name, (values, stderr) in expected.items():
+        assert told.error(name).shape == told.scores[name].shape == (4, 5)
+        np.testing.assert_allclose(told.scores[name][:, -1], values, rtol=1e-6)
+        np.testing.assert_allclose(told.error(name)[:, -1], stderr, rtol=1e-5)
+        assert (stderr > 0).all()
 
 
 def test_ablation_is_what_the_room_says(measured: RunFolder) -> None:

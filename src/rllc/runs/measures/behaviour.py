@@ -44,6 +44,7 @@ def _take(subject: Subject, bench: Bench) -> tuple[Arrays, Meta]:
     probes = _probes(bench)
     measured = measure(subject.shape, subject.params, probes)
     arrays: Arrays = {f"score/{name}": values for name, values in measured.scores.items()}
+    arrays |= {f"score_stderr/{name}": values for name, values in measured.scores_stderr.items()}
     for name in ("losses", "losses_stderr", "position_losses", "icl", "icl_stderr"):
         arrays[name] = getattr(measured, name)
     arrays |= {f"pattern/{i}": pattern for i, pattern in enumerate(measured.patterns)}
