@@ -19,7 +19,7 @@ from rllc.core.errors import RllcError
 from rllc.model.shape import ModelShape
 from rllc.records.store import Record
 from rllc.runs.measures.bench import Bench
-from rllc.runs.measures.revisions import REVISIONS
+from rllc.runs.measures.kinds import REVISIONS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -55,10 +55,6 @@ class Subject:
         return self._losses[data]
 
 
-def _always(_: ModelShape) -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class Measure:
     """One kind of measurement.
@@ -68,14 +64,12 @@ class Measure:
         key: what decides the numbers beside weights, dtype and revision, as JSON: the digest of its probes, and its settings.
         take: measures one checkpoint: the arrays of its record, and what else the record says.
         read: from records by step to the fields of `analysis.measured.Measured` that it fills.
-        lacking: why a model cannot be measured so, as a sentence; empty where it can.
     """
 
     kind: MeasureName
     key: Callable[[Bench], Key]
     take: Callable[[Subject, Bench], tuple[Arrays, Meta]]
     read: Callable[[Sequence[Record], Bench], Mapping[str, Any]]
-    lacking: Callable[[ModelShape], str] = _always
 
     def record_key(self, bench: Bench, weights_digest: str, dtype: str) -> Key:
         """The key of one checkpoint's record."""

@@ -10,7 +10,6 @@ import numpy as np
 from rllc.analysis.measured import Edges
 from rllc.behaviour.loss_scores import context_losses
 from rllc.behaviour.paths import direct_effects, edges, path_effects
-from rllc.model.shape import ModelShape
 from rllc.records.store import Record
 from rllc.runs.measures.bench import Bench
 from rllc.runs.measures.measure import Arrays, Key, Measure, Meta, Subject, stacked, steps_of
@@ -60,12 +59,4 @@ def _read(records: Sequence[Record], bench: Bench) -> Mapping[str, Any]:  # noqa
     return {"paths": found}
 
 
-def _lacking(shape: ModelShape) -> str:
-    if shape.norms_behind:
-        return "What its heads write passes a norm together, so that no path is one head's."
-    if shape.qk_norm and shape.qk_norm_over == "layer":
-        return "Its queries and keys are normed over all heads of a layer, so that no path leads into one of them alone."
-    return ""
-
-
-MEASURE = Measure("paths", _key, _take, _read, _lacking)
+MEASURE = Measure("paths", _key, _take, _read)

@@ -79,8 +79,4 @@ def _normed_together(shape: ModelShape) -> bool:
     return bool(shape.qk_norm) and shape.qk_norm_over == "layer"
 
 
-def _lacking(shape: ModelShape) -> str:
-    return "What its heads write passes a norm together, so that no table is one head's." if shape.norms_behind else ""
-
-
-MEASURE = Measure("tables", _key, _take, _read, _lacking)
+MEASURE = Measure("tables", _key, _take, _read)
