@@ -15,15 +15,16 @@ def plan(
     experiment: ExperimentFile,
     workers: Workers = None,
     rate: Annotated[float | None, tyro.conf.arg(help="GFLOP/s of a worker; a guess otherwise.")] = None,
+    out: Annotated[Path | None, tyro.conf.arg(help="Folder of the run, where there is one; otherwise runs/ and the experiment's name.")] = None,
 ) -> None:
-    """Print what a run will compute: cells, steps, memory, hours, bytes. Computes nothing.
+    """Print what a run will compute: cells, steps, measurements, memory, hours, bytes; what is recorded by an earlier version. Computes nothing.
 
-    Example: rllc plan experiments/demo.toml --workers 8 --rate 200
+    Example: rllc plan experiments/demo.toml --workers 8 --rate 200 --out runs/demo
     """
     from rllc.runs.experiment import load
     from rllc.runs.overview import describe_plan
 
-    print_plain(describe_plan(load(experiment), workers, rate and 1e9 * rate))
+    print_plain(describe_plan(load(experiment), workers, rate and 1e9 * rate, out or Path("runs") / experiment.stem))
 
 
 def calibrate(

@@ -13,6 +13,7 @@ import pandas as pd
 from rllc.core.outcome import Outcome
 from rllc.records import table
 from rllc.records.store import Record, Store
+from rllc.runs.earlier import told_anew
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.layout import RunFolder, existing
 from rllc.runs.mapping import plain
@@ -27,12 +28,13 @@ from rllc.runs.selecting import record_name
 SAMPLE = "sample"
 
 
-def describe_plan(experiment: Experiment, workers: int | None = None, rate: float | None = None) -> str:
-    """The plan of an experiment in words: cells, chain-steps, memory, hours, bytes.
+def describe_plan(experiment: Experiment, workers: int | None = None, rate: float | None = None, root: Path | None = None) -> str:
+    """The plan of an experiment in words: cells, chain-steps, measurements, memory, hours, bytes.
 
     Args:
         workers: otherwise the experiment decides.
         rate: operations a second of a worker; otherwise a guess.
+        root: folder of its run, where there is one: what an earlier version has computed there is told, as it will be computed anew.
     """
     plan = make_plan(experiment)
     workers = workers or experiment.engine.workers or cores()
@@ -56,8 +58,18 @@ def describe_plan(experiment: Experiment, workers: int | None = None, rate: floa
             f"  records     {plan.record_bytes / 1e6:.1f} MB at most, before compression"
             + (f"; and {plan.state_bytes / 1e6:.1f} MB of kept chains for each time they are prolonged" if plan.state_bytes else ""),
             *(f"  beside it   {name}: {_beside(experiment.sibling(name), workers, rate)}" for name in experiment.siblings),
+            *(f"  in {root}: {told}" for told in _anew(experiment, root)),
         ]
     )
+
+
+def _anew(experiment: Experiment, root: Path | None) -> list[str]:
+    """What an earlier version of rllc has computed in a run folder."""
+    if root is None:
+        return []
+    folder = RunFolder(root)
+    beside = [told for name in experiment.siblings for told in told_anew(experiment.sibling(name), folder.sibling(name), name)]
+    return told_anew(experiment, folder) + beside
 
 
 def _beside(sibling: Experiment, workers: int, rate: float | None) -> str:
