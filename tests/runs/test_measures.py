@@ -26,6 +26,7 @@ from rllc.core.seeds import generator
 from rllc.corpus.batches import Mixture, contexts
 from rllc.corpus.tokens import open_corpus
 from rllc.records.store import Store
+from rllc.runs.evidence import behaviour_of
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.layout import RunFolder
 from rllc.runs.measures.behaviour import make_probes
@@ -36,7 +37,6 @@ from rllc.runs.measuring import planned_keys
 from rllc.runs.overview import describe_status
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.reading import planned_records, read_measured
-from rllc.runs.reporting import behaviour_of
 
 SETTINGS = f"""
 measures = {list(MEASURES)}

@@ -99,8 +99,10 @@ def test_more_to_look_at_costs_more(finished: Path) -> None:
     assert plan_measuring(alone).cost["tokens"] > plan_measuring(small).cost["tokens"]
 
 
-def test_the_demos_plan_has_no_more_than_it_measures() -> None:
-    assert dict(plan_measuring(parse(preset("demo"))).steps) == {"behaviour": 14}
+def test_the_demos_plan_has_what_it_measures_and_no_more() -> None:
+    demo = parse(preset("demo"))
+    assert tuple(plan_measuring(demo).steps) == demo.behaviour.asked()
+    assert plan_measuring(demo).steps["behaviour"] == len(demo.checkpoints())
     assert set(REVISIONS) == set(MEASURES)
 
 
