@@ -77,7 +77,7 @@ def test_siblings_lie_beside_each_other(elsewhere: Path, finished: Path) -> None
 def test_where_records_lie_decides_no_number(elsewhere: Path, finished: Path) -> None:
     assert load(elsewhere / "experiment.toml").training_key() == load(finished / "experiment.toml").training_key()
     text = (elsewhere / "experiment.toml").read_text()
-    with pytest.raises(RllcError, match="engine.records is 'bucket/mine', which is no URL"):
+    with pytest.raises(RllcError, match=r"engine\.records is 'bucket/mine', which is no URL"):
         parse(text.replace(URL, "bucket/mine"))
     (elsewhere / "experiment.toml").write_text("not toml")
     assert RunFolder(elsewhere).records == elsewhere / "records"

@@ -18,13 +18,13 @@ from rllc.core.errors import RllcError
 from rllc.model import forward as fw
 from rllc.model.batch import TokenBatch
 from rllc.records.store import Store
+from rllc.runs.evidence import evidence_of, planned_measurements
 from rllc.runs.experiment import parse
 from rllc.runs.layout import RunFolder
 from rllc.runs.overview import describe_plan, describe_status, export_table
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.plan import make_plan
 from rllc.runs.recorded import planned_samples
-from rllc.runs.reporting import evidence_of, planned_measurements
 from rllc.runs.sampling import OpenedUnit, Work
 
 BLOCK = '[[sample]]\nparts = ["heads"]\ndata = ["{}"]\ncheckpoints = [12]\n'
@@ -94,7 +94,7 @@ def test_another_reference_makes_other_records(finished: Path, together: RunFold
 
 def test_plan_status_and_table_know_of_siblings(finished: Path, together: RunFolder) -> None:
     plan = describe_plan(parse(text_of(finished)))
-    assert "beside it   one-layer: seed 3, 1 layers, 12 steps of training\n" in plan
+    assert "beside it   one-layer: seed 3, 1 layers, 12 steps of training; measuring behaviour at 2 checkpoints; " in plan
     assert "beside it   seed-7: seed 7, 2 layers, 12 steps of training; 1 cells" in plan
     status = describe_status(together.root)
     assert "beside it, one-layer: training done; 0 cells recorded, 0 planned" in status

@@ -25,6 +25,7 @@ from rllc.records.places import Stamp
 from rllc.records.store import COMPACTED, DamagedRecordError, Store, named
 
 REVISION = 1
+OF_KEY = "key/"  # before the names of what is of a record's key and not of its meta
 _KIND = "index"
 _BLOCK = 4096  # records whose headers are in memory as they came
 
@@ -35,7 +36,7 @@ class Index:
 
     Args:
         stamps: size and time of each file, by name; its order is that of the rows.
-        columns: single values of the records' meta by name, each [files].
+        columns: single values of the records' meta by name, each [files]; and of their keys, by "key/" and the name.
         problems: what was found damaged on the way.
     """
 
@@ -85,7 +86,7 @@ def opened(store: Store, kind: str, *, keep: bool = True) -> Index:
                 problems.append(found)
             else:
                 stamps[file] = listing[file]
-                metas.append(found.meta)
+                metas.append(found.meta | {f"{OF_KEY}{name}": value for name, value in found.key.items()})
         blocks.append((len(metas), of_rows(metas)))
     index = Index(stamps, stacked(blocks), tuple(problems))
     if keep:

@@ -20,7 +20,7 @@ from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.core.outcome import Outcome
 from rllc.records.columns import Column, of_rows
-from rllc.records.index import opened
+from rllc.records.index import OF_KEY, opened
 from rllc.records.packing import Record
 from rllc.records.store import Store
 
@@ -96,7 +96,7 @@ def stored_frame(store: Store, run: str = "") -> pd.DataFrame:
 def frame_of(digests: Sequence[str], said: Mapping[str, Column], run: str = "") -> pd.DataFrame:
     """The rows of `frame` from what the records say by name, each [rows]."""
     rows = len(digests)
-    given = {name: column for name, column in said.items() if name not in ("run", "key")}
+    given = {name: column for name, column in said.items() if name not in ("run", "key") and not name.startswith(OF_KEY)}
     names = [*COLUMNS, *sorted(given.keys() - COLUMNS.keys())]
     shown: dict[str, Any] = {}
     for name in names:

@@ -16,6 +16,7 @@ from rllc.corpus.tokens import open_corpus
 from rllc.posterior.settings import Stopping
 from rllc.records.index import fresh_problems
 from rllc.records.store import Record, Store, key_digest
+from rllc.runs.earlier import cells_anew
 from rllc.runs.experiment import Experiment
 from rllc.runs.keys import KIND, SHARES, record_key, shares_key
 from rllc.runs.layout import RunFolder
@@ -38,6 +39,8 @@ def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, 
     for problem in fresh_problems(store) if only is None else ():
         reporter.line(str(problem))
     begun = missing_work(experiment, folder, store, only)
+    if begun and (told := cells_anew(experiment, store, only=only)):
+        reporter.line(told)
     _run(begun, experiment, store, reporter, "Sampling")
     if begun and experiment.sampling.share_contexts:  # of cells that were there, beside others that were not
         _run(missing_work(experiment, folder, store, only), experiment, store, reporter, "Sampling")
@@ -96,7 +99,7 @@ def missing_work(experiment: Experiment, folder: RunFolder, store: Store, only: 
     for unit, keys in keyed_units(experiment, folder, only):
         if not all(store.has(KIND, key) for key in keys):
             works.append(Work(folder.root, experiment, unit))
-        elif experiment.sampling.share_contexts:
+        elif experiment.shares_at(unit.step):
             works += _shares_work(experiment, folder, store, unit, keys)
     return works
 

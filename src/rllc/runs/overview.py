@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import pandas as pd
 
-from rllc.core.names import DataKey
 from rllc.core.outcome import Outcome
 from rllc.records import table
-from rllc.records.index import Index, opened
-from rllc.records.store import Store
+from rllc.records.index import opened
+from rllc.runs.earlier import told_anew
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.layout import RunFolder, existing
 from rllc.runs.mapping import plain
+from rllc.runs.measures.cost import one_checkpoint, plan_measuring
 from rllc.runs.measures.steps import asked_digest, planned_steps
 from rllc.runs.memory import cores
 from rllc.runs.pipeline import read_timings
-from rllc.runs.plan import Plan, make_plan, pass_bytes, weight_bytes
+from rllc.runs.plan import GUESSED_RATE, Plan, make_plan, pass_bytes, weight_bytes
 from rllc.runs.progress import duration
+from rllc.runs.selecting import data_name, said
 
 SAMPLE = "sample"
 
 
-def describe_plan(experiment: Experiment, workers: int | None = None, rate: float | None = None) -> str:
-    """The plan of an experiment in words: cells, chain-steps, memory, hours, bytes.
+def describe_plan(experiment: Experiment, workers: int | None = None, rate: float | None = None, root: Path | None = None) -> str:
+    """The plan of an experiment in words: cells, chain-steps, measurements, memory, hours, bytes.
 
     Args:
         workers: otherwise the experiment decides.
         rate: operations a second of a worker; otherwise a guess.
+        root: folder of its run, where there is one: what an earlier version has computed there is told, as it will be computed anew.
     """
     plan = make_plan(experiment)
     workers = workers or experiment.engine.workers or cores()
@@ -50,20 +52,47 @@ def describe_plan(experiment: Experiment, workers: int | None = None, rate: floa
             f"  chain-steps {plan.chain_steps:,}"
             + (f", up to {plan.most_chain_steps:,} where the target error needs them" if plan.most_chain_steps > plan.chain_steps else ""),
             f"  operations  {plan.cost:.3g} by counting matrix products; " + _hours(plan, workers, rate),
+            f"  measuring   {_measuring(experiment, rate)}",
             f"  memory      {_gigabytes(weight_bytes(experiment))} of weights and up to {_gigabytes(pass_bytes(experiment, plan))} of a pass, "
             f"in each of {workers} workers",
             f"  records     {plan.record_bytes / 1e6:.1f} MB at most, before compression"
             + (f"; and {plan.state_bytes / 1e6:.1f} MB of kept chains for each time they are prolonged" if plan.state_bytes else ""),
             *(f"  beside it   {name}: {_beside(experiment.sibling(name), workers, rate)}" for name in experiment.siblings),
+            *(f"  in {root}: {told}" for told in _anew(experiment, root)),
         ]
     )
+
+
+def _anew(experiment: Experiment, root: Path | None) -> list[str]:
+    """What an earlier version of rllc has computed in a run folder."""
+    if root is None:
+        return []
+    folder = RunFolder(root)
+    beside = [told for name in experiment.siblings for told in told_anew(experiment.sibling(name), folder.sibling(name), name)]
+    return told_anew(experiment, folder) + beside
 
 
 def _beside(sibling: Experiment, workers: int, rate: float | None) -> str:
     plan = make_plan(sibling)
     steps = sibling.training.steps if sibling.training else 0
     trained = f"seed {sibling.seed}, {sibling.model.n_layers} layers, {steps:,} steps of training"
-    return f"{trained}; {len(plan.cells):,} cells, {plan.cost:.3g} operations, {_hours(plan, workers, rate)}" if plan.cells else trained
+    sampled = f"; {len(plan.cells):,} cells, {plan.cost:.3g} operations, {_hours(plan, workers, rate)}" if plan.cells else ""
+    return f"{trained}{sampled}; measuring {_measuring(sibling, rate, beside=True)}"
+
+
+def _measuring(experiment: Experiment, rate: float | None, beside: bool = False) -> str:
+    """Which measurements are made at how many checkpoints, what that takes, and what of it cannot be told."""
+    found = plan_measuring(experiment, beside)
+    at: dict[int, list[str]] = {}
+    for name, count in found.steps.items():
+        at.setdefault(count, []).append(name)
+    made = "; ".join(f"{', '.join(names)} at {count} checkpoint{'s' * (count != 1)}" for count, names in at.items())
+    # A worker's rate is that of its threads together.
+    seconds = found.seconds(GUESSED_RATE if rate is None else rate / experiment.engine.threads)
+    told = (
+        f"{sum(found.cost.values()):.3g} operations, {'very roughly ' * (rate is None)}{duration(seconds)} in one process of {found.threads} threads"
+    )
+    return f"{made}; {told}" + (f"; not counted: {', '.join(found.not_counted)}" if found.not_counted else "")
 
 
 def _hours(plan: Plan, workers: int, rate: float | None) -> str:
@@ -133,18 +162,6 @@ def export_table(root: Path, format: Literal["csv", "json", "parquet"]) -> bytes
     return table.export(pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True), format)
 
 
-def said(index: Index) -> list[dict[str, Any]]:
-    """What each record says, without what is a list or a table."""
-    digests, columns = index.newest()
-    plain_columns = {name: column.plain() for name, column in columns.items()}
-    return [{name: values[row] for name, values in plain_columns.items()} for row in range(len(digests))]
-
-
-def data_name(record: Mapping[str, Any]) -> str:
-    """What the record's data is called, with what it was evaluated on where that is another: "code@prose"."""
-    return str(DataKey.parse(record["data"]).at(record["evaluated_on"]))
-
-
 def _done(done: bool) -> str:
     return "done" if done else "not finished"
 
@@ -155,19 +172,20 @@ def _trained(experiment: Experiment, folder: RunFolder) -> bool:
 
 
 def _measured(experiment: Experiment, folder: RunFolder) -> str:
-    """Whether every measurement is done; else how many checkpoints those have that are not."""
-    store, behind = folder.store(), list[str]()
-    for name in experiment.behaviour.asked():
-        planned, found = planned_steps(experiment, folder, name), set(_steps(store, name))
-        if not found:
-            from rllc.runs.measures.measure import find  # loads torch
-
-            if find(name).lacking(experiment.model):
-                continue
-        if number := len(set(planned) - found):
-            behind.append(f"{name} {len(planned) - number} of {len(planned)}")
+    """Whether every measurement is done; else how many checkpoints those have that are not, and how long the rest may take."""
+    store, behind, left, guessed = folder.store(), list[str](), 0.0, list[str]()
+    planned = plan_measuring(experiment)
+    for name in planned.steps:
+        steps, found = planned_steps(experiment, folder, name), {record["step"]: record for record in said(opened(store, name))}
+        if number := len(set(steps) - set(found)):
+            behind.append(f"{name} {len(steps) - number} of {len(steps)}")
+            taken = [record["seconds"] for record in found.values() if record.get("seconds") is not None]
+            each = median(taken) if taken else one_checkpoint(experiment, name) / GUESSED_RATE / planned.threads
+            left += number * each
+            guessed += [] if taken else [name]
     if behind:
-        return f"not finished: {', '.join(behind)} checkpoints"
+        how = f"very roughly, as {', '.join(guessed)} had no checkpoint yet" if guessed else "at the pace until now"
+        return f"not finished: {', '.join(behind)} checkpoints; {duration(left)} left {how}"
     return "done" if _noted(folder) == asked_digest(experiment) else "of other settings, perhaps: `rllc measure` computes what today's ask for"
 
 
@@ -177,11 +195,6 @@ def _noted(folder: RunFolder) -> str:
         return str(json.loads(folder.measured.read_text(encoding="utf-8"))["asked"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-def _steps(store: Store, kind: str) -> list[Any]:
-    column = opened(store, kind).newest()[1].get("step")
-    return [] if column is None else column.plain()
 
 
 def _as_asked(experiment: Experiment) -> dict[str, Any]:

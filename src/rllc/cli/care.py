@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR", help="Folder of a run.")]
+from rllc.cli.arguments import Device, Folder, Quiet, Workers
+from rllc.cli.output import print_plain
 
 
 def doctor(
@@ -25,7 +24,7 @@ def doctor(
     from rllc.runs.doctor import describe, examine
 
     found = examine(folder, repair)
-    sys.stdout.write(describe(found))
+    print_plain(describe(found))
     return 0 if found.sound else 1
 
 
@@ -33,9 +32,9 @@ def verify(
     folder: Folder,
     cells: Annotated[int, tyro.conf.arg(help="How many recorded cells to compute again.")] = 4,
     seed: Annotated[int, tyro.conf.arg(help="Chooses them; another seed, other cells.")] = 0,
-    workers: Annotated[int | None, tyro.conf.arg(help="Sampling processes; otherwise the experiment decides.")] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"] | None, tyro.conf.arg(help="Device; otherwise the experiment decides.")] = None,
-    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Show no progress.")] = False,
+    workers: Workers = None,
+    device: Device = None,
+    quiet: Quiet = False,
 ) -> int:
     """Compute a random sample of recorded cells again and hold them against their records. Exit code 1 where one differs.
 
@@ -48,5 +47,5 @@ def verify(
     from rllc.runs.verifying import verify_run
 
     found = verify_run(folder, cells, seed, workers, device, quiet)
-    sys.stdout.write(render(found))
+    print_plain(render(found))
     return 0 if found.passed else 1
