@@ -183,6 +183,7 @@ def test_a_sibling_and_what_nobody_named(copy: Path) -> None:
 
 def test_damage_that_cannot_be_moved_stays_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut(copy / "findings.json")
+    cut(first(copy, "records/sample/*.npz"))
 
     def refuse(self: Path, target: Path) -> None:
         raise OSError(30, "Read-only file system")
@@ -190,7 +191,9 @@ def test_damage_that_cannot_be_moved_stays_told(copy: Path, monkeypatch: pytest.
     monkeypatch.setattr(Path, "replace", refuse)
     found = examine(copy, repair=True)
     assert not found.sound
-    assert "It could not be mended" in describe(found)
+    text = describe(found)
+    assert text.count("WRONG") == text.count("It could not be mended") == 2
+    assert "2 things are wrong" in text
 
 
 def test_no_run_is_a_sentence(tmp_path: Path) -> None:

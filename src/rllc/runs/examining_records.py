@@ -97,9 +97,17 @@ def _proven(chart: Chart, store: Store, kind: str, files: list[str]) -> Iterator
         try:
             yield store.proven(kind, file)
         except DamagedRecordError as error:
-            chart.wrong(error.problem, error.remedy, (lambda: "The next run computes it anew.") if store.sets_aside else None)
+            chart.wrong(
+                error.problem, error.remedy, (lambda path=f"{kind}/{file}", told=error: _moved(store, path, told)) if store.sets_aside else None
+            )
         except RllcError as error:
             chart.wrong(error.problem, error.remedy)
+
+
+def _moved(store: Store, path: str, told: DamagedRecordError) -> str:
+    if store.place.exists(path):
+        raise told
+    return "The next run computes it anew."
 
 
 def _number(chart: Chart, store: Store, record: Record, paths: list[str]) -> None:

@@ -25,7 +25,7 @@ from rllc.runs.grid import keyed_units
 from rllc.runs.keys import KIND
 from rllc.runs.layout import RunFolder, existing
 from rllc.runs.local import run_units
-from rllc.runs.memory import cores, fixed
+from rllc.runs.memory import cores
 from rllc.runs.pipeline import override
 from rllc.runs.plan import Unit
 from rllc.runs.progress import Reporter
@@ -116,7 +116,7 @@ def verify_run(root: Path, cells: int = 4, seed: int = 0, workers: int | None = 
     if cells < 1:
         raise RllcError(f"{cells} cells are to be verified.", "Give --cells 1 or more.")
     folder = existing(root)
-    experiment = override(fixed(load(folder.experiment), folder), workers, device)
+    experiment = override(load(folder.experiment), workers, device)
     places = [_Place("", experiment, folder)]
     places += [_Place(name, experiment.sibling(name), folder.sibling(name)) for name in experiment.siblings]
     recorded = [(place, unit, n) for place in places if place.experiment.sample for unit, there in _recorded(place) for n in there]
