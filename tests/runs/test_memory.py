@@ -15,9 +15,9 @@ from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.model.cost import bytes_per_variant, bytes_shared
 from rllc.runs import memory
+from rllc.runs.engines.local import run_units
 from rllc.runs.experiment import Experiment, parse, preset
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import run_units
 from rllc.runs.memory import available_bytes, fixed, found
 from rllc.runs.plan import make_plan
 from rllc.runs.sampling import Work
@@ -120,7 +120,7 @@ from rllc.model.forward import init_params
 from rllc.model.objective import build_objective
 from rllc.posterior.chains import run_chains
 from rllc.runs.experiment import parse, preset
-from rllc.runs.local import set_threads
+from rllc.runs.engines.local import set_threads
 from rllc.runs.plan import make_unit
 from dataclasses import replace
 

@@ -105,6 +105,12 @@ class Store:
             raise KeyError(f"{kind}/{name}")
         return _join([self._read(kind, name, segment) for segment in range(n)])
 
+    def files(self, kind: str = "", key: Mapping[str, Any] | str = "") -> list[Path]:
+        """The files of one record, segment by segment, none where there is none; of the store itself where no record is named."""
+        if not kind:
+            return [self._marker] if self._marker.exists() else []
+        return [self._path(kind, _name(kind, key), segment) for segment in range(self.segments(kind, key))]
+
     def digests(self, kind: str) -> list[str]:
         """Digests of all records of a kind, sorted."""
         return sorted({match[1] for path in self._files(kind) if (match := _FILE.match(path.name)) and match[2] == "0"})

@@ -12,10 +12,10 @@ from rllc.checkpoints.store import load
 from rllc.core.files import write_atomic
 from rllc.records.store import Store
 from rllc.runs.device import choose_device
+from rllc.runs.engines.local import set_threads
 from rllc.runs.experiment import Experiment
 from rllc.runs.grid import checkpoints_by_step
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import set_threads
 from rllc.runs.measures.bench import Bench
 from rllc.runs.measures.measure import Measure, Subject, find
 from rllc.runs.measures.steps import asked_digest, planned_steps
