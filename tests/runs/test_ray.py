@@ -81,14 +81,17 @@ def test_what_a_killed_or_hung_worker_was_at_is_tried_again_and_nothing_else(ray
 
 def test_a_grid_has_the_numbers_of_the_local_engine_bit_for_bit(ray, finished, tmp_path):
     copy = tmp_path / "run"
-    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("records"))
+    shutil.copytree(finished, copy)
+    local, other = Store(finished / "records"), Store(copy / "records")
+    last = [record.digest for record in local.records("sample") if record.meta["step"] == 12]
+    assert len(last) == 15
+    for path in (path for digest in last for path in other.files("sample", digest)):
+        path.unlink()
     text = (finished / "experiment.toml").read_text().replace("[engine]\n", '[engine]\nkind = "ray"\n').replace("workers = 1", "workers = 2")
     assert 'kind = "ray"' in text
     run_experiment(text, copy, "sample", None, None, quiet=True)
-    local, other = Store(finished / "records"), Store(copy / "records")
     assert other.digests("sample") == local.digests("sample")
-    assert len(other.digests("sample")) == 45
-    for digest in local.digests("sample"):
+    for digest in last:
         one, two = local.get("sample", digest), other.get("sample", digest)
         assert two.key == one.key
         assert two.meta | {"seconds": 0} == one.meta | {"seconds": 0}

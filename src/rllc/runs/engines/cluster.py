@@ -105,7 +105,7 @@ def reason(error: BaseException) -> str:
         return type(error).__name__
     if getattr(error, "actor_init_failed", False):
         return lines[-1].rstrip(".")
-    if "preempted" in text or ("node" in lines[-1].lower() and "died" in lines[-1].lower()):
+    if "its node has died" in text:
         return "its node is gone"
     if "worker process has died" in text or "died unexpectedly" in text:
         return "its process died"
