@@ -18,9 +18,9 @@ from rllc.runs import memory
 from rllc.runs.engines.local import run_units
 from rllc.runs.experiment import Experiment, parse, preset
 from rllc.runs.layout import RunFolder
-from rllc.runs.memory import available_bytes, fixed, found
+from rllc.runs.memory import available_bytes, fixed, found, total_bytes
 from rllc.runs.plan import make_plan
-from rllc.runs.sampling import Work
+from rllc.runs.sampling import OpenedUnit, Work
 
 DEMO = parse(preset("demo"))
 
@@ -53,7 +53,7 @@ def test_what_is_free_is_the_least_of_machine_and_control_group(tmp_path: Path) 
     group = tmp_path / "sys/fs/cgroup"
     for folder in (group, tmp_path / "proc"):
         folder.mkdir(parents=True)
-    assert available_bytes(tmp_path) > 0  # of the machine as a whole, where nothing tells
+    assert total_bytes(tmp_path) >= available_bytes(tmp_path) > 0  # of the machine as a whole, where nothing tells
     (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    3000 kB\n")
     assert available_bytes(tmp_path) == 3000 * 1024
     (group / "memory.max").write_text("max\n")
@@ -61,6 +61,9 @@ def test_what_is_free_is_the_least_of_machine_and_control_group(tmp_path: Path) 
     for name, text in (("max", "2000000"), ("current", "1500000"), ("stat", "anon 3\ninactive_file 100000")):
         (group / f"memory.{name}").write_text(text)
     assert available_bytes(tmp_path) == 600_000
+    assert total_bytes(tmp_path) == 2_000_000
+    (group / "memory.max").write_text("max\n")
+    assert total_bytes(tmp_path) == 9 * 1024
     assert available_bytes() > 0
 
 
@@ -88,6 +91,15 @@ def test_a_smaller_work_remembers_the_plan() -> None:
     assert (quarter.unit.chunk, quarter.planned_chunk) == (1, 5)
     with pytest.raises(RllcError, match="one variant at a time"):
         quarter.smaller()
+
+
+def test_a_model_larger_than_its_device_is_refused_before_it_is_read(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = parse((finished / "experiment.toml").read_text())
+    work = Work(finished, experiment, make_plan(experiment).units[0])
+    monkeypatch.setattr("rllc.runs.device.total_bytes", lambda: 1000)
+    monkeypatch.setattr("rllc.runs.sampling.load", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(RllcError, match=r"this machine has 0\.0 GB: a unit is computed on one device.*more GPUs do not help"):
+        OpenedUnit(work)
 
 
 def shy(size: int) -> int:
