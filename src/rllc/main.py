@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from rllc.core.errors import RllcError
+from rllc.flags import Address, Device, Engine, ExperimentFile, Folder, GpusPerWorker, Out, Quiet, Shard, Workers
 from rllc.posterior.settings import SamplerName
-
-if TYPE_CHECKING:
-    from rich.text import Text
+from rllc.printing import print_error, print_line, print_text
 
 _EXAMPLES = """Examples:
   rllc demo                                            train a small transformer here and look at its heads
@@ -26,18 +25,12 @@ _EXAMPLES = """Examples:
   rllc validate --quick                                learning coefficients that are known exactly, estimated here
 """
 
-ExperimentFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="Experiment file (TOML).")]
-Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR", help="Folder of a run.")]
-Out = Annotated[Path, tyro.conf.arg(help="Folder of the run.")]
-Workers = Annotated[int | None, tyro.conf.arg(help="Sampling processes; otherwise the experiment decides.")]
-Device = Annotated[Literal["auto", "cpu", "cuda"] | None, tyro.conf.arg(help="Device; otherwise the experiment decides.")]
-Quiet = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Say nothing but errors.")]
 
-
-def _stage(last: str, experiment: Path, out: Path, workers: int | None, device: str | None, quiet: bool) -> None:
+def _stage(last: str, experiment: Path, out: Path, workers: int | None, device: str | None, quiet: bool, **machine: Any) -> None:
     from rllc.runs.pipeline import run_experiment
 
-    run_experiment(experiment.read_text(encoding="utf-8") if experiment.is_file() else _missing(experiment), out, last, workers, device, quiet)
+    text = experiment.read_text(encoding="utf-8") if experiment.is_file() else _missing(experiment)
+    run_experiment(text, out, last, workers, device, quiet, machine)
 
 
 def _missing(experiment: Path) -> str:
@@ -64,16 +57,23 @@ def demo(
 def run(
     experiment: ExperimentFile,
     out: Out,
-    engine: Annotated[Literal["local"], tyro.conf.arg(help="Where units are computed.")] = "local",  # noqa: ARG001
+    engine: Engine = None,
+    address: Address = None,
     workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
+    shard: Shard = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Do everything an experiment file says: corpus, train, sample, measure, analyse, report. Goes on where it was.
 
     Example: rllc run experiments/demo.toml --out runs/demo
+
+    Example: rllc run experiments/demo.toml --out runs/demo --engine ray --workers 8 --gpus-per-worker 1
+
+    Example: rllc run experiments/demo.toml --out runs/demo --shard 1/8
     """
-    _stage("report", experiment, out, workers, device, quiet)
+    _stage("report", experiment, out, workers, device, quiet, kind=engine, address=address, gpus_per_worker=gpus_per_worker, shard=shard)
 
 
 def corpus(experiment: ExperimentFile, out: Out, quiet: Quiet = False) -> None:
@@ -104,15 +104,25 @@ def plan(
     from rllc.runs.experiment import load
     from rllc.runs.overview import describe_plan
 
-    _print(describe_plan(load(experiment), workers, rate and 1e9 * rate))
+    print_line(describe_plan(load(experiment), workers, rate and 1e9 * rate))
 
 
-def sample(experiment: ExperimentFile, out: Out, workers: Workers = None, device: Device = None, quiet: Quiet = False) -> None:
+def sample(
+    experiment: ExperimentFile,
+    out: Out,
+    engine: Engine = None,
+    address: Address = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
+    shard: Shard = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
     """Sample every cell that is not recorded yet.
 
     Example: rllc sample experiments/demo.toml --out runs/demo --workers 2
     """
-    _stage("sample", experiment, out, workers, device, quiet)
+    _stage("sample", experiment, out, workers, device, quiet, kind=engine, address=address, gpus_per_worker=gpus_per_worker, shard=shard)
 
 
 def measure(experiment: ExperimentFile, out: Out, device: Device = None, quiet: Quiet = False) -> None:
@@ -148,7 +158,7 @@ def status(folder: Folder) -> None:
     """
     from rllc.runs.overview import describe_status
 
-    _print(describe_status(folder))
+    print_line(describe_status(folder))
 
 
 def table(
@@ -190,7 +200,7 @@ def compare(
 
     found = compare_run(folder, across, parts=part, data=data, steps=step, against=against, confidence=confidence)
     text, notes = render(found, format)
-    _print_text(text)
+    print_text(text)
     if notes:
         sys.stderr.write(f"{notes}\n")
 
@@ -233,7 +243,7 @@ def validate(
     from rllc.runs.validation_text import render
 
     found = compared(quick=quick, samplers=samplers, workers=workers, quiet=quiet)
-    _print_text(render(found, format))
+    print_text(render(found, format))
     return 0 if found.passed else 1
 
 
@@ -264,7 +274,7 @@ def calibrate(
     from rllc.runs.calibration_text import deliver
 
     text = experiment.read_text(encoding="utf-8") if experiment.is_file() else _missing(experiment)
-    deliver(found(text, out, Ask(data, checkpoints, parts, sampler, quick, workers, device), quiet), out / "calibration", _print)
+    deliver(found(text, out, Ask(data, checkpoints, parts, sampler, quick, workers, device), quiet), out / "calibration", print_line)
 
 
 def import_(
@@ -282,7 +292,7 @@ def import_(
     from rllc.checkpoints.reading import read_object
     from rllc.runs.importing import describe_import
 
-    _print(describe_import(source, steps, revision, file, read_object(config) if config else None, context))
+    print_line(describe_import(source, steps, revision, file, read_object(config) if config else None, context))
 
 
 VERBS = {
@@ -315,34 +325,16 @@ def main(arguments: list[str] | None = None) -> int:
             args=arguments,
         )
     except RllcError as error:
-        _print_error(str(error))
+        print_error(str(error))
         return 2
     except KeyboardInterrupt:
-        _print_error("Interrupted. The same command goes on where it was.")
+        print_error("Interrupted. The same command goes on where it was.")
         return 130
     except BrokenPipeError:
         # Whoever read our output has left; leave no complaint at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code or 0
-
-
-def _print_text(text: Text) -> None:
-    """With its styles on a terminal, plainly elsewhere."""
-    if not sys.stdout.isatty():
-        _print(text.plain)
-        return
-    from rich.console import Console
-
-    Console(highlight=False).print(text, soft_wrap=True, end="")
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-
-
-def _print_error(text: str) -> None:
-    sys.stderr.write(f"rllc: {text}\n")
 
 
 if __name__ == "__main__":
