@@ -138,6 +138,20 @@ def test_an_address_that_is_none_is_told_before_anything_starts(address):
         cluster.connect(EngineSettings(kind="ray", address=address))
 
 
+def test_a_ray_that_does_not_start_is_tried_again_and_then_told(monkeypatch):
+    ray, calls = pytest.importorskip("ray"), list[str]()
+
+    def init(**_: Any) -> None:
+        calls.append("init")
+        raise Exception("The current node timed out during startup. It may be busy.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
+    with pytest.raises(RllcError, match="Ray did not start on this machine: The current node timed out"):
+        cluster.connect(EngineSettings(kind="ray"))
+    assert calls == ["init", "shutdown"] * 3
+
+
 def test_files_go_once_to_every_node_and_the_longest_unused_go_first(tmp_path, monkeypatch):
     """A store that is a list, nodes that are folders."""
     root = tmp_path / "run"

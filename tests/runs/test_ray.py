@@ -15,6 +15,7 @@ import pytest
 
 from rllc.core.errors import RllcError
 from rllc.records.store import Store
+from rllc.runs.engines import cluster
 from rllc.runs.engines.job import Job
 from rllc.runs.engines.on_ray import RayEngine
 from rllc.runs.pipeline import run_experiment
@@ -30,9 +31,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     """A cluster of two workers; nothing of it is left behind."""
-    ray = pytest.importorskip("ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(address="local", num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
+    pytest.importorskip("ray")
+    ray, joined = cluster.connect(EngineSettings(kind="ray", workers=2))
+    assert joined
     ray.cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["_"]))  # this file is no module of the workers
     yield ray
     ray.shutdown()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rllc.core.errors import RllcError
+from rllc.main import VERBS
 from rllc.records.store import Store
 from rllc.runs.experiment import parse
 from rllc.runs.layout import RunFolder
@@ -20,6 +24,7 @@ from rllc.runs.plan import make_plan
 from rllc.runs.settings import EngineSettings
 from rllc.runs.shards import Shard
 
+ROOT = Path(__file__).resolve().parents[2]
 SHARD = """
 import sys
 from pathlib import Path
@@ -119,3 +124,13 @@ def test_a_damaged_record_is_found_by_a_shard_of_other_units(finished, tmp_path)
     assert (copy / "log-30-of-30.txt").read_text().count("was damaged") == 1
     run_experiment(text, copy, "sample", None, None, quiet=True)
     assert Store(copy / "records").digests("sample") == Store(finished / "records").digests("sample")
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples" / "slurm").glob("*.sh")), ids=lambda path: path.name)
+def test_job_scripts_can_be_read_and_name_verbs_and_flags_that_there_are(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    asked = re.findall(r"\$rllc (\w+)(.*)", script.read_text())
+    assert asked
+    for verb, rest in asked:
+        taken = {name.replace("_", "-") for name in inspect.signature(VERBS[verb]).parameters}
+        assert set(re.findall(r" --([a-z-]+)", rest)) <= taken

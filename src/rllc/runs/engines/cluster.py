@@ -16,6 +16,8 @@ from rllc.runs.settings import EngineSettings
 
 _STORE = 200 * 2**20  # bytes of the object store of a cluster that is started here; results are small
 
+_ATTEMPTS = 3
+
 
 def connect(settings: EngineSettings) -> tuple[Any, bool]:
     """The module ray, joined to the cluster of `settings`, or to one that it starts here; and whether it was not joined to any before.
@@ -32,7 +34,7 @@ def connect(settings: EngineSettings) -> tuple[Any, bool]:
         return ray, False
     common = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if not settings.address:
-        ray.init(address="local", num_cpus=(settings.workers or cores()) * settings.threads, object_store_memory=_STORE, **common)
+        _start(ray, common | {"num_cpus": (settings.workers or cores()) * settings.threads})
         return ray, True
     if "://" in settings.address:
         raise RllcError(f"The address is {settings.address!r}.", 'Start rllc on a node of the cluster, and give "auto" or "host:port".')
@@ -45,6 +47,21 @@ def connect(settings: EngineSettings) -> tuple[Any, bool]:
             "Start one with `ray start --head` and give its host:port, or leave --address out to start one here.",
         ) from error
     return ray, True
+
+
+def _start(ray: Any, options: dict[str, Any]) -> None:
+    """Ray gives its own processes half a minute, which a busy machine may not keep to: it is tried again."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            ray.init(address="local", object_store_memory=_STORE, **options)
+            return
+        except Exception as error:  # Ray raises just that
+            ray.shutdown()
+            if attempt == _ATTEMPTS - 1:
+                raise RllcError(
+                    f"Ray did not start on this machine: {reason(error)}.",
+                    "Run the same command again, on a less busy machine; or take --engine local.",
+                ) from error
 
 
 @dataclass(frozen=True)
@@ -109,6 +126,8 @@ def reason(error: BaseException) -> str:
         return "its node is gone"
     if "worker process has died" in text or "died unexpectedly" in text:
         return "its process died"
+    if type(error).__name__ == "ActorUnavailableError":
+        return "it could not be reached"
     return lines[0].rstrip(".")
 
 
