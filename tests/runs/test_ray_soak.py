@@ -32,7 +32,8 @@ RUN = """
 import json, sys
 from pathlib import Path
 from rllc.runs.pipeline import run_experiment
-run_experiment(Path(sys.argv[1]).read_text(), Path(sys.argv[2]), "sample", None, None, True, json.loads(sys.argv[3]))
+machine = json.loads(sys.argv[3])
+run_experiment(Path(sys.argv[1]).read_text(), Path(sys.argv[2]), "sample", machine.pop("workers"), None, True, machine)
 """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 from rllc.checkpoints.store import checkpoint_name, read_info
@@ -37,14 +36,9 @@ def files_of(work: Work) -> tuple[Path, ...]:
         if refinement is not None and refinement.refers:
             place, step, _ = referred(experiment, folder, refinement.reference)
             checkpoints[refinement.reference] = place.checkpoints / checkpoint_name(step)
-    found = list(_corpus(folder.corpus))
+    found = [path for path in sorted(folder.corpus.iterdir()) if path.is_file() and not path.name.startswith(".")]
     found += [path for checkpoint in checkpoints.values() for path in sorted(checkpoint.iterdir()) if path.is_file()]
     return (*found, *(_records(work, folder, checkpoints) if work.segment else ()))
-
-
-@lru_cache(maxsize=1)
-def _corpus(folder: Path) -> tuple[Path, ...]:
-    return tuple(path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
 
 
 def _records(work: Work, folder: RunFolder, checkpoints: dict[int | str, Path]) -> list[Path]:

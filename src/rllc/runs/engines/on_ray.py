@@ -65,10 +65,11 @@ class RayEngine:
     @property
     def at_once(self) -> int:
         """How many units are computed side by side, by those workers that there are or will be."""
-        return self._settings.workers or self._room.workers
+        return min(self._settings.workers or self._room.workers, self._room.workers)
 
     def run(self, job: Job[Any, Any]) -> Iterator[tuple[Any, Any]]:
         """Yield (work, result) as works finish. Raises RllcError as the job's function does, and where workers are lost again and again."""
+        self._room = cluster.Room.of(self._settings, self._ray.nodes())
         self._room.check(self._settings, job.tell)
         waiting = Waiting(job.works, back_off=self.back_off)
         self._seen = time.monotonic()
@@ -115,9 +116,8 @@ class RayEngine:
 
     def _hire(self, waiting: int) -> None:
         """Start workers for what waits, as far as there is room."""
-        room = min(self._room.workers, self.at_once)
         there = len(self._starting) + len(self._idle)
-        for _ in range(min(waiting - there, room - there - len(self._busy))):
+        for _ in range(min(waiting - there, self.at_once - there - len(self._busy))):
             actor = self._ray.remote(Worker).options(**self._room.options).remote("", self._settings.threads)
             hand = _Hand(actor)
             self._starting[actor.hello.remote()] = hand
