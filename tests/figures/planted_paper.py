@@ -9,17 +9,19 @@ from types import ModuleType
 
 import numpy as np
 
-from rllc.analysis.across_seeds import match_seeds, seed_features
+from rllc.analysis.across_seeds import match_seeds, seed_features, type_counts
 from rllc.analysis.calibrated import CalibrationMap, Point
+from rllc.analysis.circuit import circuit
+from rllc.analysis.comparisons import Seeds
 from rllc.analysis.findings import Agreement, Bends, Clustering, Curves, Findings, Numbers, StageAgreement
 from rllc.analysis.learners import ward_tree
-from rllc.analysis.measured import Measured
+from rllc.analysis.measured import Measured, TokenEffects
 from rllc.analysis.ordering import orderings
 from rllc.analysis.parting import data_part, heads_part
 from rllc.analysis.regression import regress
+from rllc.analysis.token_shares import TokenShares
 from rllc.figures.material import Material
 from rllc.figures.over_seeds import SeedRun
-from rllc.figures.painting import TokenShares
 from rllc.figures.told import Told
 
 TOLD = Told(
@@ -62,21 +64,31 @@ def material() -> Material:
     quantities = found.baselines.quantities() | {"multigrams": found.memorised.quantity(), "mean ablation": found.ablation.quantity("mean", "train")}
     seeds = _seeds(synthetic, f)
     features = seed_features({n: r.curves for n, r in seeds.items()}, dict.fromkeys(seeds, f.behaviour))
-    shares = tuple(np.where(np.arange(t.shape[-1]) == 0, np.nan, t[:, -1] / 40) for t in found.tokens.effects) if found.tokens else ()
-    return Material(
-        told=TOLD,
-        findings=f,
-        measured=found,
-        data_partings={d: data_part(f.curves[d], curves, 0) for d in ("code", "prose", "echo")},
-        head_partings=heads_part(curves, 0),
+    types = {n: r.types for n, r in seeds.items()}
+    against = _against(curves)
+    f = replace(
+        f,
+        curves={**f.curves, "against": against},
+        apart=("against",),
+        partings=(heads_part(curves, 0), *(data_part(f.curves[d], curves, 0) for d in ("code", "prose", "echo"))),
         regression=regress(heads, curves.llc[:, place], last, "multigrams", 0, stderr=curves.stderr[:, place], permutations=200),
         orderings=orderings(curves, quantities, 0, resamples=50, permutations=200)[0],
-        against_reference=_against(curves),
-        controls=_controls(curves),
-        seeds=seeds,
-        matches=match_seeds(features, 0, types={n: r.types for n, r in seeds.items()}, permutations=100),
-        calibration=_calibration(),
-        shares=TokenShares(heads, 3000, found.tokens.snippets, found.tokens.tokens, shares) if found.tokens else None,
+        circuit=circuit(against, 0)[0],
+        seeds=Seeds(type_counts(types), match_seeds(features, 0, types=types, permutations=100)),
+    )
+    shares = _shares(heads, found.tokens)
+    return Material(told=TOLD, findings=f, measured=found, controls=_controls(curves), seeds=seeds, calibration=_calibration(), shares=shares)
+
+
+def _shares(heads: tuple[str, ...], effects: TokenEffects | None) -> TokenShares | None:
+    if effects is None:
+        return None
+    share = np.concatenate([np.where(np.arange(t.shape[-1]) == 0, np.nan, t[:, -1] / 40) for t in effects.effects], axis=1)
+    of = np.repeat(np.arange(len(effects.tokens)), [len(text) for text in effects.tokens])
+    tokens, n = tuple(token for text in effects.tokens for token in text), len(heads)
+    total = np.nansum(share, axis=1)
+    return TokenShares(
+        heads, "train", 3000, tokens, effects.snippets, of, share, np.full(share.shape, 0.01), total, np.full(n, 0.1), (200,) * n, ("ok",) * n
     )
 
 
@@ -138,7 +150,7 @@ def _against(curves: Curves) -> Curves:
     shape = np.stack([np.sin(np.pi * t**2) * 8 + 2 * t if part.startswith("0") else 9 * t**2 for part in curves.parts])
     llc = shape * np.linspace(0.8, 1.2, len(shape))[:, None]
     error = np.full(llc.shape, 0.3)
-    return replace(curves, data="reference", llc=llc, stderr=error, ci_low=llc - 0.6, ci_high=llc + 0.6, outcome=np.full(llc.shape, "ok"))
+    return replace(curves, data="against", llc=llc, stderr=error, ci_low=llc - 0.6, ci_high=llc + 0.6, outcome=np.full(llc.shape, "ok"))
 
 
 def _controls(curves: Curves) -> dict[str, Curves]:

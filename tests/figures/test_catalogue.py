@@ -60,6 +60,7 @@ def test_every_figure_is_drawn_where_its_data_is_there(drawn: Drawn) -> None:
 
 def test_a_bare_run_says_of_each_figure_what_it_lacks(material: Material) -> None:
     bare = replace(material.findings, curves={}, full={}, clusterings=(), agreements=(), specialisation=(), patterns=None)
+    bare = replace(bare, partings=(), orderings=(), regression=None, seeds=None, circuit=None)
     behaviour = replace(bare.behaviour, scores={}, steps=np.array([], dtype=np.int64), icl=np.array([]))
     found = draw_all(Material(Told(), replace(bare, behaviour=behaviour, stages=None)))
     assert found.drawings == {}
@@ -161,14 +162,14 @@ def test_the_multigram_circuit_tells_a_peak_from_a_rise(drawn: Drawn) -> None:
 
 
 def test_the_regression_shows_heads_their_line_and_what_the_others_foretell(material: Material, drawn: Drawn) -> None:
-    fit, found = material.regression, plot(drawn, "wrllc-on-multigrams")
+    fit, found = material.findings.regression, plot(drawn, "wrllc-on-multigrams")
     assert fit is not None
     ramp = line(found, "least squares")
     np.testing.assert_allclose(ramp.y, fit.intercept + fit.slope * ramp.x)
     foretold = {label: x for p in layers(found, Points, 1) for label, x in zip(p.labels, p.x, strict=True)}
     assert foretold == dict(zip(fit.heads, fit.foretold.tolist(), strict=True))
     assert found.title.startswith("Final wrLLC rises with the number of memorised multigrams")
-    flat = draw_all(replace(material, regression=replace(fit, slope_interval=(-0.1, 0.1))))
+    flat = draw_all(replace(material, findings=replace(material.findings, regression=replace(fit, slope_interval=(-0.1, 0.1)))))
     assert "does not clearly go with" in flat.drawings["wrllc-on-multigrams"].title
 
 

@@ -192,6 +192,7 @@ def test_the_confusion_matrix_shows_counts(findings: Findings) -> None:
 
 def test_the_tree_has_a_leaf_for_every_head(findings: Findings) -> None:
     clustering = findings.clusterings[1]
+    assert clustering.linkage is not None
     figure = clusters.tree(clustering, findings.types)
     assert {a.name for a in figure.layout.annotations} == {f"head {h}" for h in clustering.heads}
     assert len(figure.data) == len(clustering.heads) - 1

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rllc.figures.catalogue import draw_all
+from rllc.figures.material import Material
 from rllc.report.build import build_report
 from rllc.report.data import Domain, ReportData
 
@@ -25,15 +27,26 @@ def browser_type_launch_args() -> dict[str, Any]:
     return {"executable_path": CHROMIUM, "args": FLAGS.split(), "headless": True}
 
 
-@pytest.fixture(scope="session")
-def synthetic() -> ModuleType:
-    path = Path(__file__).parents[1] / "figures" / "synthetic.py"
-    spec = importlib.util.spec_from_file_location("rllc_synthetic_run_of_report", path)
+def _of_figures(name: str) -> ModuleType:
+    path = Path(__file__).parents[1] / "figures" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"rllc_{name}_of_report", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> ModuleType:
+    return _of_figures("synthetic")
+
+
+@pytest.fixture(scope="session")
+def whole(data: ReportData) -> ReportData:
+    """A page with every figure of the catalogue."""
+    material: Material = _of_figures("planted_paper").material()
+    return replace(data, findings=material.findings, drawn=draw_all(material))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ CLAIMS = (
 
 def test_the_page_tells_every_claim_with_verdict_reason_test_and_numbers(small: ReportData) -> None:
     html = render(replace(small, findings=replace(small.findings, claims=CLAIMS)))
-    section = html[html.index('<section id="claims"') : html.index('<section id="health"')]
+    section = html[html.index('<section id="claims"') : html.index('<section id="stages"')]
     assert "Of 3 claims of the paper, 1 is seen, 1 is not seen and 1 cannot be told." in section
     for piece in ("Stages come &lt;in&gt; order.", "By | onsets &amp; errors.", "number 1 1 (0.5 to 1.5), p = 0.03", "2 more", "number 5 5"):
         assert piece in section

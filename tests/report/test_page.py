@@ -63,8 +63,8 @@ def test_the_page_is_well_formed_and_of_bearable_size(html: str, reader: Reader)
     targets = [str(a["href"])[1:] for tag, a in reader.elements if tag == "a" and str(a.get("href")).startswith("#")]
     assert set(targets) <= set(ids)
     assert [t for t in targets if t != "main"] == [
-        "summary", "run", "stages", "heads", "clusters", "specialisation", "behaviour", "patterns-of-attention", "claims",
-        "health", "numbers", "notes",
+        "summary", "run", "claims", "stages", "heads", "clusters", "specialisation", "behaviour", "patterns-of-attention", "circuit",
+        "beside", "seeds", "health", "numbers", "notes",
     ]  # fmt: skip
 
 

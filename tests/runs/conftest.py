@@ -116,4 +116,4 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page without its figures as files, which take longer than all the rest; `finished` has them."""
-    monkeypatch.setattr("rllc.figures.static.write_static", lambda *_: None)
+    monkeypatch.setattr("rllc.runs.reporting.write_all", lambda *_: None)

@@ -84,7 +84,13 @@ def test_a_run_ends_in_a_table_findings_and_a_page(finished):
     assert "A tiny run" in page
     assert set(read_timings(RunFolder(finished))) == {"corpus", "train", "sample", "measure", "analyse", "report"}
     pytest.importorskip("matplotlib")
-    assert {path.suffix for path in (finished / "figures").iterdir()} == {".png", ".svg"}
+    written = {path.name for path in (finished / "figures").iterdir()}
+    assert {name.rpartition(".")[2] for name in written} == {"png", "svg", "html", "js", "json"}
+    told = json.loads((finished / "figures" / "captions.json").read_text())
+    assert {f"{name}.{kind}" for name in told["drawn"] for kind in ("png", "svg", "html")} | {"captions.json", "plotly.min.js"} == written
+    assert {"heads", "refined-by-data", "attention-scores", "attention-maps"} <= set(told["drawn"])
+    assert told["lacking"]["edges"] == "It needs path ablation."
+    assert "Figures that this run does not have" in page
 
 
 def test_status_says_what_is_there(finished):

@@ -18,13 +18,13 @@ from rllc.core.errors import RllcError
 from rllc.model import forward as fw
 from rllc.model.batch import TokenBatch
 from rllc.records.store import Store
+from rllc.runs.evidence import evidence_of, planned_measurements
 from rllc.runs.experiment import parse
 from rllc.runs.layout import RunFolder
 from rllc.runs.overview import describe_plan, describe_status, export_table
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.plan import make_plan
 from rllc.runs.recorded import planned_samples
-from rllc.runs.reporting import evidence_of, planned_measurements
 from rllc.runs.sampling import OpenedUnit, Work
 
 BLOCK = '[[sample]]\nparts = ["heads"]\ndata = ["{}"]\ncheckpoints = [12]\n'

@@ -48,10 +48,11 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
         reasons = [reason, bent]
     notes.extend(reasons)
     both = stage_agreement(boundaries, joints, settings.stage_window) if boundaries is not None and joints is not None else None
-    special, reasons = specialisation(evidence.curves, evidence.reference, evidence.paired_stderr)
+    special, reasons = specialisation(evidence.texts, evidence.reference, evidence.paired_stderr)
     notes.extend(reasons)
     found = Findings(
         curves=dict(evidence.curves),
+        apart=evidence.apart,
         full=dict(evidence.full),
         behaviour=evidence.behaviour,
         patterns=evidence.patterns,
@@ -109,7 +110,7 @@ def _partings(evidence: Evidence, settings: AnalysisSettings, seed: int) -> tupl
         if pairs and _sound(curves):
             found.append(heads_part(curves, seed, pairs=pairs, level=settings.level))
     base = evidence.heads
-    for name, curves in evidence.curves.items():
+    for name, curves in evidence.texts.items():
         shared = base is not None and set(base.parts) & set(curves.parts) and len(np.intersect1d(base.steps, curves.steps))
         if base is not None and name != evidence.reference and shared and _sound(curves) and _sound(base):
             found.append(data_part(curves, base, seed, level=settings.level))

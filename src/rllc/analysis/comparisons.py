@@ -29,6 +29,8 @@ class Partings:
     final_stderr: Floats  # [N]
     threshold: float  # errors that a difference must exceed
     level: float  # chance that any comparison whatever is said to part before it does
+    data: str = ""  # of the curves compared
+    reference: str = ""  # the other kind of data, where those of one head on two kinds are compared; "" for pairs of heads
 
 
 @dataclass(frozen=True)

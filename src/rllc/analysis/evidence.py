@@ -32,6 +32,7 @@ class Evidence:
         measured: what else was measured at the checkpoints.
         siblings: other seeds, by name.
         circuit: name of the data that are held against a model of fewer layers; empty where there are none.
+        apart: names of data that are no kind of text: targets of a reference model, shuffled tokens. Not compared with the reference data.
         temperatures: the full model on the reference data at other inverse temperatures, by nβ.
         nbeta: nβ of all other curves.
     """
@@ -46,8 +47,14 @@ class Evidence:
     measured: Measured = field(default_factory=Measured)
     siblings: Mapping[str, Sibling] = field(default_factory=dict[str, Sibling])
     circuit: str = ""
+    apart: tuple[str, ...] = ()
     temperatures: Mapping[float, Curves] = field(default_factory=dict[float, Curves])
     nbeta: float = float("nan")
+
+    @property
+    def texts(self) -> dict[str, Curves]:
+        """Curves of heads on kinds of text alone."""
+        return {name: curves for name, curves in self.curves.items() if name not in self.apart}
 
     @property
     def heads(self) -> Curves | None:

@@ -204,3 +204,9 @@ class Findings:
     seeds: Seeds | None = None
     circuit: Circuit | None = None
     claims: tuple[Claim, ...] = ()
+    apart: tuple[str, ...] = ()  # data that are no kind of text: targets of a reference model, shuffled tokens
+
+    @property
+    def texts(self) -> dict[str, Curves]:
+        """Curves of heads on kinds of text alone, which can be compared with one another."""
+        return {name: curves for name, curves in self.curves.items() if name not in self.apart}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,8 @@ def heads_part(
     for i, pair in enumerate(chosen):
         if paired_stderr is not None and pair in paired_stderr:
             stderr[i] = paired_stderr[pair]
-    return partings(curves.steps, first.llc - second.llc, stderr, [f"{a} - {b}" for a, b in chosen], seed, level=level, resamples=resamples)
+    names = [f"{a} - {b}" for a, b in chosen]
+    return replace(partings(curves.steps, first.llc - second.llc, stderr, names, seed, level=level, resamples=resamples), data=curves.data)
 
 
 def data_part(one: Curves, reference: Curves, seed: int, *, paired_stderr: Mapping[str, Floats] | None = None, level: float = 0.05) -> Partings:
@@ -129,7 +131,8 @@ def data_part(one: Curves, reference: Curves, seed: int, *, paired_stderr: Mappi
     for i, head in enumerate(heads):
         if paired_stderr is not None and head in paired_stderr:
             stderr[i] = paired_stderr[head]
-    return partings(steps, value - base, stderr, [f"{head}, {one.data} - {reference.data}" for head in heads], seed, level=level)
+    names = [f"{head}, {one.data} - {reference.data}" for head in heads]
+    return replace(partings(steps, value - base, stderr, names, seed, level=level), data=one.data, reference=reference.data)
 
 
 def _common(curves: Curves, steps: NDArray[np.int64]) -> tuple[Floats, Floats]:

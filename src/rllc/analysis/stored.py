@@ -1,4 +1,4 @@
-"""Findings as text, and attention patterns as arrays, for whoever keeps them; reading either back gives equal values."""
+"""Findings and the map of a calibration as text, and attention patterns as arrays, for whoever keeps them; reading either back gives equal values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from rllc.analysis.calibrated import CalibrationMap
 from rllc.analysis.findings import Findings, Patterns
 from rllc.core.errors import RllcError
 
@@ -39,6 +40,19 @@ def from_json(text: str, patterns: Patterns | None = None) -> Findings:
         f"The findings were written in format {version} by a newer version of rllc; this version reads formats up to {FORMAT}.",
         "Update rllc, or run the analysis again.",
     )
+
+
+def map_to_json(found: CalibrationMap) -> str:
+    """What a calibration found as strict JSON; NaN is null."""
+    return json.dumps({"format": FORMAT, "map": _encode(found)}, allow_nan=False, ensure_ascii=False)
+
+
+def map_from_json(text: str) -> CalibrationMap:
+    """What `map_to_json` wrote. Raises RllcError where the text is damaged."""
+    try:
+        return cast(CalibrationMap, _decode(CalibrationMap, json.loads(text)["map"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RllcError("The map of a calibration is damaged.", "Run `rllc calibrate` again, or remove the folder calibration.") from error
 
 
 def patterns_to_arrays(patterns: Patterns) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

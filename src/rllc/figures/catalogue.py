@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from rllc.analysis.comparisons import SeedMatch
 from rllc.core.files import write_atomic
 from rllc.figures import (
     attention,
@@ -46,8 +47,8 @@ class Entry:
 class Drawn:
     """What was drawn, by name, and why the rest was not."""
 
-    drawings: Mapping[str, Drawing]
-    lacking: Mapping[str, str]
+    drawings: Mapping[str, Drawing] = field(default_factory=dict[str, Drawing])
+    lacking: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def _tree(m: Material) -> Drawing | Missing | None:
@@ -61,6 +62,10 @@ def _numbers(m: Material) -> Drawing | Missing | None:
         return None
     name = f"{grouping.METHODS.get(found[0].method, found[0].method)} on {found[0].preprocessing} curves, {found[0].scope}"
     return grouping.how_many_clusters(found[0].numbers, name, m.told)
+
+
+def _matches(m: Material) -> tuple[SeedMatch, ...]:
+    return m.findings.seeds.matches if m.findings.seeds is not None else ()
 
 
 CATALOGUE: tuple[Entry, ...] = (
@@ -109,7 +114,9 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         "wrllc-on-multigrams",
         lambda m: (
-            multigrams.wrllc_on_multigrams(m.regression, m.measured.memorised, m.findings, m.told) if m.regression and m.measured.memorised else None
+            multigrams.wrllc_on_multigrams(m.findings.regression, m.measured.memorised, m.findings, m.told)
+            if m.findings.regression and m.measured.memorised
+            else None
         ),
         "a regression of wrLLC on memorised multigrams",
         "final wrLLC against the number of memorised multigrams",
@@ -266,7 +273,7 @@ CATALOGUE: tuple[Entry, ...] = (
     ),
     Entry(
         "orderings",
-        lambda m: beside.ordering_of_heads(m.orderings, m.told) if m.orderings else None,
+        lambda m: beside.ordering_of_heads(m.findings.orderings, m.told) if m.findings.orderings else None,
         "orders of heads by baselines",
         "which baseline orders heads like rLLC",
     ),
@@ -278,13 +285,13 @@ CATALOGUE: tuple[Entry, ...] = (
     ),
     Entry(
         "types-by-seed",
-        lambda m: over_seeds.types_by_seed(m.seeds, m.matches, m.told) if m.seeds else None,
+        lambda m: over_seeds.types_by_seed(m.seeds, _matches(m), m.told) if m.seeds else None,
         "several seeds",
         "head types over several seeds",
     ),
     Entry(
         "matched-heads",
-        lambda m: over_seeds.matched_heads(m.seeds, m.matches, m.told) if m.seeds else None,
+        lambda m: over_seeds.matched_heads(m.seeds, _matches(m), m.told) if m.seeds else None,
         "several seeds",
         "curves of matched heads over several seeds",
     ),

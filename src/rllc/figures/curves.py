@@ -15,7 +15,7 @@ from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.core.outcome import Outcome
 from rllc.figures.axis import StepAxis
-from rllc.figures.layout import SMALL, Grid, band, bounds, curve_span, end_label, inside, label_gap, legend_entry, nothing, on, panels, spread
+from rllc.figures.layout import SMALL, Grid, band, bounds, curve_span, end_labels, inside, label_gap, legend_entry, nothing, on, panels, spread
 from rllc.figures.palette import INK, MIXTURE, MUTED, PAPER, TYPES, Style, alpha, data_styles, in_order, type_color, type_style
 from rllc.figures.text import label
 
@@ -86,6 +86,7 @@ def draw_heads(
     rows = sorted(rows, key=lambda r: by_head.get(curves.parts[r], "other") != "other")
     x = axis(curves.steps)
     ends: list[tuple[str, str, float]] = []
+    traces: list[go.Scatter] = []  # given to plotly at once, which checks the whole figure with every change
     for row in rows:
         part = curves.parts[row]
         head_type = by_head.get(part, "other")
@@ -93,18 +94,18 @@ def draw_heads(
         who = {"legendgroup": head_type, "meta": {"head": part, "type": head_type}, **on(panel)}
         opacity = 0.07 if style is TYPES["other"] else 0.14
         if (shade := band(x, curves.ci_low[row], curves.ci_high[row], style.color, opacity, **who)) is not None:
-            figure.add_trace(shade)
-        figure.add_trace(line(curves, row, x, style, f"<b>{label(part)}</b> {label(head_type)}", **who))
+            traces.append(shade)
+        traces.append(line(curves, row, x, style, f"<b>{label(part)}</b> {label(head_type)}", **who))
         if (crosses := refused_cells(curves, row, x, span[0], style, **who)) is not None:
-            figure.add_trace(crosses)
+            traces.append(crosses)
         finite = np.flatnonzero(np.isfinite(curves.llc[row]))
         if finite.size:
             ends.append((part, label(part), float(curves.llc[row][finite[-1]])))
         elif crosses is not None:
             ends.append((part, f"{label(part)} ×", span[0]))
     places = spread([y for *_, y in ends], *span, gap=label_gap(figure, span))
-    for (part, name, _), y in zip(ends, places, strict=True):
-        end_label(figure, panel, name, y, type_color(by_head.get(part, "other")), head=part)
+    figure.add_traces(traces)
+    end_labels(figure, panel, [(name, y, type_color(by_head.get(part, "other")), part) for (part, name, _), y in zip(ends, places, strict=True)])
 
 
 _REFUSED = tuple(o.value for o in Outcome if o.refused)

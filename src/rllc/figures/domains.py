@@ -30,6 +30,7 @@ def domain_curves(curves: Mapping[str, Curves], types: HeadTypes, styles: Mappin
     grid = Grid(len(heads), 4, 2, 150, gap=(20, 40), margin=(50, 14, 62, 52), share_y=True, y_title="LLC")
     titles: list[str | dict[str, Any]] = [_head_title(head, by_head.get(head, "other")) for head in heads]
     figure = panels(grid, titles, axis, {"tickvals": values, "ticktext": names}, {"range": span, "nticks": 4})
+    traces: list[go.Scatter] = []  # given to plotly at once, which checks the whole figure with every change
     for name in in_order(curves, styles):
         c, style = curves[name], styles.get(name, MIXTURE)
         legend_entry(figure, name, style)
@@ -39,12 +40,13 @@ def domain_curves(curves: Mapping[str, Curves], types: HeadTypes, styles: Mappin
             panel, x = heads.index(head), axis(c.steps)
             who = {"legendgroup": name, "meta": {"head": head, "data": name}, **on(panel)}
             if (shade := band(x, c.ci_low[row], c.ci_high[row], style.color, 0.16, **who)) is not None:
-                figure.add_trace(shade)
+                traces.append(shade)
             trace = line(c, row, x, style, f"<b>{label(head)}</b> on {label(name)}", **who)
             trace.update(marker={"size": 4.5}, line={"width": 1.7})
-            figure.add_trace(trace)
+            traces.append(trace)
             if (crosses := refused_cells(c, row, x, span[0], style, **who)) is not None:
-                figure.add_trace(crosses)
+                traces.append(crosses)
+    figure.add_traces(traces)
     return figure
 
 

@@ -33,14 +33,16 @@ _PAGE = """<!doctype html>
 def interactive(plot: Plot) -> go.Figure:
     """The panels of a plot in plotly: hovering gives names and numbers, a click in the legend hides a group."""
     columns = min(plot.columns, len(plot.panels))
-    first, ends = plot.panels[0], any(isinstance(layer, Line) and layer.end for p in plot.panels for layer in p.layers)
+    first = plot.panels[0]
+    widest = max((len(layer.end) for p in plot.panels for layer in p.layers if isinstance(layer, Line)), default=0)
+    ends = max(44, 10 + 7 * widest) if widest else 0  # pixels for the labels to the right of a panel
     heat = any(isinstance(layer, Cells) for p in plot.panels for layer in p.layers)
     names = [max((len(text) for text in _row_names(p)), default=4) for p in plot.panels]  # characters beside each panel
     longest = max((len(text) for p in plot.panels for text in _column_names(p)), default=0)
     first_column, others = (max((n for k, n in enumerate(names) if (k % columns == 0) == first), default=0) for first in (True, False))
     side, foot = 58 + max(0, first_column - 4) * 7 + (16 if heat else 0), 52 + (max(0, longest - 2) * 5 if heat else 0)
-    gap = (34 + max(0, others) * 7 + (34 if ends else 0) + (12 if heat else 0), 78 if heat else 62)
-    margin = (side, (44 if ends else 24) + (78 if plot.bar else 0), 66 if plot.legend else 40, foot)
+    gap = (34 + max(0, others) * 7 + max(0, ends - 10) + (12 if heat else 0), 78 if heat else 62)
+    margin = (side, (ends or 24) + (78 if plot.bar else 0), 66 if plot.legend else 40, foot)
     same_y = len({p.y.span for p in plot.panels}) == 1 and first.y.span is not None and not heat
     grid = Grid(
         len(plot.panels), columns, 2 if columns > 3 else 1, int(plot.height * _PIXELS), gap, margin, share_y=False, every_x=first.x.steps is None

@@ -6,7 +6,7 @@ A figure carries its grid in `layout.meta["grid"]`, so that a narrow page can la
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -230,20 +230,15 @@ def label_gap(figure: go.Figure, span: tuple[float, float], pixels: float = 14) 
     return pixels / grid["row"] * (span[1] - span[0])
 
 
-def end_label(figure: go.Figure, panel: int, name: str, y: float, color: str, head: str = "") -> None:
-    """A label to the right of a panel, at height `y` of its axis."""
-    figure.add_annotation(
-        text=name,
-        x=1,
-        y=y,
-        xanchor="left",
-        yanchor="middle",
-        xshift=6,
-        showarrow=False,
-        font={"size": 12, "color": color},
-        name=f"head {head}" if head else None,
-        **inside(panel, "domain"),
-    )
+def end_labels(figure: go.Figure, panel: int, labels: Iterable[tuple[str, float, str, str]]) -> None:
+    """Labels to the right of a panel, each a text, its height on the panel's axis, its colour, and the head that it names or ""."""
+    place: dict[str, Any] = {"x": 1, "xanchor": "left", "yanchor": "middle", "xshift": 6, "showarrow": False} | inside(panel, "domain")
+    notes = [
+        place | {"text": text, "y": y, "font": {"size": 12, "color": color}} | ({"name": f"head {head}"} if head else {})
+        for text, y, color, head in labels
+    ]
+    layout: Any = figure["layout"]
+    figure.update_layout(annotations=[*layout["annotations"], *notes])
 
 
 def legend_entry(figure: go.Figure, name: str, style: Style, group: str | None = None) -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rllc.analysis.across_seeds import SeedMatch
 from rllc.analysis.calibrated import CalibrationMap
+from rllc.analysis.comparisons import Partings
 from rllc.analysis.findings import Curves, Findings
 from rllc.analysis.measured import Measured
-from rllc.analysis.ordering import Ordering
-from rllc.analysis.parting import Partings
-from rllc.analysis.regression import Regression
+from rllc.analysis.token_shares import TokenShares
 from rllc.figures.over_seeds import SeedRun
-from rllc.figures.painting import TokenShares
 from rllc.figures.told import Told
 
 
@@ -24,13 +21,23 @@ class Material:
     told: Told
     findings: Findings
     measured: Measured = field(default_factory=Measured)
-    data_partings: Mapping[str, Partings] = field(default_factory=dict[str, Partings])  # by kind of data, against the mixture
-    head_partings: Partings | None = None
-    regression: Regression | None = None  # of final wrLLC on memorised multigrams
-    orderings: tuple[Ordering, ...] = ()
-    against_reference: Curves | None = None  # of heads, the targets a one-layer model's predictions
     controls: Mapping[str, Curves] = field(default_factory=dict[str, Curves])  # by name of the control
     seeds: Mapping[str, SeedRun] = field(default_factory=dict[str, SeedRun])  # the main one first
-    matches: tuple[SeedMatch, ...] = ()
     calibration: CalibrationMap | None = None
     shares: TokenShares | None = None
+
+    @property
+    def head_partings(self) -> Partings | None:
+        """Of pairs of heads, on the training mixture or on what was compared first."""
+        pairs = [found for found in self.findings.partings if not found.reference]
+        return next((found for found in pairs if found.data == self.told.mixture), next(iter(pairs), None))
+
+    @property
+    def data_partings(self) -> dict[str, Partings]:
+        """Of each head on a kind of data and on the mixture, by the kind of data."""
+        return {found.data: found for found in self.findings.partings if found.reference}
+
+    @property
+    def against_reference(self) -> Curves | None:
+        """Curves of heads held against a model of fewer layers."""
+        return self.findings.curves.get(self.findings.circuit.data) if self.findings.circuit is not None else None

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from rllc.analysis.findings import Findings, Floats
 from rllc.analysis.measured import TokenEffects
+from rllc.analysis.token_shares import TokenShares
 from rllc.figures.drawing import Missing, Painted, Passage, Table
 from rllc.figures.head_lines import type_colors
 from rllc.figures.palette import type_color
 from rllc.figures.token_classes import class_name
 from rllc.figures.told import Told, number, step, type_of
 
-if TYPE_CHECKING:
-    from jaxtyping import Float
-
 _STRONG = 0.99  # the colour is full from this quantile of sizes on: one token must not pale all others
-
-
-@dataclass(frozen=True)
-class TokenShares:
-    """Per-token shares of heads' λ̂ on snippets, `nβ(E ℓ_x(w) - ℓ_x(w*))` over the number of tokens, so that they add up to λ̂ (METHOD 7)."""
-
-    heads: tuple[str, ...]
-    step: int
-    snippets: tuple[str, ...]
-    tokens: tuple[tuple[str, ...], ...]  # of each snippet, T strings
-    shares: tuple[Float[Floats, "H T"], ...]  # of each snippet; NaN for its first token, which nothing predicts
 
 
 Which = Literal["effect", "complexity"]
@@ -47,10 +33,15 @@ def painted_effects(tokens: TokenEffects, f: Findings, told: Told, heads: Sequen
 
 def painted_shares(shares: TokenShares, f: Findings, told: Told, heads: Sequence[str] = (), snippets: int = 1) -> Painted | Missing:
     """Each token's share of a head's λ̂, painted on text: a passage a head, those with a type first, unless heads are named."""
-    if not shares.snippets:
+    if not shares.texts:
         return Missing("No per-token share of λ̂ was recorded.")
-    caption = f"Each token's share of the head's λ̂ at {step(float(shares.step))}; shares add up to λ̂ on this text. {told.sampling()}"
-    return _painted("complexity", shares.heads, shares.tokens, shares.shares, shares.snippets, f, caption, heads, snippets)
+    caption = (
+        f"Each token's share of the head's λ̂ at {step(float(shares.step))} by chains on {shares.data}; shares add up to λ̂ evaluated on "
+        f"{'these texts' if len(shares.texts) > 1 else 'this text'}. {told.sampling()}"
+    )
+    pieces = [shares.of(text) for text in shares.texts]
+    tokens, values = [piece.tokens for piece in pieces], [piece.share for piece in pieces]
+    return _painted("complexity", shares.heads, tokens, values, shares.texts, f, caption, heads, snippets)
 
 
 def _painted(

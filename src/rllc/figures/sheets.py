@@ -145,7 +145,7 @@ def _table_html(table: Table) -> str:
             style = f' style="{color}{font}"' if color or font else ""
             cells.append(f"<{name}{style}>{_esc(text)}</{name}>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    return f'<table class="tokens"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<table class="words"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _text_html(painted: Painted) -> str:

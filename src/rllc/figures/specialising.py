@@ -21,10 +21,10 @@ PARTED = Style(MUTED, "dash", "line-ew", "", 1.1)
 
 def refined_by_data(f: Findings, partings: Mapping[str, Partings], told: Told) -> Plot | Missing:
     """A small panel a head: its refined LLC on each kind of data, and where the first of them parts from the training mixture for good."""
-    heads = list(dict.fromkeys(c.parts[r] for c in f.curves.values() for rows in layers_of(c.parts).values() for r in rows))
-    if not heads or len(f.curves) < 2:
+    heads = list(dict.fromkeys(c.parts[r] for c in f.texts.values() for rows in layers_of(c.parts).values() for r in rows))
+    if not heads or len(f.texts) < 2:
         return Missing("Heads were sampled on fewer than two kinds of data.")
-    axis, span, kinds, styles = steps_axis(f), curve_span(*f.curves.values()), type_of(f.types), styles_of(f, told.mixture)
+    axis, span, kinds, styles = steps_axis(f), curve_span(*f.texts.values()), type_of(f.types), styles_of(f, told.mixture)
     earliest: dict[str, tuple[int, str]] = {}
     for data, found in partings.items():
         for name, at in zip(found.names, found.steps.tolist(), strict=True):
@@ -34,20 +34,20 @@ def refined_by_data(f: Findings, partings: Mapping[str, Partings], told: Told) -
     panels: list[Panel] = []
     for head in heads:
         layers: list[Layer] = [Rule(float(earliest[head][0]), style=PARTED)] if head in earliest else []
-        for name, c in f.curves.items():
+        for name, c in f.texts.items():
             if head in c.parts:
                 layers.append(curve_line(c, c.parts.index(head), styles[name], f"{head} on {name}", group=name))
         kind = kinds.get(head, "other")
         y = Scale("refined LLC" if len(panels) % 4 == 0 else "", span)
         panels.append(Panel(f"{head} {kind}", tuple(layers), Scale(steps=axis), y, type_color(kind)))
     caption = f"Refined LLC of each head on each kind of data with its interval as a band. Dashed: from here on a curve differs for good. {KEY} "
-    entries = tuple((name, styles[name]) for name in f.curves)
-    return Plot(_data_title(f, partings), caption + told.sampling(*f.curves), tuple(panels), min(4, len(panels)), 1.45, entries)
+    entries = tuple((name, styles[name]) for name in f.texts)
+    return Plot(_data_title(f, partings), caption + told.sampling(*f.texts), tuple(panels), min(4, len(panels)), 1.45, entries)
 
 
 def _data_title(f: Findings, partings: Mapping[str, Partings]) -> str:
     if not partings:
-        return f"Refined LLC of {plural(len(next(iter(f.curves.values())).parts), 'head')} on {listed(list(f.curves))}"
+        return f"Refined LLC of {plural(len(next(iter(f.texts.values())).parts), 'head')} on {listed(list(f.texts))}"
     told = []
     for data, found in partings.items():
         parted = found.steps != NEVER

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from rllc.analysis.findings import Behaviour, HeadTypes, Stages
 from rllc.figures.axis import StepAxis
 from rllc.figures.curves import legend_of_types, mark_stages
-from rllc.figures.layout import Grid, bounds, end_label, label_gap, nothing, on, panels, spread
+from rllc.figures.layout import Grid, bounds, end_labels, label_gap, nothing, on, panels, spread
 from rllc.figures.palette import INK, MIXTURE, MUTED, Style, in_order, type_style
 from rllc.figures.text import label
 
@@ -46,8 +46,8 @@ def losses(behaviour: Behaviour, stages: Stages | None, styles: Mapping[str, Sty
             )
         )
     named = [(name, y) for name, y in zip(behaviour.data, last, strict=True) if np.isfinite(y)]
-    for (name, _), y in zip(named, spread([y for _, y in named], *span, gap=label_gap(figure, span)), strict=True):
-        end_label(figure, 0, label(name), y, styles.get(name, MIXTURE).color)
+    places = spread([y for _, y in named], *span, gap=label_gap(figure, span))
+    end_labels(figure, 0, [(label(name), y, styles.get(name, MIXTURE).color, "") for (name, _), y in zip(named, places, strict=True)])
     figure.update_yaxes(range=list(span))
     if stages is not None:
         mark_stages(figure, stages, axis)
@@ -99,8 +99,8 @@ def scores(behaviour: Behaviour, types: HeadTypes, axis: StepAxis | None = None)
                 )
             )
         named = [(h, float(table[r, -1])) for r, h in enumerate(behaviour.heads) if by_head.get(h) == decides and np.isfinite(table[r, -1])]
-        for (head, _), y in zip(named, spread([y for _, y in named], *span, gap=label_gap(figure, span)), strict=True):
-            end_label(figure, panel, label(head), y, type_style(decides).color, head=head)
+        places = spread([y for _, y in named], *span, gap=label_gap(figure, span))
+        end_labels(figure, panel, [(label(head), y, type_style(decides).color, head) for (head, _), y in zip(named, places, strict=True)])
         figure.update_layout({f"yaxis{panel + 1 if panel else ''}": {"range": list(span)}})
     if icl:
         panel = len(names)

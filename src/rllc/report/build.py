@@ -13,7 +13,7 @@ import rllc
 from rllc.core.files import write_atomic
 from rllc.figures.curves import steps_axis, styles_of
 from rllc.figures.palette import DARK, FAINT, INK, MUTED, OUTCOMES, PANEL, PAPER, RULE, TYPES, type_color
-from rllc.report import claims, development, inspection, overview
+from rllc.report import claims, development, inspection, overview, walk
 from rllc.report.data import ReportData, mixture_of, table_rows
 from rllc.report.markup import Markup, embed, esc, join, source_hash, tag
 from rllc.report.patterns import pack, thin
@@ -21,13 +21,16 @@ from rllc.report.sections import Page
 
 SECTIONS = (
     overview.what_was_run,
+    claims.claims,
     development.stages,
     development.heads,
     development.cluster_section,
     development.specialisation,
     development.behaviour,
     inspection.attention,
-    claims.claims,
+    walk.circuit,
+    walk.beside,
+    walk.seeds,
     inspection.chain_health,
     inspection.numbers,
     overview.notes,

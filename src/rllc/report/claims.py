@@ -54,9 +54,9 @@ def claims_markdown(found: Sequence[Claim]) -> str:
     lines = [claims_sentence(found), "", "| claim | here | why | numbers |", "|---|---|---|---|"] if found else ["No claim was judged."]
     for c in found:
         numbers = "; ".join(_text(n) for n in c.numbers[:SHOWN])
-        lines.append("| " + " | ".join(_escaped(cell) for cell in (c.sentence, c.verdict, c.why, numbers)) + " |")
+        lines.append("| " + " | ".join(escaped(cell) for cell in (c.sentence, c.verdict, c.why, numbers)) + " |")
     if found:
-        lines += ["", "How each is decided:", "", *(f"- **{_escaped(c.id)}**: {_escaped(c.test)}" for c in found)]
+        lines += ["", "How each is decided:", "", *(f"- **{escaped(c.id)}**: {escaped(c.test)}" for c in found)]
     return "\n".join(lines) + "\n"
 
 
@@ -90,7 +90,8 @@ def _text(number: Number) -> str:
     return f"{number.name} {value}{ends}" + (f", p = {number.p:.2g}" if math.isfinite(number.p) else "")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text in Markdown in which nothing is markup; line breaks become spaces."""
     for character in "\\`*_[]|":
         text = text.replace(character, f"\\{character}")
     return " ".join(visible(text).replace("&", "&amp;").replace("<", "&lt;").split())

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from rllc.analysis.findings import Curves, Findings
+from rllc.figures.catalogue import Drawn
 from rllc.figures.curves import training_mixture
 from rllc.figures.health import rows_of_curves
 
@@ -54,6 +55,7 @@ class ReportData:
         table: tidy rows of all cells, as `rllc table` writes them: a data frame or mappings by column.
         notes: further sentences for the reader.
         mixture: name of the training mixture among the data; empty takes the reference of the comparisons, or what `training_mixture` finds.
+        drawn: figures of the catalogue, and why others could not be drawn.
         created: when the run ended, as text; empty leaves it out.
     """
 
@@ -69,6 +71,7 @@ class ReportData:
     table: pd.DataFrame | Sequence[Row] = ()
     notes: tuple[str, ...] = ()
     mixture: str = ""
+    drawn: Drawn = field(default_factory=Drawn)
     created: str = ""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rllc.analysis.findings import Clustering
@@ -26,6 +28,8 @@ SCORES = (
     "below 0, later tokens are easier."
 )
 
+FOLDED = ("attention-scores", "ablated-loss", "class-effects", "most-affected", "logit-attribution", "ov-circuits", "qk-circuits")
+
 
 def stages(page: Page) -> Section:
     """Loss per domain and the LLC of the full model."""
@@ -38,6 +42,7 @@ def stages(page: Page) -> Section:
         paragraph(sentence),
         page.figure("losses", loss, "Held-out loss on each kind of text over training.", f"Held-out loss on each kind of text.{lines}"),
         page.figure("full", full, f"LLC of the full model over training. {sentence}", f"LLC of the full model with one standard error.{turns}"),
+        page.drawings("ngrams"),
     ]
     return Section("stages", "Loss and stages", join(body))
 
@@ -63,6 +68,7 @@ def heads(page: Page) -> Section:
             f"Refined LLC of each head on {reference.data}, with the confidence interval of each estimate as a band. {KEY}",
         ),
         final_table(data),
+        page.drawings("heads-part", "wrllc-on-multigrams", folded=("multigrams-over-training", "multigram-table", "threshold-sensitivity")),
     ]
     return Section("heads", "wrLLC of every head", join(body))
 
@@ -101,16 +107,28 @@ def cluster_section(page: Page) -> Section:
         paragraph("Heads grouped by the shape of their wrLLC curves alone, then compared with what they do. Colours are those of the head types."),
         planted_note(page.data) if "induction" in f.types.types else "",
     ]
-    names = [f"{summary.METHODS.get(c.method, c.method)}, {c.preprocessing}, {_scope(c.scope)}" for c in f.clusterings]
+    drawn = pictured(f.clusterings)
+    names = [f"{summary.METHODS.get(c.method, c.method)}, {c.preprocessing}, {_scope(c.scope)}" for c in drawn]
     if len(names) > 1:
         options = [tag("option", name, value=str(i)) for i, name in enumerate(names)]
         select = tag("select", *options, id="which-clusters", data_shows="clusters")
         body.append(tag("div", tag("label", "Clustering", for_="which-clusters"), select, class_="controls needs-script"))
-    for i, (clustering, name) in enumerate(zip(f.clusterings, names, strict=True)):
+    for i, (clustering, name) in enumerate(zip(drawn, names, strict=True)):
         body.append(tag("div", *_clustering(page, i, clustering, name), data_block="clusters", data_value=str(i), hidden=i > 0))
-    if len(names) > 1:
+    if len(f.clusterings) > 1:
         body.append(_all_clusterings(page.data))
+    body.append(page.drawings(folded=("clusterings", "clusters", "number-of-clusters")))
     return Section("clusters", "Clusters", join(body))
+
+
+def pictured(found: Sequence[Clustering]) -> list[Clustering]:
+    """The clusterings that the page draws: those of all heads, and of single layers by the first method alone. The table tells all."""
+    first = found[0] if found else None
+    return [
+        c
+        for c in found
+        if c.scope == "all" or (first is not None and (c.method, c.preprocessing, c.time) == (first.method, first.preprocessing, first.time))
+    ]
 
 
 def _scope(scope: str) -> str:
@@ -155,14 +173,14 @@ def _all_clusterings(data: ReportData) -> Markup:
 def specialisation(page: Page) -> Section:
     """The refined LLC of each head on each kind of text."""
     data, f = page.data, page.data.findings
-    if not f.curves:
+    if not f.texts:
         return Section("specialisation", "Specialisation by kind of text", paragraph("No head was sampled on any data."))
-    missing = [d.name for d in data.domains if d.name not in f.curves]
-    drawn = domains.domain_curves(f.curves, f.types, page.styles, page.axis)
+    missing = [d.name for d in data.domains if d.name not in f.texts]
+    drawn = domains.domain_curves(f.texts, f.types, page.styles, page.axis)
     spoken = "Refined LLC of every head on each kind of text over training."
     body = [
         *(paragraph(s) for s in summary.specialisation_sentences(data)),
-        paragraph("Only one kind of data was sampled, so nothing can be compared.") if len(f.curves) == 1 else "",
+        paragraph("Only one kind of data was sampled, so nothing can be compared.") if len(f.texts) == 1 else "",
         paragraph(f"Not sampled on its own: {summary.listed(missing)}.", class_="note") if missing else "",
         planted_note(data),
         paragraph(TILT),
@@ -172,6 +190,7 @@ def specialisation(page: Page) -> Section:
         ends = domains.specialisation(f.specialisation, f.types, page.styles)
         told = "How far the last estimate on each kind of text lies from that on the mixture, with one standard error of the difference either way."
         body.append(page.figure("specialisation", ends, "Difference of the final refined LLC from that on the mixture.", told))
+    body.append(page.drawings("data-part"))
     return Section("specialisation", "Specialisation by kind of text", join(body))
 
 
@@ -184,5 +203,6 @@ def behaviour(page: Page) -> Section:
         planted_note(page.data),
         chooser(),
         page.figure("scores", drawn, "Behavioural scores of every head over training.", SCORES),
+        page.drawings("ablation", "token-classes", "painted-effects", "painted-shares", folded=FOLDED),
     ]
     return Section("behaviour", "What the heads do", join(body))

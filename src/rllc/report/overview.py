@@ -13,6 +13,7 @@ from rllc.report.claims import claims_sentence
 from rllc.report.data import ReportData, reference_curves
 from rllc.report.markup import Markup, definitions, esc, join, minus, paragraph, table, tag, value_text
 from rllc.report.sections import Page, Section, planted_note
+from rllc.report.walk import lacking
 
 LEDE = (
     "How the attention heads of a transformer developed over training, measured by refined local learning coefficients: "
@@ -30,9 +31,9 @@ PAPERS = (
 )
 
 
-def headline(page: Page) -> Markup:
-    """Title, key numbers and the findings in sentences."""
-    data, f = page.data, page.data.findings
+def found(data: ReportData) -> list[tuple[str, list[str]]]:
+    """The findings in sentences, by what they are about; those without a sentence are left out."""
+    f = data.findings
     told: list[tuple[str, list[str]]] = [
         ("Head types", [summary.types_sentence(f)]),
         ("When they form", summary.formation_sentences(f)),
@@ -43,7 +44,13 @@ def headline(page: Page) -> Markup:
         ("Claims of the paper", [claims_sentence(f.claims)] if f.claims else []),
         ("Chains", [summary.cells_sentence(data)]),
     ]
-    said = (tag("div", tag("dt", name), tag("dd", *(tag("p", s) for s in sentences))) for name, sentences in told if sentences)
+    return [(name, sentences) for name, sentences in told if sentences]
+
+
+def headline(page: Page) -> Markup:
+    """Title, key numbers and the findings in sentences."""
+    data = page.data
+    said = (tag("div", tag("dt", name), tag("dd", *(tag("p", s) for s in sentences))) for name, sentences in found(data))
     return join(
         [
             paragraph(data.created, class_="kicker"),
@@ -142,6 +149,7 @@ def notes(page: Page) -> Section:
     thresholds = ", ".join(f"{k.replace('_', ' ')} {value_text(v)}" for k, v in data.findings.types.thresholds.items())
     body = [
         tag("ul", *(tag("li", n) for n in every), class_="notes") if every else paragraph("The analysis left no further notes."),
+        lacking(page),
         tag("h3", "How the numbers are made"),
         paragraph(METHOD),
         paragraph(f"Thresholds of the head types, in mean attention: {thresholds}. A head below all of them is “other”.") if thresholds else "",

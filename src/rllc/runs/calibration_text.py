@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rllc.analysis.calibrated import CalibrationMap, Point
+from rllc.analysis.stored import map_to_json
 from rllc.core.errors import RllcError
 from rllc.core.files import write_atomic
 from rllc.posterior.calibration import words
@@ -21,6 +22,7 @@ from rllc.posterior.settings import SamplerSettings
 from rllc.records.store import plain
 from rllc.runs.calibrating import Calibration
 from rllc.runs.calibration_units import parts_of
+from rllc.runs.layout import MAP
 from rllc.runs.progress import duration
 
 _SIGNS = {"": " ", "refused": "×", "biased": "b", "far": "f", "drifting": "d"}
@@ -140,8 +142,9 @@ def as_map(calibration: Calibration) -> CalibrationMap:
 
 def write(calibration: Calibration, folder: Path) -> tuple[list[Path], list[str]]:
     """Write the fragment, the numbers and the figure into `folder`; returns the paths, and a note where there is no figure."""
-    paths, notes = [folder / "calibration.json"], list[str]()
+    paths, notes = [folder / "calibration.json", folder / MAP], list[str]()
     write_atomic(paths[0], as_json(calibration))
+    write_atomic(paths[1], map_to_json(as_map(calibration)))
     if calibration.advice.chosen is None:
         (folder / "calibration.toml").unlink(missing_ok=True)  # an earlier one would be taken for today's
     else:

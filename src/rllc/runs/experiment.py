@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rllc.analysis.settings import AnalysisSettings
-from rllc.behaviour.settings import BehaviourSettings
+from rllc.behaviour.settings import BehaviourSettings, chosen
 from rllc.core import digest
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
@@ -131,6 +131,10 @@ class Experiment:
         if self.imported is not None:
             return tuple(sorted(self.imported.steps))
         return () if self.training is None else self.training.checkpoint_steps()
+
+    def shares_at(self, step: int) -> bool:
+        """Whether the cells of a checkpoint keep which tokens carry λ̂."""
+        return self.sampling.share_contexts > 0 and step in chosen(self.sampling.share_at, self.checkpoints())
 
     def domains(self) -> tuple[str, ...] | None:
         """Names of the corpus' domains, or None where only reading the sources can tell."""

@@ -119,7 +119,7 @@ def missing_work(experiment: Experiment, folder: RunFolder, store: Store, only: 
     for unit, keys in _keyed(experiment, folder, only):
         if not all(store.has(KIND, key) for key in keys):
             works.append(Work(folder.root, experiment, unit))
-        elif experiment.sampling.share_contexts:
+        elif experiment.shares_at(unit.step):
             works += _shares_work(experiment, folder, store, unit, keys)
     return works
 

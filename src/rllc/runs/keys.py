@@ -32,7 +32,7 @@ def record_key(experiment: Experiment, cell: Cell, weights: Mapping[int | str, s
         "data": data_key(experiment, cell.data, weights, corpus_digest),
         "loss": "labels" if refinement is None or not refinement.refers else "reference",
         "sampler": {name: value for name, value in plain(experiment.sampler).items() if name != "draws"},
-        "sampling": {name: value for name, value in plain(experiment.sampling).items() if name not in ("keep_state", "share_contexts")},
+        "sampling": {name: value for name, value in plain(experiment.sampling).items() if name not in ("keep_state", "share_contexts", "share_at")},
         "dtype": experiment.engine.dtype,
         "seed": experiment.seed,
     }

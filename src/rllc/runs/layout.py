@@ -14,6 +14,7 @@ from rllc.core.files import disk_error
 from rllc.runs.shards import Shard
 
 SIBLINGS = "siblings"
+MAP = "map.json"  # in the folder of a calibration: what its figure shows
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,23 @@ class RunFolder:
 
     @property
     def figures(self) -> Path:
-        """Figures as PNG and SVG."""
+        """Figures as PNG, SVG and pages, with their captions."""
         return self.root / "figures"
 
     @property
     def report(self) -> Path:
         """The page."""
         return self.root / "report.html"
+
+    @property
+    def calibration(self) -> Path:
+        """What `rllc calibrate` wrote."""
+        return self.root / "calibration"
+
+    @property
+    def words(self) -> Path:
+        """The page's words as Markdown."""
+        return self.root / "report.md"
 
     @property
     def budget(self) -> Path:

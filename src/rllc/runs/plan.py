@@ -118,7 +118,7 @@ def make_unit(experiment: Experiment, step: int, data: DataKey, parts: tuple[Par
     cost += len(evaluate_on) * (sampler.steps + 1) * variants * each / 3  # forward alone
     if sampling.fixed_contexts:
         cost += (sampler.steps + 1) * variants * operations(experiment.model, parts[0], sampling.fixed_contexts, context) / 3  # forward alone
-    if sampling.share_contexts:
+    if experiment.shares_at(step):
         shown = experiment.behaviour.snippets * len(experiment.weights_of(data)) * min(experiment.behaviour.snippet_length, context) / context
         contexts = sampling.share_contexts + math.ceil(shown)
         cost += (sampler.draws + 1) * variants * operations(experiment.model, parts[0], contexts, context) / 3  # forward alone

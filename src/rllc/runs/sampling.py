@@ -169,7 +169,7 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
     keys = {cell: record_key(experiment, cell, unit.weights, unit.corpus.digest) for bundle in bundles for cell in bundle}
     records: dict[Cell, Record] = {}
     earlier, names, batches = None, (), unit.minibatches()
-    probe = unit.data.probe() if experiment.sampling.share_contexts else None
+    probe = unit.data.probe() if experiment.shares_at(work.unit.step) else None
     if work.segment:
         store = Store(RunFolder(work.folder).records)
         records = {cell: store.get(KIND, key) for cell, key in keys.items()}

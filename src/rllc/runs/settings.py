@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from rllc.behaviour.settings import Checkpoints
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 from rllc.corpus.settings import Documents
@@ -118,6 +119,7 @@ class SamplingSettings:
         keep_state: keep where the chains stand beside the record, so that more draws continue them exactly; `rllc plan` tells the size.
         share_contexts: keep which tokens carry λ̂, over so many contexts of the data and the page's snippets of its domains, on which every draw is
             evaluated too; 0 for none. No number of the record depends on it.
+        share_at: at which of the checkpoints: "all", "last", or so many evenly chosen.
     """
 
     batch_size: int = 32
@@ -128,6 +130,7 @@ class SamplingSettings:
     fixed_contexts: int = 0
     keep_state: bool = False
     share_contexts: int = 0
+    share_at: Checkpoints = "all"
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -140,6 +143,8 @@ class SamplingSettings:
         ):
             if getattr(self, name) < least:
                 raise RllcError(f"sampling.{name} is {getattr(self, name)}, but must be at least {least}.", "Mend the experiment file.")
+        if self.share_at not in ("all", "last") and (not isinstance(self.share_at, int) or self.share_at < 1):
+            raise RllcError(f'sampling.share_at is {self.share_at!r}, but must be "all", "last" or a number from 1 on.', "Mend the experiment file.")
 
 
 @dataclass(frozen=True)

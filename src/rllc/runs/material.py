@@ -1,0 +1,106 @@
+"""What the figures of a run are drawn from: findings, measurements, controls, seeds, shares of tokens, a calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from rllc.analysis.analyse import MAIN
+from rllc.analysis.calibrated import CalibrationMap
+from rllc.analysis.curves import select
+from rllc.analysis.findings import Curves, Findings
+from rllc.analysis.stored import map_from_json
+from rllc.analysis.token_shares import TokenShares
+from rllc.analysis.types import head_types
+from rllc.core.errors import RllcError
+from rllc.core.names import Part
+from rllc.figures.material import Material
+from rllc.figures.over_seeds import SeedRun
+from rllc.figures.told import Told, plural
+from rllc.model.slices import size
+from rllc.records.store import Store
+from rllc.runs.evidence import planted_share, seeds_of, sibling_of
+from rllc.runs.experiment import MIXTURE, Experiment
+from rllc.runs.layout import MAP, RunFolder
+from rllc.runs.reading import read_measured
+from rllc.runs.token_shares import token_shares
+
+SAMPLERS = {"sgld": "SGLD", "psgld": "preconditioned SGLD", "rmsprop-sgld": "RMSprop-SGLD", "sgnht": "SGNHT", "mala": "MALA"}
+
+
+def material_of(experiment: Experiment, folder: RunFolder, store: Store, findings: Findings) -> Material:
+    """Everything that the catalogue of figures can draw of a run. Raises RllcError where a record is damaged."""
+    return Material(
+        told=told_of(experiment, folder),
+        findings=findings,
+        measured=read_measured(experiment, folder, store),
+        controls=controls_of(experiment, findings),
+        seeds=_seeds(experiment, folder, findings),
+        calibration=_calibration(folder),
+        shares=_shares(experiment, folder),
+    )
+
+
+def told_of(experiment: Experiment, folder: RunFolder) -> Told:
+    """What captions state."""
+    shape, sampler = experiment.model, experiment.sampler
+    heads = plural(shape.n_heads, "head")
+    return Told(
+        model=f"{plural(shape.n_layers, 'layer')} of {heads}, {size(shape, Part.parse('full')):,} parameters",
+        sampler=SAMPLERS.get(sampler.sampler, sampler.sampler),
+        step_size=sampler.step_size,
+        localization=sampler.localization,
+        nbeta=sampler.nbeta,
+        chains=sampler.chains,
+        draws=sampler.draws,
+        burn_in=sampler.burn_in,
+        batch=experiment.batch_size(),
+        context=shape.n_ctx,
+        mixture=MIXTURE,
+        held_out=experiment.behaviour.contexts,
+        planted_share=planted_share(experiment, folder),
+    )
+
+
+def controls_of(experiment: Experiment, findings: Findings) -> dict[str, Curves]:
+    """Parts of random weights on the mixture, heads on shuffled tokens, and the heads of the untrained model."""
+    found: dict[str, Curves] = {}
+    others, heads = findings.full.get(MIXTURE), findings.curves.get(MIXTURE)
+    if others is not None and (drawn := [part for part in others.parts if ".random" in part]):
+        found["random weights"] = select(others, drawn)
+    for name, refinement in experiment.refinements.items():
+        if refinement.shuffled and name in findings.curves:
+            found["shuffled tokens" if name == "shuffled" else f"shuffled tokens ({name})"] = findings.curves[name]
+    if found and heads is not None and heads.steps.size and heads.steps[0] == 0:
+        found["the untrained model"] = _at_first(heads)
+    return found
+
+
+def _at_first(curves: Curves) -> Curves:
+    columns = {name: getattr(curves, name)[:, :1] for name in ("llc", "stderr", "ci_low", "ci_high", "outcome")}
+    return replace(curves, steps=curves.steps[:1], **columns)
+
+
+def _seeds(experiment: Experiment, folder: RunFolder, findings: Findings) -> Mapping[str, SeedRun]:
+    main = findings.curves.get(MIXTURE)
+    found = {} if main is None else {MAIN: SeedRun(main, findings.types)}
+    for name in seeds_of(experiment):
+        sibling = sibling_of(experiment.sibling(name), folder.sibling(name))
+        if sibling is not None and MIXTURE in sibling.curves:
+            found[name] = SeedRun(sibling.curves[MIXTURE], head_types(sibling.behaviour, experiment.analysis))
+    return found if len(found) > 1 else {}
+
+
+def _calibration(folder: RunFolder) -> CalibrationMap | None:
+    path = folder.calibration / MAP
+    return map_from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _shares(experiment: Experiment, folder: RunFolder) -> TokenShares | None:
+    """Of the heads on the mixture at the last checkpoint that has them; None where there are none."""
+    if not experiment.sampling.share_contexts:
+        return None
+    try:
+        return token_shares(folder.root, MIXTURE)
+    except RllcError:  # none are recorded, which the catalogue says in its own words
+        return None
