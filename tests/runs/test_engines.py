@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rllc.core.errors import RllcError
+from rllc.main import main
 from rllc.runs.engines import cluster, ray_worker, registry
 from rllc.runs.engines.cluster import Room, check_versions
 from rllc.runs.engines.job import Files, Job
@@ -32,6 +33,23 @@ def test_engines_have_names_and_stay_open(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RllcError, match=r"needs Ray, which is not installed here. pip install 'rllc\[ray\]'"):
         registry.engine(EngineSettings(kind="ray"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--engine", "slurm"], "There is no engine 'slurm'. Choose one of: local, ray."),
+        (["--address", "auto"], 'Give engine.kind = "ray" with them, or --engine ray.'),
+        (["--engine", "ray", "--gpus-per-worker", "3"], "a unit is computed on one device"),
+        (["--shard", "9/8"], "A shard is called '9/8'."),
+    ],
+)
+def test_wrong_flags_end_in_a_sentence(flags, message, tiny, tmp_path, capsys):
+    (tmp_path / "experiment.toml").write_text(tiny)
+    for verb in ("run", "sample"):
+        assert main([verb, str(tmp_path / "experiment.toml"), "--out", str(tmp_path / "run"), *flags]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_a_killed_driver_takes_ray_with_it_and_the_next_call_goes_on(finished, t
     driver.wait(30)
     kept = recorded(copy)
     assert len(kept) < 45
-    until(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family), "the end of Ray", 90)
+    until(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family), "the end of Ray")
     assert driver_of(path, copy, workers=2).wait(300) == 0
     assert kept.items() <= recorded(copy).items()  # nothing that was recorded was computed again
     assert_same_numbers(copy, finished)
