@@ -54,7 +54,7 @@ def test_what_is_free_is_the_least_of_machine_and_control_group(tmp_path: Path) 
     for folder in (group, tmp_path / "proc"):
         folder.mkdir(parents=True)
     assert total_bytes(tmp_path) >= available_bytes(tmp_path) > 0  # of the machine as a whole, where nothing tells
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    3000 kB\n")
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    3000 kB\n")
     assert available_bytes(tmp_path) == 3000 * 1024
     (group / "memory.max").write_text("max\n")
     assert available_bytes(tmp_path) == 3000 * 1024
@@ -63,7 +63,7 @@ def test_what_is_free_is_the_least_of_machine_and_control_group(tmp_path: Path) 
     assert available_bytes(tmp_path) == 600_000
     assert total_bytes(tmp_path) == 2_000_000
     (group / "memory.max").write_text("max\n")
-    assert total_bytes(tmp_path) == 9 * 1024
+    assert total_bytes(tmp_path) == 9000 * 1024
     assert available_bytes() > 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rllc.core.errors import RllcError
@@ -60,10 +60,6 @@ class Waiting:
         if self._fresh or not self._lost:
             return 0.0
         return max(min(item.after for item in self._lost) - self._clock(), 0.0)
-
-    def give_back(self, item: Item) -> None:
-        """It was not begun, through no fault of its own."""
-        self._lost.append(replace(item, after=self._clock()))
 
     def lost(self, item: Item, why: str, node: str, smaller: Callable[[Any], Any] | None, memory: bool = False) -> Item:
         """Its worker was lost. A second time, or where it was for want of memory, something smaller is tried in its place.
