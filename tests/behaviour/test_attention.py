@@ -8,7 +8,9 @@ import torch
 
 import rllc.behaviour.inputs as inputs
 from rllc.behaviour.attention import (
+    SCORES,
     attention_patterns,
+    attention_scores,
     duplicate_token,
     first_token,
     occurrences,
@@ -69,6 +71,41 @@ def test_scores_are_what_loops_over_the_patterns_give(text, repeated):
         assert current[h] == pytest.approx(np.mean([a[h, b, k, k] for b in range(5) for k in range(1, t)]), rel=1e-5)
         found = [sum(r[h, b, q, p + 1] for p in range(1, q) if repeated[b, p] == repeated[b, q]) for b in range(6) for q in range(1 + SEGMENT, t)]
         assert prefix[h] == pytest.approx(np.mean(found), rel=1e-5)
+
+
+def test_the_errors_of_scores_are_over_contexts(monkeypatch, text, repeated):
+    """By hand from the patterns, context by context; the duplicates of a context are as many as its tokens that come again."""
+    params = {name: 3 * p for name, p in init_params(SMALL, 1).items()}
+    repeated = repeated.copy()
+    for row, token in enumerate(repeated[:3, 1].tolist()):  # segments that hold a token twice have more of them
+        repeated[row, 2::SEGMENT] = token
+    a = attention_patterns(SMALL, params, torch.from_numpy(text)).double().numpy()
+    r = attention_patterns(SMALL, params, torch.from_numpy(repeated)).double().numpy()
+    (rows, t), many = text.shape, len(repeated)
+    monkeypatch.setattr(inputs, "_NUMBERS", 2 * 6 * t**2)
+    found = attention_scores(SMALL, params, text, repeated, SEGMENT)
+    assert tuple(found) == SCORES
+    again = [[(q, [k for k in range(1, q) if repeated[b, k] == repeated[b, q]]) for q in range(t)] for b in range(many)]
+    numbers = np.array([sum(bool(keys) for _, keys in each) for each in again])
+    assert len(set(numbers.tolist())) > 1
+    for h in range(6):
+        by_context = {
+            "previous_token": [np.mean([a[h, b, k, k - 1] for k in range(2, t)]) for b in range(rows)],
+            "current_token": [np.mean([a[h, b, k, k] for k in range(1, t)]) for b in range(rows)],
+            "first_token": [np.mean([a[h, b, k, 0] for k in range(1, t)]) for b in range(rows)],
+            "prefix_matching": [
+                np.mean([sum(r[h, b, q, k + 1] for k in range(1, q) if repeated[b, k] == repeated[b, q]) for q in range(1 + SEGMENT, t)])
+                for b in range(many)
+            ],
+        }
+        for name, values in by_context.items():
+            assert found[name][0][h] == pytest.approx(np.mean(values), rel=1e-5)
+            assert found[name][1][h] == pytest.approx(np.std(values, ddof=1) / len(values) ** 0.5, rel=1e-4)
+        sums = np.array([sum(r[h, b, q, keys].sum() for q, keys in again[b]) for b in range(many)])
+        ratio = sums.sum() / numbers.sum()
+        left = sums - ratio * numbers
+        assert found["duplicate_token"][0][h] == pytest.approx(ratio, rel=1e-5)
+        assert found["duplicate_token"][1][h] == pytest.approx(np.sqrt((left**2).sum() * many / (many - 1)) / numbers.sum(), rel=1e-4)
 
 
 def test_first_and_duplicate_token_scores_are_what_loops_over_the_patterns_give(monkeypatch, text, repeated):

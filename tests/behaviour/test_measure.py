@@ -54,8 +54,9 @@ def test_measuring_twice_gives_the_same_and_leaves_the_weights(circuit, probes):
     shape, params = circuit
     before = {name: p.clone() for name, p in params.items()}
     a, b = measure(shape, params, probes), measure(shape, params, probes)
-    assert all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a) if f.name not in ("scores", "patterns"))
+    assert all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a) if f.name not in ("scores", "scores_stderr", "patterns"))
     assert all(np.array_equal(a.scores[name], b.scores[name]) for name in a.scores)
+    assert all(np.array_equal(a.scores_stderr[name], b.scores_stderr[name]) for name in a.scores)
     assert all(torch.equal(p, before[name]) for name, p in params.items())
 
 

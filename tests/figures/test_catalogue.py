@@ -282,3 +282,9 @@ def test_a_run_of_one_layer_draws_what_it_can(paper: ModuleType, material: Mater
     for name in ("edges", "edges-over-training", "composition"):
         assert found.lacking[name] == "The model has no pair of an earlier and a later head."
     assert {"heads", "ablation", "token-classes", "affected-together", "baselines"} <= set(found.drawings)
+
+
+def test_the_documentation_lists_every_figure_with_what_it_needs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{entry.name}` | {entry.stands_for} | {entry.needs} |" for entry in CATALOGUE]

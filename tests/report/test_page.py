@@ -17,8 +17,8 @@ import pytest
 
 from rllc.analysis.findings import Findings, Patterns
 from rllc.core.errors import RllcError
-from rllc.report.build import build_report, colors, render
-from rllc.report.data import ReportData, cells, mixture_of, table_rows
+from rllc.report.build import bounded, build_report, colors, render
+from rllc.report.data import LEFT_OUT, ReportData, cells, mixture_of, table_rows
 from rllc.report.patterns import pack, thin
 
 
@@ -298,3 +298,19 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(small: ReportData, tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(RllcError, match=r"could not be written"):
         build_report(small, tmp_path / "file" / "report.html")
+
+
+def test_a_page_that_grows_too_large_leaves_out_what_lies_in_files_and_says_so(synthetic: ModuleType, data: ReportData) -> None:
+    few = variant(synthetic, data, clusterings=data.findings.clusterings[:2])
+    sizes = [len(render(replace(few, without=LEFT_OUT[:n])).encode()) for n in range(len(LEFT_OUT) + 1)]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert sizes[3] > sizes[4]
+    assert bounded(few, sizes[0]) == render(few)
+    smaller = bounded(few, sizes[1])
+    assert len(smaller.encode()) == sizes[1]
+    assert "They are left out to keep this page small" in smaller
+    least = bounded(few, sizes[4])
+    assert "Cells of the last checkpoint" in least
+    assert {row[embedded(least, "cells")["columns"].index("step")] for row in embedded(least, "cells")["rows"]} == {3000}
+    with pytest.raises(RllcError, match="would be larger than"):
+        bounded(few, sizes[4] - 1)

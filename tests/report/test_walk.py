@@ -16,7 +16,7 @@ from rllc.figures.drawing import Plot, Table
 from rllc.figures.text import visible
 from rllc.report.build import render
 from rllc.report.claims import escaped
-from rllc.report.data import ReportData
+from rllc.report.data import LEFT_OUT, ReportData
 from rllc.report.text import report_markdown
 from rllc.report.walk import baseline_table
 
@@ -100,6 +100,13 @@ def test_what_was_not_measured_is_told_where_it_would_stand(data: ReportData, wh
     assert "It needs path ablation." in section(bare, "circuit")
     assert "It needs &lt;several&gt; seeds." in section(bare, "seeds")
     assert "it needs path ablation." in section(bare, "notes")
+
+
+def test_figures_that_are_left_out_name_their_files(whole: ReportData) -> None:
+    lean = render(replace(whole, without=LEFT_OUT[:3]))
+    assert "figures/edges.html, beside it" in section(lean, "circuit")
+    assert html.escape(whole.drawn.drawings["edges"].title) in section(lean, "circuit")
+    assert 'data-figure="edges"' not in lean
 
 
 def test_the_words_of_the_page_as_markdown(whole: ReportData) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from rllc.analysis.measured import Measured
 from rllc.behaviour.ablation import ablation_effects
+from rllc.behaviour.attention import attention_scores
 from rllc.behaviour.baselines import baselines
 from rllc.behaviour.composition import composition
+from rllc.behaviour.contexts import Contexts, ratio_and_stderr
 from rllc.behaviour.loss_scores import context_losses
 from rllc.behaviour.paths import Edge, direct_effects, path_effects
 from rllc.behaviour.settings import MEASURES, BehaviourSettings, chosen
@@ -24,10 +26,12 @@ from rllc.core.seeds import generator
 from rllc.corpus.batches import Mixture, contexts
 from rllc.corpus.tokens import open_corpus
 from rllc.records.store import Store
+from rllc.runs.evidence import behaviour_of
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.layout import RunFolder
+from rllc.runs.measures.behaviour import make_probes
 from rllc.runs.measures.bench import Bench
-from rllc.runs.measures.measure import find, ratio_and_stderr
+from rllc.runs.measures.measure import find
 from rllc.runs.measures.steps import planned_steps
 from rllc.runs.measuring import planned_keys
 from rllc.runs.overview import describe_status
@@ -83,10 +87,12 @@ def read(folder: RunFolder) -> tuple[Experiment, Measured]:
     return experiment, read_measured(experiment, folder)
 
 
-def probes(folder: RunFolder, experiment: Experiment, purpose: str, n: int, data: str = "mixture") -> np.ndarray:
+def probes(folder: RunFolder, experiment: Experiment, purpose: str, n: int, data: str = "mixture") -> Contexts:
     mixture = Mixture(data, experiment.mixture if data == "mixture" else {data: 1.0})
     rng = generator(experiment.seed, "probes", purpose, data)
-    return contexts(open_corpus(folder.corpus), mixture, "heldout", n, experiment.model.n_ctx, rng)
+    corpus = open_corpus(folder.corpus)
+    tokens = contexts(corpus, mixture, "heldout", n, experiment.model.n_ctx, rng)
+    return Contexts(tokens, tokens[:, 1:] != corpus.bos)
 
 
 def last(folder: RunFolder) -> tuple[Any, Any]:
@@ -109,17 +115,31 @@ def test_every_kind_is_recorded_and_read_back(measured: RunFolder) -> None:
     assert "  measure  done" in describe_status(measured.root)
 
 
+def test_scores_come_with_their_errors(measured: RunFolder) -> None:
+    experiment, shape_params = read(measured)[0], last(measured)
+    records = planned_records(experiment, measured, Store(measured.records), "behaviour")
+    seen = make_probes(Bench.of(experiment, measured))
+    expected, told = attention_scores(*shape_params, seen.text, seen.repeated, seen.segment), behaviour_of(records)
+    assert set(told.score_stderr) == set(told.scores) == set(expected)
+    for name, (values, stderr) in expected.items():
+        assert told.error(name).shape == told.scores[name].shape == (4, 5)
+        np.testing.assert_allclose(told.scores[name][:, -1], values, rtol=1e-6)
+        np.testing.assert_allclose(told.error(name)[:, -1], stderr, rtol=1e-5)
+        assert (stderr > 0).all()
+
+
 def test_ablation_is_what_the_room_says(measured: RunFolder) -> None:
     experiment, found = read(measured)
     shape, params = last(measured)
     tokens = probes(measured, experiment, "ablation", 6, "prose")
-    effects, loss = ablation_effects(shape, params, tokens, "resample", seed=experiment.seed), context_losses(shape, params, tokens)
+    loss, loss_stderr = tokens.mean(context_losses(shape, params, tokens))
+    effect, stderr = tokens.mean(ablation_effects(shape, params, tokens, "resample", seed=experiment.seed))
     assert found.ablation is not None
     n = found.ablation.data.index("prose")
-    np.testing.assert_array_equal(found.ablation.effect["resample"][:, -1, n], effects.mean(2).mean(1))
-    np.testing.assert_allclose(found.ablation.stderr["resample"][:, -1, n], effects.mean(2).std(1, ddof=1) / 6**0.5)
-    np.testing.assert_allclose(found.ablation.normalised["resample"][:, -1, n], effects.mean((1, 2)) / loss.mean())
-    assert found.ablation.loss[-1, n] == pytest.approx(loss.mean(), rel=1e-12)
+    np.testing.assert_array_equal(found.ablation.effect["resample"][:, -1, n], effect)
+    np.testing.assert_array_equal(found.ablation.stderr["resample"][:, -1, n], stderr)
+    np.testing.assert_allclose(found.ablation.normalised["resample"][:, -1, n], effect / loss)
+    assert (found.ablation.loss[-1, n], found.ablation.loss_stderr[-1, n]) == pytest.approx((float(loss), float(loss_stderr)), rel=1e-12)
     quantity = found.ablation.quantity("resample", "prose")
     assert quantity.steps == (0, 3, 6, 9, 12)
 
@@ -135,10 +155,12 @@ def test_circuits_are_what_the_rooms_say(measured: RunFolder) -> None:
     edge = Edge(Head(0, 1), Head(1, 0), "V")
     assert found.paths is not None
     table = found.paths.table("V", "echo", -1)
-    assert table[1, 2] == pytest.approx(path_effects(shape, params, tokens, [edge], "mean").mean(), rel=1e-9, abs=1e-12)
+    assert table[1, 2] == pytest.approx(tokens.mean(path_effects(shape, params, tokens, [edge], "mean"))[0][0], rel=1e-9, abs=1e-12)
     assert np.isnan(table[2, 1])
     n = found.paths.data.index("echo")
-    np.testing.assert_allclose(found.paths.direct[:, -1, n], direct_effects(shape, params, tokens, "mean").mean((1, 2)), rtol=1e-9, atol=1e-12)
+    direct = tokens.mean(direct_effects(shape, params, tokens, "mean"))
+    np.testing.assert_allclose(found.paths.direct[:, -1, n], direct[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.paths.direct_stderr[:, -1, n], direct[1], rtol=1e-9, atol=1e-12)
     assert found.tables is not None
     assert [len(entries) for entries in found.tables.ov[0]] == [4] * 4
 

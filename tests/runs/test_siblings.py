@@ -94,7 +94,7 @@ def test_another_reference_makes_other_records(finished: Path, together: RunFold
 
 def test_plan_status_and_table_know_of_siblings(finished: Path, together: RunFolder) -> None:
     plan = describe_plan(parse(text_of(finished)))
-    assert "beside it   one-layer: seed 3, 1 layers, 12 steps of training\n" in plan
+    assert "beside it   one-layer: seed 3, 1 layers, 12 steps of training; measuring behaviour at 2 checkpoints; " in plan
     assert "beside it   seed-7: seed 7, 2 layers, 12 steps of training; 1 cells" in plan
     status = describe_status(together.root)
     assert "beside it, one-layer: training done; 0 cells recorded, 0 planned" in status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rllc.behaviour.contexts import ratio_and_stderr
 from rllc.behaviour.inputs import pieces
 from rllc.core.errors import RllcError
 from rllc.model.forward import Capture, embed, run_blocks
@@ -22,6 +23,23 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+SCORES = ("previous_token", "current_token", "prefix_matching", "first_token", "duplicate_token")
+Score = tuple[Floats, Floats]  # of every head [H], and its standard error over contexts [H]
+
+
+def attention_scores(
+    shape: ModelShape, params: Mapping[str, Tensor], text: Int[Ints, "B T"], repeated: Int[Ints, "R U"], segment: int
+) -> dict[str, tuple[Float[Floats, " H"], Float[Floats, " H"]]]:
+    """All scores by the names of `SCORES`, each with its standard error over contexts: previous, current and first token on `text`, prefix
+    matching and duplicate token on `repeated`. The functions below say what they are.
+
+    Raises RllcError as those do. The error of a single context is NaN.
+    """
+    previous, current, first = _on_text(shape, params, text)
+    prefix, duplicate = _on_repeats(shape, params, repeated, segment)
+    return dict(zip(SCORES, (previous, current, prefix, first, duplicate), strict=True))
+
+
 def text_scores(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"]) -> tuple[Float[Floats, " H"], Float[Floats, " H"]]:
     """Previous-token and current-token score of every head, 0 to 1: mean attention from position k to k-1, and to k.
 
@@ -30,14 +48,16 @@ def text_scores(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Int
 
     Raises RllcError where the tokens do not fit the model or hold fewer than 3 positions.
     """
-    if np.ndim(tokens) == 2 and tokens.shape[1] < 3:
-        raise RllcError("The previous-token score needs contexts of at least 3 tokens, BOS included.", "Give longer contexts.")
-    previous, current = torch.zeros(2, len(shape.heads()), dtype=torch.float64)
-    for batch in pieces(shape, params, tokens, _pattern_size(shape, tokens), "The held-out contexts"):
-        pattern = attention_patterns(shape, params, batch)
-        previous += pattern.diagonal(-1, 2, 3)[..., 1:].double().mean(-1).sum(1).cpu()
-        current += pattern.diagonal(0, 2, 3)[..., 1:].double().mean(-1).sum(1).cpu()
-    return (previous / len(tokens)).numpy(), (current / len(tokens)).numpy()
+    previous, current, _ = _on_text(shape, params, tokens)
+    return previous[0], current[0]
+
+
+def first_token(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"]) -> Float[Floats, " H"]:
+    """First-token score of every head, 0 to 1: mean attention from position k to position 0, over k = 1 … T-1 and contexts.
+
+    `tokens` start with BOS, so that this is how much of the time the head rests (an attention sink). Raises RllcError as `text_scores` does.
+    """
+    return _on_text(shape, params, tokens)[2][0]
 
 
 def prefix_matching(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"], segment: int) -> Float[Floats, " H"]:
@@ -49,29 +69,7 @@ def prefix_matching(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int
 
     Raises RllcError where the tokens do not fit the model or are no such repeats.
     """
-    rows = np.asarray(tokens)
-    if rows.ndim == 2 and not (2 <= segment < rows.shape[1] - 1 and np.array_equal(rows[:, 1 + segment :], rows[:, 1:-segment])):
-        raise RllcError(
-            f"The probe of prefix matching does not repeat a segment of {segment} tokens behind its BOS.", "Give repeated segments and their length."
-        )
-    total = torch.zeros(len(shape.heads()), dtype=torch.float64)
-    for batch in pieces(shape, params, tokens, _pattern_size(shape, tokens), "The repeated segments"):
-        pattern = attention_patterns(shape, params, batch)
-        found = (pattern * successors(batch)).sum(-1, dtype=torch.float64)
-        total += found[..., 1 + segment :].mean(-1).sum(1).cpu()
-    return (total / len(rows)).numpy()
-
-
-def first_token(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"]) -> Float[Floats, " H"]:
-    """First-token score of every head, 0 to 1: mean attention from position k to position 0, over k = 1 … T-1 and contexts.
-
-    `tokens` start with BOS, so that this is how much of the time the head rests (an attention sink). Raises RllcError where they do not fit
-    the model.
-    """
-    total = torch.zeros(len(shape.heads()), dtype=torch.float64)
-    for batch in pieces(shape, params, tokens, _pattern_size(shape, tokens), "The held-out contexts"):
-        total += attention_patterns(shape, params, batch)[..., 1:, 0].double().mean(-1).sum(1).cpu()
-    return (total / len(tokens)).numpy()
+    return _on_repeats(shape, params, tokens, segment)[0][0]
 
 
 def duplicate_token(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"]) -> Float[Floats, " H"]:
@@ -83,14 +81,57 @@ def duplicate_token(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int
 
     Raises RllcError where the tokens do not fit the model or none of them comes again.
     """
-    total, count = torch.zeros(len(shape.heads()), dtype=torch.float64), 0
-    for batch in pieces(shape, params, tokens, _pattern_size(shape, tokens), "The repeated segments"):
-        earlier = occurrences(batch)
-        total += (attention_patterns(shape, params, batch) * earlier).sum((1, 2, 3), dtype=torch.float64).cpu()
-        count += int(earlier.any(-1).sum())
-    if not count:
+    return _over(_by_context(shape, params, tokens, "The repeated segments", _duplicates))[0]
+
+
+def _on_text(shape: ModelShape, params: Mapping[str, Tensor], tokens: Ints) -> list[Score]:
+    if np.ndim(tokens) == 2 and tokens.shape[1] < 3:
+        raise RllcError("The previous-token score needs contexts of at least 3 tokens, BOS included.", "Give longer contexts.")
+
+    def read(pattern: Tensor, _: Tensor) -> Tensor:
+        ways = pattern.diagonal(-1, 2, 3)[..., 1:], pattern.diagonal(0, 2, 3)[..., 1:], pattern[..., 1:, 0]
+        return torch.stack([attended.double().mean(-1) for attended in ways])
+
+    found = _by_context(shape, params, tokens, "The held-out contexts", read)
+    return [ratio_and_stderr(score, np.ones(score.shape[-1])) for score in found]
+
+
+def _on_repeats(shape: ModelShape, params: Mapping[str, Tensor], tokens: Ints, segment: int) -> tuple[Score, Score]:
+    rows = np.asarray(tokens)
+    if rows.ndim == 2 and not (2 <= segment < rows.shape[1] - 1 and np.array_equal(rows[:, 1 + segment :], rows[:, 1:-segment])):
+        raise RllcError(
+            f"The probe of prefix matching does not repeat a segment of {segment} tokens behind its BOS.", "Give repeated segments and their length."
+        )
+
+    def read(pattern: Tensor, batch: Tensor) -> Tensor:
+        found = (pattern * successors(batch)).sum(-1, dtype=torch.float64)[..., 1 + segment :].mean(-1)
+        return torch.cat([found[None], _duplicates(pattern, batch)])
+
+    prefix, *duplicate = _by_context(shape, params, tokens, "The repeated segments", read)
+    return ratio_and_stderr(prefix, np.ones(prefix.shape[-1])), _over(np.stack(duplicate))
+
+
+def _duplicates(pattern: Tensor, batch: Tensor) -> Tensor:
+    """[2, H, B]: attention to earlier occurrences of the own token, and at how many positions there is one."""
+    earlier = occurrences(batch)
+    attended = (pattern * earlier).sum((2, 3), dtype=torch.float64)
+    return torch.stack([attended, earlier.any(-1).sum(-1).to(attended).expand_as(attended)])
+
+
+def _over(duplicates: Floats) -> Score:
+    """The score of duplicate tokens, given both by context."""
+    if not duplicates[1].any():
         raise RllcError("No token comes again in the probe of the duplicate-token score.", "Give contexts in which tokens repeat.")
-    return (total / count).numpy()
+    return ratio_and_stderr(*duplicates)
+
+
+def _by_context(
+    shape: ModelShape, params: Mapping[str, Tensor], tokens: Ints, what: str, read: Callable[[Tensor, Tensor], Tensor]
+) -> Float[Floats, "K H B"]:
+    """K numbers of every head and context, which `read` takes from patterns [H, B, T, T] and tokens, a few contexts at a time."""
+    size = len(shape.heads()) * np.shape(tokens)[-1] ** 2
+    found = [read(attention_patterns(shape, params, batch), batch).cpu().numpy() for batch in pieces(shape, params, tokens, size, what)]
+    return np.concatenate(found, -1)
 
 
 def occurrences(tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T T"]:
@@ -128,7 +169,3 @@ def snippet_pattern(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int
     (batch,) = pieces(shape, params, np.asarray(tokens)[None], 1, "The snippets")
     pattern = attention_patterns(shape, params, batch)[:, 0]
     return (pattern * 255).round().to(torch.uint8).cpu().numpy()
-
-
-def _pattern_size(shape: ModelShape, tokens: Ints) -> int:
-    return len(shape.heads()) * np.shape(tokens)[-1] ** 2

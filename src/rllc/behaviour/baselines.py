@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rllc.behaviour.contexts import Contexts
 from rllc.behaviour.curvature import curvature
 from rllc.behaviour.fisher import fisher
 from rllc.behaviour.norms import circuit_ratios, participation_ratio, weight_norm
@@ -54,7 +55,7 @@ class Baselines:
 def baselines(
     shape: ModelShape,
     params: Mapping[str, Tensor],
-    tokens: Int[Ints, "B T"],
+    tokens: Int[Ints, "B T"] | Contexts,
     *,
     heads: tuple[Head, ...] = (),
     top: int = 2,

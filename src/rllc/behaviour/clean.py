@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rllc.behaviour.contexts import Contexts, contexts_of
 from rllc.behaviour.inputs import pieces
 from rllc.core.errors import RllcError
 from rllc.core.seeds import generator
@@ -106,8 +107,8 @@ class Replacement:
     """What stands in an ablated head's place.
 
     Args:
-        kind: "zero": nothing; "mean": the head's mean output at each position over the reference; "resample": its output on another context of
-            the reference, the same context for all heads, at the same positions.
+        kind: "zero": nothing; "mean": the head's mean output at each position over the contexts of the reference that reach it; "resample": its
+            output on another context of the reference, the same context for all heads, at the same positions.
         reference: contexts [R, T'], T' ≥ T.
         donors: row of the reference for each context, where the kind is "resample".
         means: L of [H, T, K] before W_O, where it is "mean".
@@ -130,42 +131,73 @@ class Replacement:
 
 
 def replacement(
-    shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"], kind: str, reference: Int[Ints, "R U"] | None, seed: int
+    shape: ModelShape, params: Mapping[str, Tensor], tokens: Contexts, kind: str, reference: Int[Ints, "R U"] | Contexts | None, seed: int
 ) -> Replacement:
     """Prepare what stands in the place of ablated heads on these tokens.
 
     Without a reference the tokens are their own; then a context's donor is always another one: contexts are put into a random ring, and each
-    takes the next. With a reference the donors are drawn from it with replacement.
+    takes the next. With a reference the donors are drawn from it with replacement. Padding stands for nothing: it enters no mean, and a donor
+    reaches as far as what it stands for, or is the longest that there is. A mean where no context of the reference reaches is that of the last
+    position that one does.
 
     Raises RllcError where the kind is unknown, the reference is shorter than the tokens, or there is no other context.
     """
     if kind not in KINDS:
         raise RllcError(f"The kind of ablation is {kind!r}, which is unknown.", f"Choose one of: {', '.join(KINDS)}.")
-    rows, length = np.shape(tokens)
-    own = reference is None
-    contexts = np.asarray(tokens if reference is None else reference, dtype=np.int64)
-    if kind != "zero" and (contexts.ndim != 2 or contexts.shape[1] < length or len(contexts) < (2 if own else 1)):
+    rows, length = tokens.tokens.shape
+    given = tokens if reference is None else contexts_of(reference)
+    contexts = np.asarray(given.tokens, dtype=np.int64)
+    if kind != "zero" and (contexts.shape[1] < length or len(contexts) < (2 if reference is None else 1)):
         raise RllcError(
             f"The reference of a {kind} ablation has the shape {contexts.shape}, for tokens of the shape {(rows, length)}.",
             "Give contexts at least as long as the tokens; two or more where they are the tokens themselves.",
         )
-    donors, rng = np.zeros(rows, np.int64), generator(seed, "resample")
-    if kind == "resample" and own:
-        ring = rng.permutation(rows)
-        donors[ring] = np.roll(ring, 1)
-    elif kind == "resample":
-        donors = rng.integers(0, len(contexts), rows)
-    means: tuple[Tensor, ...] = ()
+    donors, means = np.zeros(rows, np.int64), tuple[Tensor, ...]()
     if kind == "mean":
-        contexts = contexts[:, :length]
-        sums = [torch.zeros(())] * shape.n_layers  # of no dimension: it joins a tensor on any device
-        for batch in pieces(shape, params, contexts, row_numbers(shape, length), "The contexts of the reference"):
-            sums = [total + z.sum(0, dtype=torch.float64) for total, z in zip(sums, clean_pass(shape, params, batch).heads, strict=True)]
-        means = tuple((total / len(contexts)).to(params["embed.W_E"].dtype) for total in sums)
+        means = _means(shape, params, contexts[:, :length], given.lengths)
     elif kind == "resample":
         for _ in pieces(shape, params, contexts, 1 << 60, "The contexts of the reference"):
             break  # checked for length and vocabulary
+        rng = generator(seed, "resample")
+        donors = _ring(rng, tokens.lengths) if reference is None else _drawn(rng, tokens.lengths, given.lengths)
     return Replacement(kind, contexts, donors, means)
+
+
+def _means(shape: ModelShape, params: Mapping[str, Tensor], contexts: Ints, lengths: Ints) -> tuple[Tensor, ...]:
+    """L of [H, T, K], the mean output of each head at each position over the contexts that are so long."""
+    inside = np.arange(contexts.shape[1]) < lengths[:, None]
+    device, start = params["embed.W_E"].device, 0
+    sums = [torch.zeros(())] * shape.n_layers  # of no dimension: it joins a tensor on any device
+    for batch in pieces(shape, params, contexts, row_numbers(shape, contexts.shape[1]), "The contexts of the reference"):
+        here = torch.tensor(inside[start : start + len(batch)], device=device)[:, None, :, None]
+        start += len(batch)
+        heads = clean_pass(shape, params, batch).heads
+        sums = [total + (z * here).sum(0, dtype=torch.float64) for total, z in zip(sums, heads, strict=True)]
+    number = torch.tensor(np.maximum(inside.sum(0), 1), device=device)[:, None]
+    reached = torch.tensor(np.minimum(np.arange(contexts.shape[1]), lengths.max() - 1), device=device)
+    return tuple((total / number)[:, reached].to(params["embed.W_E"].dtype) for total in sums)
+
+
+def _ring(rng: np.random.Generator, lengths: Ints) -> Ints:
+    """For each context the nearest before it, in a random ring, that is long enough; the longest other one where none is."""
+    ring = rng.permutation(len(lengths))
+    donors = np.full(len(lengths), -1)
+    for back in range(1, len(lengths)):
+        before = np.roll(ring, back)
+        fits = (donors[ring] < 0) & (lengths[before] >= lengths[ring] - 1)  # nothing is predicted from the last token
+        donors[ring[fits]] = before[fits]
+        if (donors >= 0).all():
+            break
+    for row in np.flatnonzero(donors < 0):  # the only one so long
+        donors[row] = int(np.argmax(np.where(np.arange(len(lengths)) == row, -1, lengths)))
+    return donors
+
+
+def _drawn(rng: np.random.Generator, lengths: Ints, theirs: Ints) -> Ints:
+    """For each context one of the reference that is long enough, or one of the longest."""
+    fits = [np.flatnonzero(theirs >= min(length - 1, theirs.max())) for length in lengths]
+    chosen = rng.integers(0, [len(those) for those in fits])
+    return np.array([those[i] for those, i in zip(fits, chosen, strict=True)], dtype=np.int64)
 
 
 def row_numbers(shape: ModelShape, length: int) -> int:

@@ -1,6 +1,6 @@
 """The Hessian of the loss restricted to one part: its trace and its largest eigenvalues, each with an error (STACK, curvature).
 
-The Hessian H is that of the mean loss over contexts and positions, in nats per token and squared unit of weight. Nothing of it is ever formed:
+The Hessian H is that of the mean loss over all predictions that count, in nats per token and squared unit of weight. Nothing of it is ever formed:
 a product of H with a vector is one backward pass over the gradient.
 """
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
+from rllc.behaviour.contexts import Contexts, contexts_of, ratio_and_stderr
 from rllc.behaviour.part_loss import PartLoss, twice_differentiable
 from rllc.core.errors import RllcError
 from rllc.core.names import Part
@@ -55,16 +56,23 @@ class Estimate:
 
 
 class _Products:
-    """Products of each context's Hessian with vectors. The gradients' graphs are kept, so memory grows with the contexts."""
+    """Products of each context's Hessian H_b with vectors. The gradients' graphs are kept, so memory grows with the contexts.
 
-    def __init__(self, shape: ModelShape, params: Mapping[str, Tensor], part: Part, tokens: Int[Ints, "B T"]) -> None:
-        if len(np.atleast_1d(tokens)) < 2:
+    H_b is that of the context's share of the loss: the sum over its predictions that count, over how many a context has on average. So H is the mean
+    over contexts, whatever counts of each; `weights` [B] are how many count, in the same unit.
+    """
+
+    def __init__(self, shape: ModelShape, params: Mapping[str, Tensor], part: Part, contexts: Contexts) -> None:
+        if len(contexts.tokens) < 2:
             raise RllcError("One context has no standard error.", "Give two contexts or more.")
         loss = PartLoss(shape, params, part)
         self.size, self._weights, self._gradients = loss.size, loss.origin, list[Tensor]()
+        average = contexts.counted.sum() / len(contexts.tokens)
+        self.weights: Floats = contexts.counted.sum(1) / average
         with torch.enable_grad(), twice_differentiable():
-            for context in loss.contexts(tokens):
-                (gradient,) = torch.autograd.grad(loss.losses(self._weights, context).mean(), self._weights, create_graph=True)
+            for context, counted in zip(loss.contexts(contexts.tokens), contexts.counted, strict=True):
+                share = loss.losses(self._weights, context)[torch.tensor(counted, device=context.device)].sum() / average
+                (gradient,) = torch.autograd.grad(share, self._weights, create_graph=True)
                 self._gradients.append(gradient)
 
     def gradient(self) -> Float[Floats, " d"]:
@@ -99,7 +107,7 @@ class Curvature:
 
 
 def curvature(
-    shape: ModelShape, params: Mapping[str, Tensor], part: Part, tokens: Int[Ints, "B T"], *, top: int = 4, probes: int = 2, seed: int = 0
+    shape: ModelShape, params: Mapping[str, Tensor], part: Part, tokens: Int[Ints, "B T"] | Contexts, *, top: int = 4, probes: int = 2, seed: int = 0
 ) -> Curvature:
     """Trace, top eigenvalues and gradient norm of a part on B contexts.
 
@@ -117,7 +125,7 @@ def curvature(
     """
     if probes < 1:
         raise RllcError(f"The trace takes one probe a context or more, not {probes}.", "Give a positive number.")
-    products = _Products(shape, params, part, tokens)
+    products = _Products(shape, params, part, contexts_of(tokens))
     rng = generator(seed, "curvature", str(part))
     spectrum, within = _top(products, top, rng, part)
     q = spectrum.vectors
@@ -127,12 +135,12 @@ def curvature(
             z = rng.choice([-1.0, 1.0], products.size)
             z -= q.T @ (q @ z)
             values[b] += z @ products.of(b, z) / probes
-    return Curvature(mean_and_stderr(values + within.sum(1)), spectrum, float(np.linalg.norm(products.gradient())))
+    return Curvature(mean_and_stderr(values + within.sum(1), products.weights), spectrum, float(np.linalg.norm(products.gradient())))
 
 
-def mean_and_stderr(values: Float[Floats, " B"]) -> Estimate:
-    """Of one number a context, contexts being independent."""
-    return Estimate(float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5))
+def mean_and_stderr(values: Float[Floats, " B"], weights: Float[Floats, " B"]) -> Estimate:
+    """The sum of one number a context over that of the contexts' weights, contexts being independent."""
+    return Estimate(*map(float, ratio_and_stderr(values, weights)))
 
 
 def _top(products: _Products, k: int, rng: np.random.Generator, part: Part) -> tuple[Spectrum, Float[Floats, "B k"]]:
@@ -151,6 +159,6 @@ def _top(products: _Products, k: int, rng: np.random.Generator, part: Part) -> t
     q = np.linalg.qr(vectors[:, order])[0].T
     each = np.array([[products.of(b, vector) for vector in q] for b in range(n)])  # [B, k, d]
     within = np.einsum("bkd,kd->bk", each, q)
-    values = within.mean(0)
+    values, stderr = ratio_and_stderr(within.T, products.weights)
     residuals = np.linalg.norm(each.mean(0) - values[:, None] * q, axis=1)
-    return Spectrum(values, within.std(0, ddof=1) / n**0.5, residuals, q), within
+    return Spectrum(values, stderr, residuals, q), within

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rllc.behaviour.clean import check_alone, clean_pass, outputs, row_numbers
+from rllc.behaviour.contexts import Contexts, contexts_of
 from rllc.behaviour.inputs import pieces
 from rllc.core.errors import RllcError
 from rllc.core.names import Head
@@ -43,7 +44,7 @@ class TokenTable:
 
 
 @torch.no_grad()
-def logit_attribution(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"]) -> Float[Floats, "H B T-1"]:
+def logit_attribution(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"] | Contexts) -> Float[Floats, "H B S"]:
     """Direct logit attribution: what each head adds to the logit of the token that comes next, less what it adds to the mean logit.
 
     Heads layer by layer; column p - 1 is the prediction of token p. The last norm is frozen: its division is that of the whole stream, so that
@@ -54,8 +55,8 @@ def logit_attribution(shape: ModelShape, params: Mapping[str, Tensor], tokens: I
     """
     check_alone(shape)
     found = []
-    reading = _read_out(shape, params)
-    size = row_numbers(shape, np.shape(tokens)[-1])
+    reading, tokens = _read_out(shape, params), contexts_of(tokens).tokens
+    size = row_numbers(shape, tokens.shape[-1])
     for batch in pieces(shape, params, tokens, size, "The contexts to attribute on"):
         clean = clean_pass(shape, params, batch)
         x = clean.streams[-1][:, :-1]

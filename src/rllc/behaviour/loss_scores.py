@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rllc.behaviour.contexts import Contexts, contexts_of
 from rllc.behaviour.inputs import pieces
 from rllc.core.errors import RllcError
 from rllc.model.forward import token_losses
@@ -30,17 +31,21 @@ _EARLY, _LATE = 50 / 1024, 500 / 1024
 class LossScores:
     """Losses on one kind of data, in nats per token; errors are standard errors over contexts."""
 
-    loss: float  # mean over contexts and positions
+    loss: float  # mean over all predictions that count
     stderr: float
-    by_position: Floats  # [T-1], the loss of predicting token 1 … T-1
-    icl: float  # in-context-learning score; negative where later tokens are easier
+    by_position: Floats  # [T-1], the loss of predicting token 1 … T-1; NaN where no context's counts
+    icl: float  # in-context-learning score; negative where later tokens are easier; NaN where fewer than two contexts reach that far
     icl_stderr: float
 
 
 @torch.no_grad()
-def context_losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"]) -> Float[Floats, "B T-1"]:
-    """Loss of every prediction, in nats; column p - 1 is the loss of predicting token p. Raises RllcError where tokens do not fit the model."""
-    size = np.shape(tokens)[-1] * shape.d_vocab
+def context_losses(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"] | Contexts) -> Float[Floats, "B S"]:
+    """Loss of every prediction, those that do not count too, in nats; column p - 1 is the loss of predicting token p.
+
+    Raises RllcError where tokens do not fit the model.
+    """
+    tokens = contexts_of(tokens).tokens
+    size = tokens.shape[-1] * shape.d_vocab
     return np.concatenate(
         [token_losses(shape, params, batch).double().cpu().numpy() for batch in pieces(shape, params, tokens, size, "The held-out contexts")]
     )
@@ -64,20 +69,26 @@ def icl_windows(context: int) -> tuple[slice, slice]:
     return slice(max(early - reach, 1) - 1, early + reach), slice(late - reach - 1, late + reach)
 
 
-def loss_scores(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"]) -> LossScores:
+def loss_scores(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"] | Contexts) -> LossScores:
     """Held-out loss on contexts of one kind of data, by position, and the in-context-learning score.
 
-    The score is the mean loss in the late window of `icl_windows` minus that in the early one, context by context.
+    The score is the mean loss in the late window of `icl_windows` minus that in the early one, context by context; contexts in which nothing of one
+    of them counts, as where a document ends early, are left out of it.
     Raises RllcError where the tokens do not fit the model or are fewer than 2 contexts of 8 tokens.
     """
-    losses = context_losses(shape, params, tokens)
+    contexts = contexts_of(tokens)
+    losses = context_losses(shape, params, contexts)
     if len(losses) < 2:
         raise RllcError("One context has no standard error.", "Give two held-out contexts or more.")
-    early, late = icl_windows(np.shape(tokens)[-1])
-    mean, stderr = _mean(losses.mean(1))
-    icl, icl_stderr = _mean(losses[:, late].mean(1) - losses[:, early].mean(1))
-    return LossScores(mean, stderr, losses.mean(0), icl, icl_stderr)
+    early, late = icl_windows(contexts.tokens.shape[-1])
+    mean, stderr = contexts.mean(losses)
+    icl, icl_stderr = _icl(losses, contexts.counted, early, late)
+    return LossScores(float(mean), float(stderr), contexts.by_position(losses), icl, icl_stderr)
 
 
-def _mean(values: Floats) -> tuple[float, float]:
-    return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
+def _icl(losses: Floats, counted: NDArray[np.bool_], early: slice, late: slice) -> tuple[float, float]:
+    both = counted[:, early].any(1) & counted[:, late].any(1)
+    if both.sum() < 2:
+        return float("nan"), float("nan")
+    after, before = (losses[both, window].mean(1, where=counted[both, window]) for window in (late, early))
+    return float((after - before).mean()), float((after - before).std(ddof=1) / both.sum() ** 0.5)

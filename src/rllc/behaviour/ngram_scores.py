@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rllc.behaviour.contexts import Contexts, contexts_of, ratio_and_stderr
 from rllc.behaviour.inputs import pieces
 from rllc.behaviour.loss_scores import context_losses
 from rllc.behaviour.ngrams import NgramTable
@@ -20,8 +21,9 @@ from rllc.model.forward import logits
 from rllc.model.shape import ModelShape
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
 
+Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -53,14 +55,14 @@ class ProbeScore:
     probes: int
 
 
-def bigram_score(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"], table: NgramTable) -> BigramScore:
+def bigram_score(shape: ModelShape, params: Mapping[str, Tensor], tokens: Int[Ints, "B T"] | Contexts, table: NgramTable) -> BigramScore:
     """How close the prediction at position 1 comes to the bigrams of the training text.
 
     Each context gives the model its BOS and its first token A; the model's distribution of the next token is held against the empirical one
     behind A. Contexts whose A nothing ever follows in the text are left out. Raises RllcError where fewer than two are left.
     """
     level, p = table.level(2), table.probabilities(2)
-    first = tokens[:, 1]
+    first = contexts_of(tokens).tokens[:, 1]
     known = (first != table.bos) & (table.level(1).followed[first] > 0)
     if np.count_nonzero(known) < 2:
         raise RllcError("Fewer than two contexts begin with a token that the counted text continues.", "Give more contexts, or count more text.")
@@ -103,16 +105,19 @@ def skip_probes(skips: SkipTable, frequencies: Float[Floats, " V"], rng: np.rand
     return _behind_bos(rows, skips.bos, "skip n-grams")
 
 
-def probe_score(shape: ModelShape, params: Mapping[str, Tensor], probes: Int[Ints, "P T"], contexts: Float[Floats, "B S"]) -> ProbeScore:
+def probe_score(
+    shape: ModelShape, params: Mapping[str, Tensor], probes: Int[Ints, "P T"], losses: Float[Floats, "B S"], counted: Bool[Flags, "B S"] | None = None
+) -> ProbeScore:
     """Mean held-out loss over the mean loss on the last token of the probes.
 
-    `contexts` are the losses of held-out contexts, as `context_losses` gives them; the error joins that over contexts and that over probes.
-    Raises RllcError where the probes do not fit the model, or where there are fewer than two contexts.
+    `losses` are those of held-out contexts, as `context_losses` gives them, and `counted` those that count, all unless given; the error joins that
+    over contexts and that over probes. Raises RllcError where the probes do not fit the model, or where there are fewer than two contexts.
     """
-    if len(contexts) < 2:
+    if len(losses) < 2:
         raise RllcError("One context has no standard error.", "Give two held-out contexts or more.")
     loss, loss_stderr = _mean(context_losses(shape, params, probes)[:, -1])
-    test, test_stderr = _mean(contexts.mean(1))
+    counted = np.ones(losses.shape, dtype=bool) if counted is None else counted
+    test, test_stderr = map(float, ratio_and_stderr(np.sum(losses, -1, where=counted), counted.sum(1).astype(np.float64)))
     score = test / loss
     return ProbeScore(score, score * float(np.hypot(test_stderr / test, loss_stderr / loss)), loss, loss_stderr, len(probes))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rllc.behaviour.clean import Clean, after_layer, check_alone, clean_pass, replacement, row_numbers, stream_losses
+from rllc.behaviour.contexts import Contexts, Given, contexts_of
 from rllc.behaviour.inputs import pieces
 from rllc.core.errors import RllcError
 from rllc.core.names import Head
@@ -53,12 +54,12 @@ def edges(shape: ModelShape, inputs: Sequence[str] = ("Q", "K", "V")) -> tuple[E
 def path_effects(
     shape: ModelShape,
     params: Mapping[str, Tensor],
-    tokens: Int[Ints, "B T"],
+    tokens: Int[Ints, "B T"] | Contexts,
     paths: Sequence[Edge],
     kind: str = "zero",
-    reference: Int[Ints, "R U"] | None = None,
+    reference: Int[Ints, "R U"] | Contexts | None = None,
     seed: int = 0,
-) -> Float[Floats, "E B T-1"]:
+) -> Float[Floats, "E B S"]:
     """Rise of the loss of every prediction, in nats, when the direct path of an edge is ablated; one row of E an edge.
 
     Path patching (Wang et al. 2022; Goldowsky-Dill et al. 2023). What the sender writes is replaced, as in `ablation_effects`, in the residual
@@ -94,11 +95,11 @@ def path_effects(
 def direct_effects(
     shape: ModelShape,
     params: Mapping[str, Tensor],
-    tokens: Int[Ints, "B T"],
+    tokens: Int[Ints, "B T"] | Contexts,
     kind: str = "zero",
-    reference: Int[Ints, "R U"] | None = None,
+    reference: Int[Ints, "R U"] | Contexts | None = None,
     seed: int = 0,
-) -> Float[Floats, "H B T-1"]:
+) -> Float[Floats, "H B S"]:
     """Rise of the loss of every prediction, in nats, when the path of each head straight to the logits is ablated; heads layer by layer.
 
     What the head writes is replaced, as in `ablation_effects`, in the last residual stream alone: every other head and every MLP is frozen at
@@ -114,12 +115,12 @@ def direct_effects(
 
 
 def _effects(
-    shape: ModelShape, params: Mapping[str, Tensor], tokens: Ints, kind: str, reference: Ints | None, seed: int, variants: Variants
+    shape: ModelShape, params: Mapping[str, Tensor], tokens: Given, kind: str, reference: Given | None, seed: int, variants: Variants
 ) -> Floats:
     """Piece by piece: the losses that `variants` makes of a clean pass and of what stands for each head, less the clean losses."""
-    found, start, prepared = [], 0, None
-    for batch in pieces(shape, params, tokens, row_numbers(shape, np.shape(tokens)[-1]), "The contexts to ablate on"):
-        prepared = prepared or replacement(shape, params, tokens, kind, reference, seed)
+    found, start, prepared, contexts = [], 0, None, contexts_of(tokens)
+    for batch in pieces(shape, params, contexts.tokens, row_numbers(shape, contexts.tokens.shape[-1]), "The contexts to ablate on"):
+        prepared = prepared or replacement(shape, params, contexts, kind, reference, seed)
         clean = clean_pass(shape, params, batch)
         base = stream_losses(shape, params, clean.streams[-1][None], batch).double()
         instead = prepared.heads(shape, params, slice(start, start + len(batch)), clean)

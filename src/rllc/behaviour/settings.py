@@ -247,7 +247,7 @@ class BehaviourSettings:
     baselines: BaselineSettings = field(default_factory=BaselineSettings)
 
     def __post_init__(self) -> None:
-        least = {"sequences": 1, "segment": 2, "repeats": 2, "contexts": 2, "snippets": 0, "snippet_length": 2}
+        least = {"sequences": 2, "segment": 2, "repeats": 2, "contexts": 2, "snippets": 0, "snippet_length": 2}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise RllcError(f"behaviour.{name} is {getattr(self, name)}, but must be at least {bound}.", "Give a larger number.")

@@ -19,7 +19,7 @@ KEPT_LOGITS = 1 << 24
 def operations(shape: ModelShape, part: Part, batch: int, context: int, chains: int = 4) -> float:
     """Floating-point operations of one variant on one minibatch, forward and backward, with its share of what the chains of a part have in common."""
     tokens = batch * context
-    d, k, v, h = shape.d_model, shape.d_head, shape.d_vocab, shape.n_heads
+    d, k, v = shape.d_model, shape.d_head, shape.d_vocab
     # Of a head and token: the kernel leaves out what lies ahead; capped scores are whole, and both their factors have gradients.
     scores = (3 if shape.score_softcap else 1) * context * k
     if last_layer_head(shape, part):
@@ -27,8 +27,7 @@ def operations(shape: ModelShape, part: Part, batch: int, context: int, chains: 
         output = _samples_output(shape, part)
         own = 2 * tokens * ((2 * _sampled_inputs(shape, part) + (2 if output else 1)) * d * k + 3 * scores)
         return own + (2 * tokens * k * v * (3 + 1 / chains) + 4 * k * d * v if output else 4 * tokens * k * v)
-    mlp = 2 * tokens * (3 if shape.gated_mlp else 2) * d * shape.d_mlp
-    layer = 2 * tokens * (2 * (h + shape.groups) * d * k + h * scores) + mlp
+    mlp, layer = _mlp(shape, tokens), _layer(shape, tokens, context)
     start = first_layer(shape, part)
     read_out = 2 * tokens * d * v
     if within_one_head(shape, part):
@@ -37,6 +36,20 @@ def operations(shape: ModelShape, part: Part, batch: int, context: int, chains: 
         return 3 * head + 2 * ((0 if shape.parallel else mlp) + layer * (shape.n_layers - start - 1) + read_out)
     weights = 2 * tokens * sum(_touched(shape, part))  # of a tensor of which only some is sampled, the gradient is made whole
     return 2 * (layer * (shape.n_layers - start) + read_out) + weights
+
+
+def forward_operations(shape: ModelShape, context: int, start: int = 0, read_out: bool = True) -> float:
+    """Floating-point operations of a forward pass of one context, from a layer on; with the logits unless told otherwise."""
+    return _layer(shape, context, context) * (shape.n_layers - start) + read_out * 2 * context * shape.d_model * shape.d_vocab
+
+
+def _layer(shape: ModelShape, tokens: int, context: int) -> float:
+    scores = (3 if shape.score_softcap else 1) * context * shape.d_head
+    return 2 * tokens * (2 * (shape.n_heads + shape.groups) * shape.d_model * shape.d_head + shape.n_heads * scores) + _mlp(shape, tokens)
+
+
+def _mlp(shape: ModelShape, tokens: int) -> float:
+    return 2 * tokens * (3 if shape.gated_mlp else 2) * shape.d_model * shape.d_mlp
 
 
 def bytes_per_variant(shape: ModelShape, part: Part, batch: int, context: int, itemsize: int = 4) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -10,11 +11,12 @@ from string import Template
 from plotly.offline import get_plotlyjs
 
 import rllc
+from rllc.core.errors import RllcError
 from rllc.core.files import write_atomic
 from rllc.figures.curves import steps_axis, styles_of
 from rllc.figures.palette import DARK, FAINT, INK, MUTED, OUTCOMES, PANEL, PAPER, RULE, TYPES, type_color
 from rllc.report import claims, development, inspection, overview, walk
-from rllc.report.data import ReportData, mixture_of, table_rows
+from rllc.report.data import LEFT_OUT, ReportData, mixture_of, shown_rows
 from rllc.report.markup import Markup, embed, esc, join, source_hash, tag
 from rllc.report.patterns import pack, thin
 from rllc.report.sections import Page
@@ -35,13 +37,29 @@ SECTIONS = (
     inspection.numbers,
     overview.notes,
 )
+LARGEST = 15_000_000  # bytes of a page
 SCRIPTS = ("base.js", "figures.js", "heads.js", "patterns.js", "table.js")
 _MAPS = (("#ffffff", "#6fa8dc", "#0b2545"), ("#191d24", "#2f7fc1", "#eaf4ff"))  # attention: low, middle, high; light and dark
 
 
 def build_report(data: ReportData, path: Path) -> None:
-    """Write the page of a run to `path`, whole or not at all. Raises RllcError where the disk refuses."""
-    write_atomic(path, render(data))
+    """Write the page of a run to `path`, whole or not at all, of at most `LARGEST` bytes. Raises RllcError where the disk refuses."""
+    write_atomic(path, bounded(data, LARGEST))
+
+
+def bounded(data: ReportData, largest: int) -> str:
+    """The page as text of at most so many bytes: of `LEFT_OUT`, as much as has to be is left out, and said to be.
+
+    Raises RllcError where a page without all of it is still too large.
+    """
+    for n in range(len(LEFT_OUT) + 1):
+        text = render(replace(data, without=LEFT_OUT[:n]))
+        if len(text.encode()) <= largest:
+            return text
+    raise RllcError(
+        f"The page of this run would be larger than {largest / 1e6:.0f} MB, whatever is left out.",
+        "Sample fewer parts, data or checkpoints into one run; `rllc table` has all numbers.",
+    )
 
 
 def render(data: ReportData) -> str:
@@ -105,7 +123,7 @@ def _embedded(data: ReportData, page: Page) -> list[Markup]:
     kinds = dict(zip(f.types.heads, f.types.types, strict=True))
     names = list(dict.fromkeys([*f.types.heads, *(p for c in f.curves.values() for p in c.parts)]))
     heads = [{"name": h, "type": kinds.get(h, "other"), "style": _style(kinds.get(h, "other"))} for h in names]
-    columns, rows = table_rows(data)
+    columns, rows = shown_rows(data)
     cells = {
         "columns": columns,
         "rows": [[row[c] for c in columns] for row in rows],
@@ -117,6 +135,6 @@ def _embedded(data: ReportData, page: Page) -> list[Markup]:
         embed("figures", {name: json.loads(str(figure.to_json())) for name, figure in page.figures.items()}),
         embed("cells", cells) if rows else Markup(""),
     ]
-    if f.patterns is not None and f.patterns.snippets:
+    if f.patterns is not None and f.patterns.snippets and LEFT_OUT[0] not in data.without:
         pieces.append(embed("patterns", pack(thin(f.patterns), kinds, [d.name for d in data.domains if d.planted])))
     return pieces

@@ -15,6 +15,8 @@ from rllc.figures.curves import training_mixture
 from rllc.figures.health import rows_of_curves
 
 Row = Mapping[str, Any]
+# What a page that grew too large leaves out, one after the other until it fits.
+LEFT_OUT = ("attention patterns", "clusterings but the first", "figures that lie in files", "cells before the last checkpoint")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class ReportData:
         table: tidy rows of all cells, as `rllc table` writes them: a data frame or mappings by column.
         notes: further sentences for the reader.
         mixture: name of the training mixture among the data; empty takes the reference of the comparisons, or what `training_mixture` finds.
+        without: what is left out to keep the page small, of `LEFT_OUT`; the page says so where it would stand.
         drawn: figures of the catalogue, and why others could not be drawn.
         created: when the run ended, as text; empty leaves it out.
     """
@@ -71,6 +74,7 @@ class ReportData:
     table: pd.DataFrame | Sequence[Row] = ()
     notes: tuple[str, ...] = ()
     mixture: str = ""
+    without: tuple[str, ...] = ()
     drawn: Drawn = field(default_factory=Drawn)
     created: str = ""
 
@@ -96,6 +100,15 @@ def table_rows(data: ReportData) -> tuple[list[str], list[dict[str, Any]]]:
         rows = list(table)
         columns = list(dict.fromkeys(str(c) for row in rows for c in row))
     return columns, [{c: _plain(row.get(c)) for c in columns} for row in rows]
+
+
+def shown_rows(data: ReportData) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of the table that the page holds: all, unless it had to grow smaller."""
+    columns, rows = table_rows(data)
+    if LEFT_OUT[3] not in data.without:
+        return columns, rows
+    last = max((row["step"] for row in rows if row.get("step") is not None), default=None)
+    return columns, [row for row in rows if row.get("step") == last]
 
 
 def cells(data: ReportData) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from rllc.analysis.findings import Clustering
 from rllc.core.outcome import Outcome
 from rllc.figures import clusters, curves, domains, training
 from rllc.report import summary
-from rllc.report.data import ReportData, reference_curves
+from rllc.report.data import LEFT_OUT, ReportData, reference_curves
 from rllc.report.markup import Markup, decimals, join, measure, paragraph, table, tag
 from rllc.report.sections import KEY, Page, Section, chooser, planted_note
 
@@ -108,6 +108,8 @@ def cluster_section(page: Page) -> Section:
         planted_note(page.data) if "induction" in f.types.types else "",
     ]
     drawn = pictured(f.clusterings)
+    if LEFT_OUT[1] in page.data.without:
+        drawn = drawn[:1]
     names = [f"{summary.METHODS.get(c.method, c.method)}, {c.preprocessing}, {_scope(c.scope)}" for c in drawn]
     if len(names) > 1:
         options = [tag("option", name, value=str(i)) for i, name in enumerate(names)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rllc.core.outcome import Outcome
 from rllc.figures import health
 from rllc.report import summary
-from rllc.report.data import Row, cells, table_rows
+from rllc.report.data import LEFT_OUT, Row, cells, shown_rows
 from rllc.report.markup import Markup, join, paragraph, table, tag
 from rllc.report.patterns import thin
 from rllc.report.sections import Page, Section, planted_note
@@ -22,6 +22,8 @@ def attention(page: Page) -> Section:
     p = page.data.findings.patterns
     if p is None or not p.snippets or not p.steps.size or not p.heads:
         return Section(anchor, title, paragraph("Attention patterns were not recorded in this run."))
+    if LEFT_OUT[0] in page.data.without:
+        return Section(anchor, title, paragraph("They are left out to keep this page small; the figure attention-maps lies in the folder figures."))
     slider = tag("input", type="range", min="0", max="1", step="1", data_part="slider", id="attention-step")
     controls = tag(
         "div",
@@ -93,7 +95,7 @@ def refused_table(refused: Sequence[Row]) -> Markup:
 
 def numbers(page: Page) -> Section:
     """The table of all cells, to filter and to download."""
-    columns, rows = table_rows(page.data)
+    columns, rows = shown_rows(page.data)
     if not rows:
         return Section("numbers", "All numbers", paragraph("There is no table of cells to download."))
     downloads = tag(
@@ -107,7 +109,9 @@ def numbers(page: Page) -> Section:
     body = [
         paragraph(
             f"Every cell is a row: {size}, the same that ", tag("code", "rllc table"), " writes. Here are the main columns; a download holds all."
-        ),
+        )
+        if LEFT_OUT[3] not in page.data.without
+        else paragraph(f"Cells of the last checkpoint: {size}. To keep this page small the others are in table.csv, beside it."),
         tag("div", downloads, tag("div", id="cells-filters", class_="controls"), class_="needs-script no-print"),
         tag("div", id="cells-table", class_="scroll needs-script no-print", tabindex="0", role="region", aria_label="Cells"),
         tag("button", "Show more", type="button", id="cells-more", class_="needs-script no-print"),

@@ -15,8 +15,8 @@ from rllc.figures.interactive import interactive
 from rllc.figures.palette import INK, MUTED, TYPES, Style
 from rllc.figures.sheets import sheet_html
 from rllc.report import summary
-from rllc.report.data import ReportData
-from rllc.report.markup import Markup, join, tag
+from rllc.report.data import LEFT_OUT, ReportData
+from rllc.report.markup import Markup, join, paragraph, tag
 
 KEY = "A hollow mark is a number with a warning (tilted or drifting); a cross on the floor of a panel is a refused cell, which has no number."
 
@@ -54,6 +54,8 @@ class Page:
         return join(pieces)
 
     def _drawn(self, name: str, drawing: Drawing) -> Markup:
+        if LEFT_OUT[2] in self.data.without:
+            return paragraph(f"To keep this page small the figure is left out: figures/{name}.html, beside it.", class_="note")
         if isinstance(drawing, Plot):
             return self.figure(name, interactive(drawing), drawing.title, drawing.caption)
         sheet = tag("div", Markup(_in_theme(sheet_html(drawing))), class_="scroll sheet", tabindex="0", role="region", aria_label=drawing.title)

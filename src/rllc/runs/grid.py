@@ -14,6 +14,7 @@ from rllc.core.outcome import Outcome
 from rllc.corpus.tokens import open_corpus
 from rllc.posterior.settings import Stopping
 from rllc.records.store import Record, Store, key_digest
+from rllc.runs.earlier import cells_anew
 from rllc.runs.engines.job import Job
 from rllc.runs.engines.registry import engine
 from rllc.runs.experiment import Experiment
@@ -40,6 +41,8 @@ def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, 
         for problem in store.check() if only is None else ():
             reporter.line(str(problem))
     begun = missing_work(experiment, folder, store, only)
+    if begun and (told := cells_anew(experiment, store, only=only)):
+        reporter.line(told)
     _run(begun, experiment, folder, reporter, "Sampling")
     if begun and experiment.sampling.share_contexts:  # of cells that were there, beside others that were not
         _run(missing_work(experiment, folder, store, only), experiment, folder, reporter, "Sampling")

@@ -17,6 +17,7 @@ from rllc.runs.experiment import Experiment
 from rllc.runs.grid import checkpoints_by_step
 from rllc.runs.layout import RunFolder
 from rllc.runs.measures.bench import Bench
+from rllc.runs.measures.kinds import lacking
 from rllc.runs.measures.measure import Measure, Subject, find
 from rllc.runs.measures.steps import asked_digest, planned_steps
 from rllc.runs.memory import cores
@@ -32,7 +33,7 @@ def measure_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter,
     """
     bench = bench or Bench.of(experiment, folder)
     for name in experiment.behaviour.asked():
-        if reason := find(name).lacking(experiment.model):
+        if reason := lacking(name, experiment.model):
             reporter.line(f"There is no measurement of {name} for this model. {reason}")
     missing = missing_measures(experiment, folder, bench, only)
     if missing:
@@ -74,9 +75,9 @@ def missing_measures(experiment: Experiment, folder: RunFolder, bench: Bench, on
     """What is not recorded yet, by step: measurements with the keys of their records. Raises RllcError where a checkpoint is missing."""
     store, missing = Store(folder.records), Missing()
     for name in experiment.behaviour.asked():
-        measure = find(name)
-        if measure.lacking(experiment.model):
+        if lacking(name, experiment.model):
             continue
+        measure = find(name)
         for step, key in planned_keys(experiment, folder, bench, measure, only).items():
             if not store.has(measure.kind, key):
                 missing.setdefault(step, []).append((measure, key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 import pandas as pd
@@ -12,25 +13,28 @@ import pandas as pd
 from rllc.core.outcome import Outcome
 from rllc.records import table
 from rllc.records.store import Record, Store
+from rllc.runs.earlier import told_anew
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.layout import RunFolder, existing
 from rllc.runs.mapping import plain
+from rllc.runs.measures.cost import one_checkpoint, plan_measuring
 from rllc.runs.measures.steps import asked_digest, planned_steps
 from rllc.runs.memory import cores
 from rllc.runs.pipeline import read_timings
-from rllc.runs.plan import Plan, make_plan, pass_bytes, weight_bytes
+from rllc.runs.plan import GUESSED_RATE, Plan, make_plan, pass_bytes, weight_bytes
 from rllc.runs.progress import duration
 from rllc.runs.selecting import record_name
 
 SAMPLE = "sample"
 
 
-def describe_plan(experiment: Experiment, workers: int | None = None, rate: float | None = None) -> str:
-    """The plan of an experiment in words: cells, chain-steps, memory, hours, bytes.
+def describe_plan(experiment: Experiment, workers: int | None = None, rate: float | None = None, root: Path | None = None) -> str:
+    """The plan of an experiment in words: cells, chain-steps, measurements, memory, hours, bytes.
 
     Args:
         workers: otherwise the experiment decides.
         rate: operations a second of a worker; otherwise a guess.
+        root: folder of its run, where there is one: what an earlier version has computed there is told, as it will be computed anew.
     """
     plan = make_plan(experiment)
     workers = workers or experiment.engine.workers or cores()
@@ -48,20 +52,47 @@ def describe_plan(experiment: Experiment, workers: int | None = None, rate: floa
             f"  chain-steps {plan.chain_steps:,}"
             + (f", up to {plan.most_chain_steps:,} where the target error needs them" if plan.most_chain_steps > plan.chain_steps else ""),
             f"  operations  {plan.cost:.3g} by counting matrix products; " + _hours(plan, workers, rate),
+            f"  measuring   {_measuring(experiment, rate)}",
             f"  memory      {_gigabytes(weight_bytes(experiment))} of weights and up to {_gigabytes(pass_bytes(experiment, plan))} of a pass, "
             f"in each of {workers} workers",
             f"  records     {plan.record_bytes / 1e6:.1f} MB at most, before compression"
             + (f"; and {plan.state_bytes / 1e6:.1f} MB of kept chains for each time they are prolonged" if plan.state_bytes else ""),
             *(f"  beside it   {name}: {_beside(experiment.sibling(name), workers, rate)}" for name in experiment.siblings),
+            *(f"  in {root}: {told}" for told in _anew(experiment, root)),
         ]
     )
+
+
+def _anew(experiment: Experiment, root: Path | None) -> list[str]:
+    """What an earlier version of rllc has computed in a run folder."""
+    if root is None:
+        return []
+    folder = RunFolder(root)
+    beside = [told for name in experiment.siblings for told in told_anew(experiment.sibling(name), folder.sibling(name), name)]
+    return told_anew(experiment, folder) + beside
 
 
 def _beside(sibling: Experiment, workers: int, rate: float | None) -> str:
     plan = make_plan(sibling)
     steps = sibling.training.steps if sibling.training else 0
     trained = f"seed {sibling.seed}, {sibling.model.n_layers} layers, {steps:,} steps of training"
-    return f"{trained}; {len(plan.cells):,} cells, {plan.cost:.3g} operations, {_hours(plan, workers, rate)}" if plan.cells else trained
+    sampled = f"; {len(plan.cells):,} cells, {plan.cost:.3g} operations, {_hours(plan, workers, rate)}" if plan.cells else ""
+    return f"{trained}{sampled}; measuring {_measuring(sibling, rate, beside=True)}"
+
+
+def _measuring(experiment: Experiment, rate: float | None, beside: bool = False) -> str:
+    """Which measurements are made at how many checkpoints, what that takes, and what of it cannot be told."""
+    found = plan_measuring(experiment, beside)
+    at: dict[int, list[str]] = {}
+    for name, count in found.steps.items():
+        at.setdefault(count, []).append(name)
+    made = "; ".join(f"{', '.join(names)} at {count} checkpoint{'s' * (count != 1)}" for count, names in at.items())
+    # A worker's rate is that of its threads together.
+    seconds = found.seconds(GUESSED_RATE if rate is None else rate / experiment.engine.threads)
+    told = (
+        f"{sum(found.cost.values()):.3g} operations, {'very roughly ' * (rate is None)}{duration(seconds)} in one process of {found.threads} threads"
+    )
+    return f"{made}; {told}" + (f"; not counted: {', '.join(found.not_counted)}" if found.not_counted else "")
 
 
 def _hours(plan: Plan, workers: int, rate: float | None) -> str:
@@ -145,19 +176,20 @@ def _trained(experiment: Experiment, folder: RunFolder) -> bool:
 
 
 def _measured(experiment: Experiment, folder: RunFolder) -> str:
-    """Whether every measurement is done; else how many checkpoints those have that are not."""
-    store, behind = Store(folder.records), list[str]()
-    for name in experiment.behaviour.asked():
-        planned, found = planned_steps(experiment, folder, name), {record.meta["step"] for record in store.records(name)}
-        if not found:
-            from rllc.runs.measures.measure import find  # loads torch
-
-            if find(name).lacking(experiment.model):
-                continue
-        if number := len(set(planned) - found):
-            behind.append(f"{name} {len(planned) - number} of {len(planned)}")
+    """Whether every measurement is done; else how many checkpoints those have that are not, and how long the rest may take."""
+    store, behind, left, guessed = Store(folder.records), list[str](), 0.0, list[str]()
+    planned = plan_measuring(experiment)
+    for name in planned.steps:
+        steps, found = planned_steps(experiment, folder, name), {record.meta["step"]: record for record in store.records(name)}
+        if number := len(set(steps) - set(found)):
+            behind.append(f"{name} {len(steps) - number} of {len(steps)}")
+            taken = [record.meta["seconds"] for record in found.values() if "seconds" in record.meta]
+            each = median(taken) if taken else one_checkpoint(experiment, name) / GUESSED_RATE / planned.threads
+            left += number * each
+            guessed += [] if taken else [name]
     if behind:
-        return f"not finished: {', '.join(behind)} checkpoints"
+        how = f"very roughly, as {', '.join(guessed)} had no checkpoint yet" if guessed else "at the pace until now"
+        return f"not finished: {', '.join(behind)} checkpoints; {duration(left)} left {how}"
     return "done" if _noted(folder) == asked_digest(experiment) else "of other settings, perhaps: `rllc measure` computes what today's ask for"
 
 

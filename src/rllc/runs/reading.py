@@ -10,6 +10,7 @@ from rllc.records.store import Record, Store
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.measures.bench import Bench
+from rllc.runs.measures.kinds import lacking
 from rllc.runs.measures.measure import find
 from rllc.runs.measuring import planned_keys
 
@@ -19,9 +20,9 @@ def planned_records(experiment: Experiment, folder: RunFolder, store: Store, nam
 
     Raises RllcError where a checkpoint is missing, and DamagedRecordError where a record cannot be read.
     """
-    measure, bench = find(name), bench or Bench.of(experiment, folder)
-    if measure.lacking(experiment.model):
+    if lacking(name, experiment.model):
         return []
+    measure, bench = find(name), bench or Bench.of(experiment, folder)
     keys = planned_keys(experiment, folder, bench, measure).values()
     return [store.get(name, key) for key in keys if store.has(name, key)]
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from rllc.analysis.measured import HeadEffects
+from rllc.behaviour.contexts import ratio_and_stderr
 from rllc.records.store import Record
 from rllc.runs.measures.bench import Bench
-from rllc.runs.measures.measure import Arrays, Key, Measure, Meta, Subject, mean_and_stderr, ratio_and_stderr, stacked, steps_of
+from rllc.runs.measures.measure import Arrays, Key, Measure, Meta, Subject, stacked, steps_of
 
 _NUMBERS = ("effect", "stderr", "normalised", "normalised_stderr")
 
@@ -22,12 +23,16 @@ def _key(bench: Bench) -> Key:
 
 
 def _take(subject: Subject, bench: Bench) -> tuple[Arrays, Meta]:
-    losses = np.stack([subject.losses(data).mean(1) for data in bench.data])  # [N, B]
-    arrays: Arrays = dict(zip(("loss", "loss_stderr"), mean_and_stderr(losses), strict=True))
-    for kind in bench.settings.ablation.kinds:
-        rises = np.stack([subject.effects(data, kind).mean(2) for data in bench.data], 1)  # [H, N, B]
-        numbers = (*mean_and_stderr(rises), *ratio_and_stderr(rises, losses[None]))
-        arrays |= {f"{kind}/{name}": values for name, values in zip(_NUMBERS, numbers, strict=True)}
+    each: list[Arrays] = []
+    for data in bench.data:
+        contexts, losses = bench.ablated(data), subject.losses(data)
+        found: Arrays = dict(zip(("loss", "loss_stderr"), contexts.mean(losses), strict=True))
+        for kind in bench.settings.ablation.kinds:
+            rises = subject.effects(data, kind)
+            numbers = (*contexts.mean(rises), *ratio_and_stderr(contexts.totals(rises), contexts.totals(losses)))
+            found |= {f"{kind}/{name}": values for name, values in zip(_NUMBERS, numbers, strict=True)}
+        each.append(found)
+    arrays: Arrays = {name: np.stack([found[name] for found in each], -1) for name in each[0]}  # [N] and [H, N]
     return arrays, {"data": list(bench.data), "kinds": list(bench.settings.ablation.kinds)}
 
 
@@ -45,4 +50,4 @@ def _read(records: Sequence[Record], bench: Bench) -> Mapping[str, Any]:  # noqa
     return {"ablation": found}
 
 
-MEASURE = Measure("ablation", "ablation-1", _key, _take, _read)
+MEASURE = Measure("ablation", _key, _take, _read)

@@ -21,9 +21,9 @@ def _key(bench: Bench) -> Key:
 
 def _take(subject: Subject, bench: Bench) -> tuple[Arrays, Meta]:
     settings = bench.settings.baselines
-    tokens = bench.heldout(MIXTURE, settings.contexts, "baselines")
+    contexts = bench.heldout(MIXTURE, settings.contexts, "baselines")
     found = baselines(
-        subject.shape, subject.params, tokens, top=settings.top, probes=settings.probes, draws=settings.draws, seed=bench.seed
+        subject.shape, subject.params, contexts, top=settings.top, probes=settings.probes, draws=settings.draws, seed=bench.seed
     )  # fmt: skip
     arrays: Arrays = {f"value/{name}": values for name, values in found.values.items()}
     arrays |= {f"stderr/{name}": values for name, values in found.stderr.items()}
@@ -42,4 +42,4 @@ def _read(records: Sequence[Record], bench: Bench) -> Mapping[str, Any]:  # noqa
     return {"baselines": found}
 
 
-MEASURE = Measure("baselines", "baselines-1", _key, _take, _read)
+MEASURE = Measure("baselines", _key, _take, _read)

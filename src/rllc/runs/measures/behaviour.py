@@ -20,7 +20,7 @@ def make_probes(bench: Bench) -> Probes:
     segment = settings.segment_length(bench.experiment.model.n_ctx)
     rng = seeds.generator(bench.seed, "probes", "repeated")
     return Probes(
-        text=bench.heldout(MIXTURE, settings.sequences, "text"),
+        text=bench.packed(MIXTURE, settings.sequences, "text"),
         repeated=repeated_segments(rng, settings.sequences, segment, settings.repeats, corpus.vocabulary, corpus.bos),
         segment=segment,
         contexts={name: bench.heldout(name, settings.contexts, "losses") for name in bench.mixtures},
@@ -35,15 +35,16 @@ def _probes(bench: Bench) -> Probes:
 def _key(bench: Bench) -> Key:
     probes = _probes(bench)
     arrays = {"text": probes.text, "repeated": probes.repeated}
-    arrays |= {f"contexts/{name}": tokens for name, tokens in probes.contexts.items()}
     arrays |= {f"snippets/{name}": tokens for name, tokens in probes.snippets.items()}
-    return {"probes": digest.of_arrays(arrays), "segment": probes.segment}
+    losses = bench.probes_digest("losses", bench.settings.contexts, tuple(bench.mixtures))
+    return {"probes": digest.of_arrays(arrays), "losses": losses, "segment": probes.segment}
 
 
 def _take(subject: Subject, bench: Bench) -> tuple[Arrays, Meta]:
     probes = _probes(bench)
     measured = measure(subject.shape, subject.params, probes)
     arrays: Arrays = {f"score/{name}": values for name, values in measured.scores.items()}
+    arrays |= {f"score_stderr/{name}": values for name, values in measured.scores_stderr.items()}
     for name in ("losses", "losses_stderr", "position_losses", "icl", "icl_stderr"):
         arrays[name] = getattr(measured, name)
     arrays |= {f"pattern/{i}": pattern for i, pattern in enumerate(measured.patterns)}
@@ -55,4 +56,4 @@ def _read(records: Sequence[Record], bench: Bench) -> Mapping[str, Any]:  # noqa
     return {}  # `analysis.findings.Behaviour` and `Patterns` hold these, and `reporting` fills them
 
 
-MEASURE = Measure("behaviour", "behaviour-2", _key, _take, _read)
+MEASURE = Measure("behaviour", _key, _take, _read)

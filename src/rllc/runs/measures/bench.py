@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.behaviour.closing import Brackets
+from rllc.behaviour.contexts import Contexts
 from rllc.behaviour.settings import BehaviourSettings
 from rllc.core import digest, seeds
 from rllc.core.errors import RllcError
-from rllc.corpus.batches import Mixture, contexts, snippets
+from rllc.corpus.batches import ContextPool, Mixture, contexts, snippets
 from rllc.corpus.tokens import Corpus, open_corpus
 from rllc.records.store import Store
 from rllc.runs.experiment import MIXTURE, Experiment
@@ -59,16 +60,31 @@ class Bench:
             self._kept[name] = make()
         return self._kept[name]
 
-    def heldout(self, data: str, n: int, purpose: str) -> Ints:
-        """`n` held-out contexts [n, T] of a kind of data; those of two purposes are drawn apart."""
+    def heldout(self, data: str, n: int, purpose: str) -> Contexts:
+        """`n` held-out contexts of a kind of data, cut and counted as sampling does (`sampling.documents`), so that what is measured is of the loss
+        that λ̂ is of; those of two purposes are drawn apart.
+        """
 
-        def draw() -> Ints:
-            rng = seeds.generator(self.seed, "probes", purpose, data)
-            return contexts(self.corpus, self.mixtures[data], "heldout", n, self.experiment.model.n_ctx, rng)
+        def draw() -> Contexts:
+            experiment = self.experiment
+            pool = ContextPool(self.corpus, self.mixtures[data], "heldout", experiment.model.n_ctx, experiment.sampling.documents)
+            tokens = pool.draw(self._rng(purpose, data), n)
+            return Contexts(tokens, pool.marked(tokens)[:, 1:])
 
         return self.kept(draw, "heldout", data, n, purpose)
 
-    def ablated(self, data: str) -> Ints:
+    def packed(self, data: str, n: int, purpose: str) -> Ints:
+        """`n` held-out contexts [n, T] without padding, whatever sampling does: for what looks at tokens and predicts none."""
+
+        def draw() -> Ints:
+            return contexts(self.corpus, self.mixtures[data], "heldout", n, self.experiment.model.n_ctx, self._rng(purpose, data))
+
+        return self.kept(draw, "packed", data, n, purpose)
+
+    def _rng(self, purpose: str, data: str) -> np.random.Generator:
+        return seeds.generator(self.seed, "probes", purpose, data)
+
+    def ablated(self, data: str) -> Contexts:
         """The contexts that heads are ablated on."""
         return self.heldout(data, self.settings.ablation.contexts, "ablation")
 
@@ -83,8 +99,10 @@ class Bench:
         return shown
 
     def probes_digest(self, purpose: str, n: int, data: tuple[str, ...] | None = None) -> str:
-        """Digest of the contexts that a measurement sees."""
-        return digest.of_arrays({name: self.heldout(name, n, purpose) for name in data or self.data})
+        """Digest of the contexts that a measurement sees, with what counts of them."""
+        seen = {name: self.heldout(name, n, purpose) for name in data or self.data}
+        tokens = {f"tokens/{name}": found.tokens for name, found in seen.items()}
+        return digest.of_arrays(tokens | {f"counted/{name}": found.counted for name, found in seen.items()})
 
     @cached_property
     def text_key(self) -> str:

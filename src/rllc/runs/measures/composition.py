@@ -9,7 +9,6 @@ import numpy as np
 
 from rllc.analysis.measured import Composition
 from rllc.behaviour.composition import composition
-from rllc.model.shape import ModelShape
 from rllc.records.store import Record
 from rllc.runs.measures.bench import Bench
 from rllc.runs.measures.measure import Arrays, Key, Measure, Meta, Subject, stacked, steps_of
@@ -42,8 +41,4 @@ def _read(records: Sequence[Record], bench: Bench) -> Mapping[str, Any]:  # noqa
     return {"composition": found}
 
 
-def _lacking(shape: ModelShape) -> str:
-    return "" if shape.n_layers > 1 else "Heads compose across layers, and the model has one."
-
-
-MEASURE = Measure("composition", "composition-1", _key, _take, _read, _lacking)
+MEASURE = Measure("composition", _key, _take, _read)

@@ -19,6 +19,7 @@ from rllc.core.errors import RllcError
 from rllc.model.shape import ModelShape
 from rllc.records.store import Record
 from rllc.runs.measures.bench import Bench
+from rllc.runs.measures.kinds import REVISIONS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -54,33 +55,25 @@ class Subject:
         return self._losses[data]
 
 
-def _always(_: ModelShape) -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class Measure:
     """One kind of measurement.
 
     Args:
-        kind: of its records; equal to its name in the settings.
-        revision: raised with every change that moves a number.
+        kind: of its records; equal to its name in the settings. `REVISIONS` has its revision.
         key: what decides the numbers beside weights, dtype and revision, as JSON: the digest of its probes, and its settings.
         take: measures one checkpoint: the arrays of its record, and what else the record says.
         read: from records by step to the fields of `analysis.measured.Measured` that it fills.
-        lacking: why a model cannot be measured so, as a sentence; empty where it can.
     """
 
     kind: MeasureName
-    revision: str
     key: Callable[[Bench], Key]
     take: Callable[[Subject, Bench], tuple[Arrays, Meta]]
     read: Callable[[Sequence[Record], Bench], Mapping[str, Any]]
-    lacking: Callable[[ModelShape], str] = _always
 
     def record_key(self, bench: Bench, weights_digest: str, dtype: str) -> Key:
         """The key of one checkpoint's record."""
-        return {"revision": self.revision, "weights": weights_digest, "dtype": dtype, **self.key(bench)}
+        return {"revision": REVISIONS[self.kind], "weights": weights_digest, "dtype": dtype, **self.key(bench)}
 
 
 def find(kind: MeasureName) -> Measure:
@@ -96,17 +89,3 @@ def stacked(records: Sequence[Record], name: str, axis: int) -> NDArray[Any]:
 def steps_of(records: Sequence[Record]) -> Ints:
     """The steps of some records [S]."""
     return np.array([record.meta["step"] for record in records], dtype=np.int64)
-
-
-def mean_and_stderr(by_context: Floats) -> tuple[Floats, Floats]:
-    """Mean over contexts, the last axis, and its standard error."""
-    return by_context.mean(-1), by_context.std(-1, ddof=1) / by_context.shape[-1] ** 0.5
-
-
-def ratio_and_stderr(top: Floats, bottom: Floats) -> tuple[Floats, Floats]:
-    """The sum of `top` over that of `bottom` over contexts, the last axis, and its standard error, of first order; NaN where the bottom is 0."""
-    total, n = bottom.sum(-1), bottom.shape[-1]
-    ratio = np.divide(top.sum(-1), total, out=np.full(np.broadcast_shapes(top.shape[:-1], total.shape), np.nan), where=total != 0)
-    left = top - np.nan_to_num(ratio)[..., None] * bottom
-    stderr = np.sqrt(np.square(left).sum(-1) * n / (n - 1)) / np.where(total != 0, np.abs(total), np.nan)
-    return ratio, stderr

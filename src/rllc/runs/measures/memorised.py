@@ -10,6 +10,7 @@ import numpy as np
 from rllc.analysis.measured import Held, Memorised
 from rllc.behaviour.ablation import ablation_effects
 from rllc.behaviour.classes import classify
+from rllc.behaviour.contexts import Contexts
 from rllc.behaviour.memorised import MemorisedRules, counts, examples, memorised, sensitivity
 from rllc.behaviour.patterns import PatternRules, Patterns, find_patterns
 from rllc.core import digest
@@ -17,7 +18,7 @@ from rllc.records.store import Record
 from rllc.runs.experiment import MIXTURE
 from rllc.runs.mapping import plain
 from rllc.runs.measures.bench import Bench
-from rllc.runs.measures.measure import Arrays, Ints, Key, Measure, Meta, Subject, stacked, steps_of
+from rllc.runs.measures.measure import Arrays, Key, Measure, Meta, Subject, stacked, steps_of
 
 # Of the settings, what decides a record.
 _SETTINGS = ("threshold", "within", "consistency", "false_discoveries", "thresholds", "withins", "examples")
@@ -35,7 +36,7 @@ def _key(bench: Bench) -> Key:
     return found | ({"seed": bench.seed} if kind == "resample" else {})
 
 
-def _tokens(bench: Bench) -> Ints:
+def _contexts(bench: Bench) -> Contexts:
     return bench.heldout(MIXTURE, bench.settings.memorised.contexts, "memorised")
 
 
@@ -43,7 +44,7 @@ def _patterns(bench: Bench) -> Patterns:
     """The patterns of the text that stand in enough of the contexts; where a context repeats its own bigram, that is copied and not remembered."""
 
     def make() -> Patterns:
-        settings, text, tokens = bench.settings, bench.text, _tokens(bench)
+        settings, text, tokens = bench.settings, bench.text, _contexts(bench).tokens
         rules = PatternRules(settings.ngrams.least, settings.ngrams.probability)
         classes = classify(tokens, text.ngrams, text.skips, bench.brackets, rules)
         fewest = min(settings.memorised.within, *settings.memorised.withins)
@@ -54,7 +55,7 @@ def _patterns(bench: Bench) -> Patterns:
 
 def _take(subject: Subject, bench: Bench) -> tuple[Arrays, Meta]:
     settings, patterns = bench.settings.memorised, _patterns(bench)
-    effects = ablation_effects(subject.shape, subject.params, _tokens(bench), bench.settings.ablation.main, seed=bench.seed)
+    effects = ablation_effects(subject.shape, subject.params, _contexts(bench), bench.settings.ablation.main, seed=bench.seed)
     rules = MemorisedRules(settings.threshold, settings.within, settings.consistency, settings.false_discoveries)
     held = memorised(effects, patterns, rules)
     found_by, own_by = sensitivity(effects, patterns, settings.thresholds, settings.withins, rules)
@@ -101,4 +102,4 @@ def _read(records: Sequence[Record], bench: Bench) -> Mapping[str, Any]:  # noqa
     return {"memorised": found}
 
 
-MEASURE = Measure("memorised", "memorised-1", _key, _take, _read)
+MEASURE = Measure("memorised", _key, _take, _read)

@@ -43,12 +43,12 @@ def _probes(bench: Bench) -> dict[str, Ints | None]:
 
 
 def _take(subject: Subject, bench: Bench) -> tuple[Arrays, Meta]:
-    tokens = bench.heldout(MIXTURE, bench.settings.contexts, "losses")
-    bigram = bigram_score(subject.shape, subject.params, tokens, bench.text.ngrams)
+    contexts = bench.heldout(MIXTURE, bench.settings.contexts, "losses")
+    bigram = bigram_score(subject.shape, subject.params, contexts, bench.text.ngrams)
     arrays: Arrays = {f"bigram/{name}": np.array(getattr(bigram, name)) for name in _BIGRAM}
-    losses = context_losses(subject.shape, subject.params, tokens)
+    losses = context_losses(subject.shape, subject.params, contexts)
     for name, rows in _probes(bench).items():
-        score = probe_score(subject.shape, subject.params, rows, losses) if rows is not None else None
+        score = probe_score(subject.shape, subject.params, rows, losses, contexts.counted) if rows is not None else None
         arrays[name] = np.array([np.nan if score is None else getattr(score, field) for field in _PROBE])
     orders = list(range(2, bench.text.ngrams.longest + 1))
     arrays["entropy"] = np.array([bench.text.ngrams.entropy(n) for n in orders])
@@ -79,4 +79,4 @@ def _read(records: Sequence[Record], bench: Bench) -> Mapping[str, Any]:  # noqa
     return {"ngrams": found}
 
 
-MEASURE = Measure("ngrams", "ngrams-1", _key, _take, _read)
+MEASURE = Measure("ngrams", _key, _take, _read)

@@ -10,10 +10,9 @@ import numpy as np
 from rllc.analysis.measured import Edges
 from rllc.behaviour.loss_scores import context_losses
 from rllc.behaviour.paths import direct_effects, edges, path_effects
-from rllc.model.shape import ModelShape
 from rllc.records.store import Record
 from rllc.runs.measures.bench import Bench
-from rllc.runs.measures.measure import Arrays, Key, Measure, Meta, Subject, mean_and_stderr, stacked, steps_of
+from rllc.runs.measures.measure import Arrays, Key, Measure, Meta, Subject, stacked, steps_of
 
 INPUTS = ("Q", "K", "V", "QKV")
 
@@ -29,17 +28,15 @@ def _take(subject: Subject, bench: Bench) -> tuple[Arrays, Meta]:
     pairs = [(edge.sender, edge.receiver) for edge in edges(shape, ("Q",))]
     rows: dict[str, list[Any]] = {"effect": [], "stderr": [], "direct": [], "direct_stderr": [], "loss": []}
     for data in bench.data:
-        tokens = bench.heldout(data, bench.settings.paths.contexts, "paths")
-        through = np.zeros((len(INPUTS), 0, len(tokens)))
+        contexts = bench.heldout(data, bench.settings.paths.contexts, "paths")
+        effect, stderr = np.zeros((2, len(INPUTS), 0))
         if pairs:
-            each = [path_effects(shape, params, tokens, edges(shape, (name,)), kind, seed=bench.seed).mean(2) for name in INPUTS]
-            through = np.stack(each)  # [I, E, B]
-        direct = direct_effects(shape, params, tokens, kind, seed=bench.seed).mean(2)
-        for prefix, values in (("effect", through), ("direct", direct)):
-            mean, stderr = mean_and_stderr(values)
-            rows[prefix].append(mean)
-            rows["stderr" if prefix == "effect" else "direct_stderr"].append(stderr)
-        rows["loss"].append(context_losses(shape, params, tokens).mean())
+            each = [contexts.mean(path_effects(shape, params, contexts, edges(shape, (name,)), kind, seed=bench.seed)) for name in INPUTS]
+            effect, stderr = (np.stack(values) for values in zip(*each, strict=True))  # [I, E]
+        direct = contexts.mean(direct_effects(shape, params, contexts, kind, seed=bench.seed))
+        loss = contexts.mean(context_losses(shape, params, contexts))[0]
+        for name, values in zip(rows, (effect, stderr, *direct, loss), strict=True):
+            rows[name].append(values)
     arrays: Arrays = {name: np.stack(values, -1) for name, values in rows.items()}
     return arrays, {"pairs": [[str(a), str(b)] for a, b in pairs], "data": list(bench.data), "kind": kind, "inputs": list(INPUTS)}
 
@@ -62,12 +59,4 @@ def _read(records: Sequence[Record], bench: Bench) -> Mapping[str, Any]:  # noqa
     return {"paths": found}
 
 
-def _lacking(shape: ModelShape) -> str:
-    if shape.norms_behind:
-        return "What its heads write passes a norm together, so that no path is one head's."
-    if shape.qk_norm and shape.qk_norm_over == "layer":
-        return "Its queries and keys are normed over all heads of a layer, so that no path leads into one of them alone."
-    return ""
-
-
-MEASURE = Measure("paths", "paths-1", _key, _take, _read, _lacking)
+MEASURE = Measure("paths", _key, _take, _read)

@@ -12,7 +12,7 @@ from rllc.behaviour.logits import TokenTable, logit_attribution, ov_table, qk_ta
 from rllc.model.shape import ModelShape
 from rllc.records.store import Record
 from rllc.runs.measures.bench import Bench
-from rllc.runs.measures.measure import Arrays, Floats, Ints, Key, Measure, Meta, Subject, mean_and_stderr, stacked, steps_of
+from rllc.runs.measures.measure import Arrays, Floats, Ints, Key, Measure, Meta, Subject, stacked, steps_of
 
 
 def _key(bench: Bench) -> Key:
@@ -31,8 +31,9 @@ def _take(subject: Subject, bench: Bench) -> tuple[Arrays, Meta]:
     arrays["copying"] = np.array([(table.tokens == table.rows[:, None]).any(1).mean() for table in ov])
     if not _normed_together(shape):
         arrays |= _strongest("qk", [qk_table(shape, params, head, most, rows) for head in shape.heads()], settings.entries)
-    attributed = [logit_attribution(shape, params, bench.heldout(data, settings.contexts, "tables")).mean(2) for data in bench.data]
-    arrays["attribution"], arrays["attribution_stderr"] = mean_and_stderr(np.stack(attributed, 1))
+    texts = [bench.heldout(data, settings.contexts, "tables") for data in bench.data]
+    attributed = [contexts.mean(logit_attribution(shape, params, contexts)) for contexts in texts]
+    arrays["attribution"], arrays["attribution_stderr"] = (np.stack(values, 1) for values in zip(*attributed, strict=True))
     return arrays, {"data": list(bench.data)}
 
 
@@ -78,8 +79,4 @@ def _normed_together(shape: ModelShape) -> bool:
     return bool(shape.qk_norm) and shape.qk_norm_over == "layer"
 
 
-def _lacking(shape: ModelShape) -> str:
-    return "What its heads write passes a norm together, so that no table is one head's." if shape.norms_behind else ""
-
-
-MEASURE = Measure("tables", "tables-1", _key, _take, _read, _lacking)
+MEASURE = Measure("tables", _key, _take, _read)

@@ -11,6 +11,7 @@ from rllc.analysis.measured import Affected, ClassShares, TokenEffects
 from rllc.behaviour.ablation import ablation_effects
 from rllc.behaviour.affected import correlations, most_affected, overlaps
 from rllc.behaviour.classes import CLASSES, TokenClasses, classify
+from rllc.behaviour.contexts import ratio_and_stderr
 from rllc.behaviour.patterns import PatternRules
 from rllc.behaviour.shares import class_shares
 from rllc.core import digest, seeds
@@ -18,7 +19,7 @@ from rllc.records.store import Record
 from rllc.runs.experiment import MIXTURE
 from rllc.runs.mapping import plain
 from rllc.runs.measures.bench import Bench
-from rllc.runs.measures.measure import Arrays, Ints, Key, Measure, Meta, Subject, ratio_and_stderr, stacked, steps_of
+from rllc.runs.measures.measure import Arrays, Ints, Key, Measure, Meta, Subject, stacked, steps_of
 
 _SETTINGS = ("fractions", "draws", "overlap", "examples", "before")
 _SHARES = ("shares", "low", "high", "excess_low", "excess_high", "effect", "effect_stderr", "base")
@@ -59,7 +60,7 @@ def _take(subject: Subject, bench: Bench) -> tuple[Arrays, Meta]:
 
 def _on_data(subject: Subject, bench: Bench, data: str) -> Arrays:
     """Everything of one kind of data; heads first."""
-    settings, tokens = bench.settings.tokens, bench.ablated(data)
+    settings, tokens = bench.settings.tokens, bench.ablated(data).tokens
     effects, classes = subject.effects(data, bench.settings.ablation.main), _classes(bench, tokens, data)
     rng = seeds.generator(bench.seed, "tokens", data)
     found = class_shares(effects, classes.flags, classes.counted, rng, settings.fractions, settings.draws)
@@ -145,4 +146,4 @@ def _most(record: Record, names: list[str], classes: tuple[str, ...]) -> tuple[t
     )
 
 
-MEASURE = Measure("tokens", "tokens-1", _key, _take, _read)
+MEASURE = Measure("tokens", _key, _take, _read)

@@ -1,4 +1,4 @@
-"""What the command line writes: answers on the standard output, errors beside it."""
+"""Writing to the terminal: rich where it is one, plain elsewhere."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ if TYPE_CHECKING:
 
 
 def print_text(text: Text) -> None:
-    """With its styles on a terminal, plainly elsewhere."""
+    """A text with its styles on a terminal, without them elsewhere."""
     if not sys.stdout.isatty():
-        print_line(text.plain)
+        print_plain(text.plain)
         return
     from rich.console import Console
 
     Console(highlight=False).print(text, soft_wrap=True, end="")
 
 
-def print_line(text: str) -> None:
-    """A text, with an end of line."""
+def print_plain(text: str) -> None:
+    """A text as it is, its last line ended."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
 def print_error(text: str) -> None:
-    """What went wrong."""
+    """A line of our own to standard error."""
     sys.stderr.write(f"rllc: {text}\n")

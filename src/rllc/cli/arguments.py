@@ -1,11 +1,13 @@
-"""Flags that verbs of the command line share. Nothing heavy is imported here."""
+"""What arguments of several verbs are called, and the call that the stages of a run share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
+
+from rllc.core.errors import RllcError
 
 ExperimentFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="Experiment file (TOML).")]
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR", help="Folder of a run.")]
@@ -19,3 +21,20 @@ Address = Annotated[
 ]
 GpusPerWorker = Annotated[float | None, tyro.conf.arg(help="GPUs that Ray sets aside for a worker; 0.5 for two workers on each.")]
 Shard = Annotated[str | None, tyro.conf.arg(metavar="I/N", help="Sample the I-th of N shares alone, beside others on the same folder.")]
+
+
+def run_to(last: str, experiment: Path, out: Path, workers: int | None, device: str | None, quiet: bool, **machine: Any) -> None:
+    """Run an experiment up to and with the stage `last`; `machine` is what else is said of the engine, None for what is not.
+
+    Raises RllcError where there is no such file.
+    """
+    from rllc.runs.pipeline import run_experiment
+
+    run_experiment(text_of(experiment), out, last, workers, device, quiet, machine)
+
+
+def text_of(experiment: Path) -> str:
+    """The text of an experiment file. Raises RllcError where there is none."""
+    if not experiment.is_file():
+        raise RllcError(f"There is no experiment file {experiment}.", "Give the path of a TOML file, such as experiments/demo.toml.")
+    return experiment.read_text(encoding="utf-8")

@@ -1,0 +1,86 @@
+"""What a run folder holds: how far it is, its numbers, how they differ and why they are believed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import tyro
+
+from rllc.cli.arguments import Folder
+from rllc.cli.output import print_plain, print_text
+
+
+def status(folder: Folder) -> None:
+    """How far a run is: stages, cells by outcome, what was refused and why.
+
+    Example: rllc status runs/demo
+    """
+    from rllc.runs.overview import describe_status
+
+    print_plain(describe_status(folder))
+
+
+def table(
+    folder: Folder,
+    format: Annotated[Literal["csv", "json", "parquet"], tyro.conf.arg(help="Format of the table.")] = "csv",  # noqa: A002
+) -> None:
+    """Print the tidy table of every recorded cell.
+
+    Example: rllc table runs/demo --format csv > llc.csv
+    """
+    from rllc.runs.overview import export_table
+
+    sys.stdout.buffer.write(export_table(folder, format))
+    sys.stdout.buffer.flush()
+
+
+def compare(
+    folder: Folder,
+    across: Annotated[Literal["part", "data", "step"], tyro.conf.arg(help="Axis to compare along, within every combination of the other two.")],
+    part: Annotated[tuple[str, ...], tyro.conf.arg(help="These parts alone; `heads` for all heads, which is also what --across part takes.")] = (),
+    data: Annotated[tuple[str, ...], tyro.conf.arg(help="These kinds of data alone.")] = (),
+    step: Annotated[tuple[int, ...], tyro.conf.arg(help="These checkpoints alone.")] = (),
+    against: Annotated[
+        str, tyro.conf.arg(metavar="NAME", help="Subtract this one from all others; otherwise all pairs, of steps each and the one before it.")
+    ] = "",
+    confidence: Annotated[float, tyro.conf.arg(help="Of the intervals; what it lacks to 1 is the level of the correction.")] = 0.9,
+    format: Annotated[Literal["table", "csv", "json"], tyro.conf.arg(help="Format of the answer.")] = "table",  # noqa: A002
+) -> None:
+    """Do heads, kinds of data or checkpoints differ? Differences of LLCs with errors of their own.
+
+    Example: rllc compare runs/demo --across part --data code --step 3000
+
+    Example: rllc compare runs/demo --across data --against mixture --part 1:0 1:1
+
+    Example: rllc compare runs/demo --across step --part heads --data mixture
+    """
+    from rllc.runs.comparing import compare_run
+    from rllc.runs.comparison_text import render
+
+    found = compare_run(folder, across, parts=part, data=data, steps=step, against=against, confidence=confidence)
+    text, notes = render(found, format)
+    print_text(text)
+    if notes:
+        sys.stderr.write(f"{notes}\n")
+
+
+def explain(
+    folder: Folder,
+    part: Annotated[tuple[str, ...], tyro.conf.arg(help="These parts alone.")] = (),
+    data: Annotated[tuple[str, ...], tyro.conf.arg(help="These kinds of data alone.")] = (),
+    step: Annotated[tuple[int, ...], tyro.conf.arg(help="These checkpoints alone.")] = (),
+) -> None:
+    """Why a cell is believed, marked or refused: every diagnostic with its verdict and remedy; without names, of all cells that are not ok.
+
+    Example: rllc explain runs/demo --part 1:6 --data code --step 3000
+    """
+    from rich.console import Console
+
+    from rllc.runs.explaining import explain_cells
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    for heading, found, remedy in explain_cells(folder, part, data, step):
+        console.print(heading, style="bold", soft_wrap=True, markup=False)
+        console.print(found)
+        console.print(f"{remedy}\n", soft_wrap=True, markup=False)

@@ -1,0 +1,66 @@
+"""What a run folder holds that an earlier version of rllc computed, so that this one computes it anew. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rllc.core.errors import RllcError
+from rllc.records.store import Record, Store
+from rllc.runs.experiment import Experiment
+from rllc.runs.keys import ESTIMATOR, KIND
+from rllc.runs.layout import RunFolder
+from rllc.runs.measures.kinds import REVISIONS, lacking
+from rllc.runs.measures.steps import planned_steps
+from rllc.runs.plan import make_plan
+from rllc.runs.selecting import record_name
+
+
+def told_anew(experiment: Experiment, folder: RunFolder, name: str = "") -> list[str]:
+    """A sentence on planned cells, and one on planned measurements, that are recorded by earlier versions alone; none where there are none.
+
+    `name` is what the folder's model is called where it stands beside another.
+    """
+    if not folder.records.exists():
+        return []
+    store, where = Store(folder.records), f" of {name}" if name else ""
+    return [told for told in (cells_anew(experiment, store, where), _measures_anew(experiment, folder, store, where)) if told]
+
+
+def cells_anew(experiment: Experiment, store: Store, where: str = "", only: int | None = None) -> str:
+    """On planned cells, or those of `only` one checkpoint, that an earlier estimator has sampled and this version's has not; empty where none."""
+    planned = {(cell.step, str(cell.data), str(cell.part)) for cell in make_plan(experiment, only).cells}
+    by_estimator: dict[str, set[tuple[int, str, str]]] = {}
+    for record in _sound(store, KIND):
+        cell = record.meta["step"], record_name(record, "data"), record.meta["part"]
+        by_estimator.setdefault(str(record.key.get("estimator")), set()).add(cell)
+    there = by_estimator.pop(ESTIMATOR, set())
+    old = {name: (found & planned) - there for name, found in by_estimator.items()}
+    anew, names = set().union(*old.values()), sorted(name for name, found in old.items() if found)
+    if not anew:
+        return ""
+    return (
+        f"{len(anew)} of {len(planned)} cells{where} are recorded by an earlier estimator ({', '.join(names)}) and will be sampled anew by "
+        f"this version's, {ESTIMATOR}; the old records stay."
+    )
+
+
+def _measures_anew(experiment: Experiment, folder: RunFolder, store: Store, where: str) -> str:
+    old: list[str] = []
+    for name in experiment.behaviour.asked():
+        if lacking(name, experiment.model):
+            continue
+        steps: dict[bool, set[int]] = {True: set(), False: set()}
+        for record in _sound(store, name):
+            steps[record.key.get("revision") == REVISIONS[name]].add(record.meta["step"])
+        if again := (steps[False] - steps[True]) & set(planned_steps(experiment, folder, name)):
+            old.append(f"{name} at {len(again)}")
+    return f"Measurements{where} of earlier revisions will be made anew: {', '.join(old)} checkpoints." if old else ""
+
+
+def _sound(store: Store, kind: str) -> Iterator[Record]:
+    """The records that can be read; `rllc status` tells of the others."""
+    for digest in store.digests(kind):
+        try:
+            yield store.get(kind, digest)
+        except RllcError:
+            continue
