@@ -24,7 +24,7 @@ from rllc.core import digest
 from rllc.core.errors import RllcError
 from rllc.core.files import disk_error
 from rllc.records.packing import FORMAT, Record, joined, key_digest, newer, pack, unpack
-from rllc.records.places import Stamp, open_place
+from rllc.records.places import LocalPlace, Stamp, open_place
 
 DAMAGED, COMPACTED, MARKER = "damaged", "compacted", "store.json"
 _RESERVED = (DAMAGED, COMPACTED)
@@ -90,6 +90,16 @@ class Store:
         if n == 0:
             raise KeyError(f"{kind}/{name}")
         return joined([self.proven(kind, f"{name}-{segment}.npz") for segment in range(n)])
+
+    def files(self, kind: str = "", key: Mapping[str, Any] | str = "") -> list[Path]:
+        """The files of one record, segment by segment, none where there is none; of the store itself where no record is named.
+
+        A store that is no folder on a disk has none: whoever needs its records reads them where they lie.
+        """
+        if not isinstance(self.place, LocalPlace):
+            return []
+        paths = [_path(kind, _name(kind, key), segment) for segment in range(self.segments(kind, key))] if kind else [MARKER] * self._marked
+        return [self.place.root / path for path in paths]
 
     def digests(self, kind: str) -> list[str]:
         """Digests of all records of a kind, sorted."""

@@ -31,7 +31,7 @@ from rllc.posterior.result import assess_elsewhere
 from rllc.posterior.sampling import Earlier, Minibatches, Sampled, Snapshot, sample
 from rllc.posterior.traces import stacked
 from rllc.records.store import Record, Store, key_digest
-from rllc.runs.device import choose_device, described
+from rllc.runs.device import check_fits, choose_device, described
 from rllc.runs.experiment import Experiment
 from rllc.runs.keys import ESTIMATOR, KIND, SHARES, STATE, record_key, shares_key, state_key
 from rllc.runs.layout import RunFolder
@@ -114,8 +114,9 @@ class OpenedUnit:
         self.objective = self._build(range(len(work.unit.parts)))
 
     def _load(self, folder: RunFolder, step: int, shape: ModelShape) -> tuple[dict[str, torch.Tensor], CheckpointInfo]:
-        _, weights, info = load(folder.checkpoints / checkpoint_name(step), shape)
         dtype = getattr(torch, self.experiment.engine.dtype)
+        check_fits(shape, dtype, self.device)
+        _, weights, info = load(folder.checkpoints / checkpoint_name(step), shape)
         return {name: tensor.to(device=self.device, dtype=dtype) for name, tensor in weights.items()}, info
 
     def _build(self, places: Sequence[int]) -> PartObjective[Any]:
