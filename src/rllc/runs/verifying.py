@@ -20,11 +20,11 @@ from rllc.posterior.settings import Stopping
 from rllc.records.packing import Record
 from rllc.records.store import DamagedRecordError, Store
 from rllc.runs.device import choose_device, described
+from rllc.runs.engines.local import run_units
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.grid import keyed_units
 from rllc.runs.keys import KIND
 from rllc.runs.layout import RunFolder, existing
-from rllc.runs.local import run_units
 from rllc.runs.memory import cores
 from rllc.runs.pipeline import override
 from rllc.runs.plan import Unit
