@@ -11,6 +11,7 @@ from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 from rllc.corpus.settings import Documents
 
+_MOST_PROCESSES = 4096
 Products = Literal["float32", "bfloat16"]
 
 
@@ -173,6 +174,9 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if self.products not in get_args(Products):
             raise RllcError(f"engine.products is {self.products!r}.", f"Choose one of: {', '.join(get_args(Products))}.")
+        for name in ("workers", "threads", "training_threads"):
+            if getattr(self, name) > _MOST_PROCESSES:
+                raise RllcError(f"engine.{name} is {getattr(self, name)}, but must be at most {_MOST_PROCESSES}.", "Mend the experiment file.")
         for name, least in (("workers", 0), ("threads", 1), ("chunk", 0), ("memory", 0), ("training_threads", 0)):
             if getattr(self, name) < least:
                 raise RllcError(f"engine.{name} is {getattr(self, name)}, but must be at least {least}.", "Mend the experiment file.")
