@@ -18,7 +18,7 @@ SMALLEST_VOCABULARY = 257
 """The 256 bytes and BOS: a byte-level vocabulary cannot be smaller."""
 _LARGEST_TABLE = 1_000_000
 _MOST_TOKENS = 2_000_000_000  # of a planted domain, which is made in memory
-_LARGEST_VOCABULARY = 10_000_000
+LARGEST_VOCABULARY = 10_000_000
 _LONGEST_NAME = 100  # of a domain, which files are named after
 
 
@@ -81,7 +81,7 @@ class SourceSettings:
         if self.kind not in TEXT_KINDS + PLANTED_KINDS:
             raise RllcError(f"{self.kind!r} is no kind of source.", f"Use one of {', '.join(TEXT_KINDS + PLANTED_KINDS)}.")
         if self.domain and (not re.fullmatch(r"[\w.-]+", self.domain) or len(self.domain.encode()) > _LONGEST_NAME):
-            raise RllcError(f"{self.domain!r} cannot name a domain.", f"Use letters, digits, '_', '-' and '.', at most {_LONGEST_NAME} bytes of them.")
+            raise RllcError(f"{self.domain!r} cannot name a domain.", f"Use letters, digits, '_', '-' and '.', at most {_LONGEST_NAME} bytes.")
         check = {"python": self._check_python, "files": self._check_files, "huggingface": self._check_huggingface}
         check.get(self.kind, self._check_planted)()
 
@@ -170,8 +170,8 @@ class CorpusSettings:
             raise RllcError(
                 f"A vocabulary of {self.vocabulary} is too small for byte-level tokens.", f"Use at least {SMALLEST_VOCABULARY}: 256 bytes and BOS."
             )
-        if self.vocabulary > _LARGEST_VOCABULARY:
-            raise RllcError(f"A vocabulary of {self.vocabulary:,} was asked for.", f"Use at most {_LARGEST_VOCABULARY:,}.")
+        if self.vocabulary > LARGEST_VOCABULARY:
+            raise RllcError(f"A vocabulary of {self.vocabulary:,} was asked for.", f"Use at most {LARGEST_VOCABULARY:,}.")
         if not 0 <= self.heldout < 1:
             raise RllcError(f"heldout is a share of documents, but {self.heldout:g} was given.", "Use a number from 0 to below 1, such as 0.1.")
         if self.max_bytes < 1:

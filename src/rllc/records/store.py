@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from rllc.core import digest
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, write_atomic
+from rllc.core.files import disk_error, parse_json, write_atomic
 
 FORMAT = 1
+_SMALL, _RATIO = 100_000_000, 200  # bytes of a record that may be of any ratio of compression, and the ratio of larger ones
 _DAMAGED = "damaged"
 _RESERVED = (_DAMAGED, "compacted")
 _HEADER = "record.json"
@@ -213,8 +214,8 @@ def _name(kind: str, key: Mapping[str, Any] | str) -> str:
 
 def _check_format(marker: Path) -> None:
     try:
-        version = int(json.loads(marker.read_text())["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        version = int(parse_json(marker.read_text())["format"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise RllcError(
             f"{marker} does not tell the format of the store.",
             f'Restore it from a copy, or write {{"format": {FORMAT}}} into it if no newer rllc used this folder.',
@@ -245,6 +246,9 @@ def _pack(kind: str, key: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]],
 
 def _unpack(content: bytes) -> tuple[Record, int]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > max(_SMALL, _RATIO * len(content)):
+            raise ValueError("it claims to hold far more than was ever written")
         # whole members, so that zip's own checksum speaks before numpy trusts a header's shape
         contents = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
     members = {name: np.lib.format.read_array(stream, allow_pickle=False) for name, stream in contents.items()}

@@ -20,7 +20,7 @@ from rllc.model.shape import ModelShape
 from rllc.model.slices import slices
 from rllc.posterior.calibration.settings import CalibrationSettings
 from rllc.posterior.settings import ExtraChecks, SamplerSettings, Stopping
-from rllc.runs.mapping import cut, plain, settings_from
+from rllc.runs.mapping import plain, settings_from
 from rllc.runs.settings import EngineSettings, ImportSettings, SampleSettings, SamplingSettings, SiblingSettings
 from rllc.training.settings import CheckpointSchedule, TrainingSettings
 
