@@ -22,7 +22,7 @@ FACTOR = float(os.environ.get("RLLC_FUZZ", "1"))  # `make soak` draws many times
 
 def examples(number: int) -> settings:
     """So many examples in `make test`, `RLLC_FUZZ` times as many in the long suite, which draws anew each time."""
-    return settings(max_examples=max(1, round(number * FACTOR)), deadline=None, derandomize=FACTOR == 1, print_blob=True)
+    return settings(max_examples=max(1, round(number * FACTOR)), deadline=None, derandomize=FACTOR == 1, database=None, print_blob=True)
 
 
 @contextmanager
@@ -52,10 +52,11 @@ def outcome(work: Callable[[], T], seconds: int = 10, megabytes: int = 400) -> T
         try:
             return work()
         except RllcError as error:
-            assert error.problem
-            assert error.remedy
-            assert len(str(error)) < 5000
-            return error
+            told = error
+    assert told.problem
+    assert told.remedy
+    assert len(str(told)) < 5000
+    return told
 
 
 def refused(work: Callable[[], Any], seconds: int = 10, megabytes: int = 400) -> RllcError:
@@ -67,6 +68,4 @@ def refused(work: Callable[[], Any], seconds: int = 10, megabytes: int = 400) ->
 
 def command(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """A run of `rllc` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "rllc.main", *map(str, arguments)], capture_output=True, text=True, timeout=60, cwd=cwd, check=False
-    )
+    return subprocess.run([sys.executable, "-m", "rllc.main", *map(str, arguments)], capture_output=True, text=True, timeout=60, cwd=cwd, check=False)

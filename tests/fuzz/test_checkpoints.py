@@ -18,8 +18,8 @@ from safetensors.torch import save
 
 from rllc.checkpoints import store
 from rllc.checkpoints.foreign import NotImportable
-from rllc.checkpoints.reading import check_finite, read_config, read_facts, read_object, read_state
 from rllc.checkpoints.importing import import_state
+from rllc.checkpoints.reading import check_finite, read_config, read_facts, read_object, read_state
 from rllc.checkpoints.resume import load_resume
 from rllc.checkpoints.series import Series
 from rllc.checkpoints.steps import step_of_files, steps_of_names
@@ -60,6 +60,7 @@ class Touch:
         return eval, (f"open({self.path!r}, 'w').close()",)
 
 
+KINDS = ("safetensors", "pt", "old")
 HEADERS = [
     safetensors_with({}, length=2**63),
     safetensors_with({}, length=2**64 - 1),
@@ -92,8 +93,10 @@ def test_a_header_that_lies(tmp_path: Path, content: bytes) -> None:
     assert "damaged" in str(refused(lambda: store.load(ours), megabytes=300))
 
 
-@examples(40)
-@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=4), st.integers(1, 3000), st.sampled_from(["safetensors", "pt", "old"]))
+@examples(30)
+@given(
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=4), st.integers(1, 3000), st.sampled_from(["safetensors", "pt", "old"])
+)
 def test_changed_and_cut_bytes(tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], kept: int, kind: str) -> None:
     folder = tmp_path_factory.mktemp("weights")
     old = {"_use_new_zipfile_serialization": False} if kind == "old" else {}
@@ -177,7 +180,7 @@ def test_links_in_a_circle_and_to_nothing(tmp_path: Path) -> None:
         refused(lambda n=name: read(tmp_path / n))
 
 
-@examples(60)
+@examples(4)
 @given(values)
 def test_any_checkpoint_json(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     folder = tmp_path_factory.mktemp("run") / "step-00000001"
@@ -207,7 +210,7 @@ KEYS = [*GPT2, *LLAMA, "num_key_value_heads", "head_dim", "rope_theta", "rope_sc
 KEYS += ["max_position_embeddings", "quantization_config", "sliding_window", "layer_norm_epsilon", "rope_parameters", "layer_types", "model_args"]
 
 
-@examples(150)
+@examples(60)
 @given(st.sampled_from([GPT2, LLAMA]), st.dictionaries(st.sampled_from(KEYS), values, max_size=3))
 def test_any_config(config: dict[str, Any], changes: dict[str, Any]) -> None:
     outcome(lambda: import_state(STATE, config | changes), seconds=20)

@@ -97,7 +97,9 @@ def test_a_title_does_not_steer_the_terminal(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize("key", ["x", "mixture"])
 def test_an_error_does_not_steer_the_terminal(tmp_path: Path, key: str) -> None:
     path = tmp_path / "e.toml"
-    path.write_text(QUICK.replace("[model]", f"[{key}.{toml(CONTROLS)}]\n[model]") if key == "x" else QUICK + f"\n[siblings.{toml(CONTROLS)}]\nseed = 1")
+    path.write_text(
+        QUICK.replace("[model]", f"[{key}.{toml(CONTROLS)}]\n[model]") if key == "x" else QUICK + f"\n[siblings.{toml(CONTROLS)}]\nseed = 1"
+    )
     done = command("plan", path)
     assert done.returncode == 2, done.stderr
     assert not steers(done.stderr)

@@ -14,11 +14,29 @@ from rllc.core.names import DataKey, Head, Part
 from .bounds import command, examples, outcome, refused
 from .hostile import WORDS
 
-PIECES = ["1:6", "L1H6", "0:g2", ".Q", ".K", "+", " ", "1.attn", "2.mlp", "0.random3", "=blocks.0.attn.W_Q", "full", "embed", "@", "/", "heldout", "-1"]
+PIECES = [
+    "1:6",
+    "L1H6",
+    "0:g2",
+    ".Q",
+    ".K",
+    "+",
+    " ",
+    "1.attn",
+    "2.mlp",
+    "0.random3",
+    "=blocks.0.attn.W_Q",
+    "full",
+    "embed",
+    "@",
+    "/",
+    "heldout",
+    "-1",
+]
 names = st.one_of(st.sampled_from(WORDS), st.text(max_size=30), st.lists(st.sampled_from([*PIECES, *WORDS]), max_size=5).map("".join))
 
 
-@examples(300)
+@examples(100)
 @given(names)
 @example("9" * 5000 + ":0")
 @example("1:" + "9" * 5000)
@@ -32,7 +50,7 @@ def test_parts(text: str) -> None:
     outcome(lambda: Head.parse(text))
 
 
-@examples(300)
+@examples(100)
 @given(names)
 @example("a" * 100_000)
 @example("code@prose@echo")

@@ -43,7 +43,7 @@ class Touch:
         return Path.touch, (self.path,)
 
 
-@examples(60)
+@examples(30)
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=4), st.integers(0, 3000))
 def test_changed_and_cut_bytes(tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], kept: int) -> None:
     store, path = stored(tmp_path_factory.mktemp("records"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import lzma
 from pathlib import Path
@@ -38,7 +37,7 @@ def rows(path: Path, **settings: Any) -> list[tuple[str, str]]:
     return list(read_files(SourceSettings("files", paths=(str(path),), **({"domain": "text"} | settings))))
 
 
-@examples(80)
+@examples(30)
 @given(st.lists(st.one_of(values.map(lambda v: json.dumps(v)[:5000]), st.text(max_size=20)), max_size=4), st.sampled_from(sorted(PACK)), st.data())
 def test_any_lines(tmp_path_factory: pytest.TempPathFactory, lines: list[str], suffix: str, data: st.DataObject) -> None:
     path = tmp_path_factory.mktemp("rows") / f"a.jsonl{suffix}"
@@ -50,7 +49,17 @@ def test_any_lines(tmp_path_factory: pytest.TempPathFactory, lines: list[str], s
     outcome(lambda: rows(path))
 
 
-LINES = ["[" * 100_000, '{"text":' * 50_000, "9" * 5000, '{"text": 3}', "{}", '"text"', '{"text": "a", "domain": "' + "x" * 5000 + '"}', "NaN", "\x00"]
+LINES = [
+    "[" * 100_000,
+    '{"text":' * 50_000,
+    "9" * 5000,
+    '{"text": 3}',
+    "{}",
+    '"text"',
+    '{"text": "a", "domain": "' + "x" * 5000 + '"}',
+    "NaN",
+    "\x00",
+]
 
 
 @pytest.mark.parametrize("line", LINES, ids=range(len(LINES)))
@@ -73,7 +82,7 @@ def test_invalid_bytes_are_told(tmp_path: Path) -> None:
     refused(lambda: rows(path))
 
 
-@examples(40)
+@examples(15)
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=4), st.integers(1, 3000))
 def test_changed_parquet(tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], kept: int) -> None:
     import pyarrow.parquet as pq
@@ -91,9 +100,7 @@ def test_changed_parquet(tmp_path_factory: pytest.TempPathFactory, changes: list
 def test_text_of_a_parquet_file_that_is_not_utf8(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    column = pyarrow.Array.from_buffers(
-        pyarrow.string(), 1, [None, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0"), pyarrow.py_buffer(b"\xff\xfe")]
-    )
+    column = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0"), pyarrow.py_buffer(b"\xff\xfe")])
     pq.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
     refused(lambda: rows(tmp_path / "a.parquet"))
 
@@ -121,7 +128,7 @@ def test_no_domain_leads_out_of_the_corpus(tmp_path: Path, name: str) -> None:
 SOUND = json.loads(train_tokenizer(["some words and more of them"] * 4, 260).to_str())
 
 
-@examples(80)
+@examples(30)
 @given(st.sampled_from([*SOUND, "vocab", "merges", "added_tokens"]), values)
 def test_any_tokenizer(tmp_path_factory: pytest.TempPathFactory, key: str, value: Any) -> None:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
@@ -170,7 +177,7 @@ def altered(folder: Path, change: Any) -> None:
     (folder / tokens.HEADER).write_text(json.dumps({**header, "seal": tokens.digest.of_json(header)}))
 
 
-@examples(60)
+@examples(30)
 @given(st.data(), values.filter(lambda v: "nan" not in str(v) and "inf" not in str(v)))
 def test_any_header_of_a_corpus(corpus: Path, data: st.DataObject, value: Any) -> None:
     sound = (corpus / tokens.HEADER).read_text()

@@ -76,7 +76,10 @@ def _fitting(folder: Path, pattern: str) -> list[Path]:
     try:
         return sorted(folder.rglob(pattern or "*"))
     except (NotImplementedError, ValueError, IndexError, OSError) as error:
-        raise RllcError(f"{pattern[:200]!r} is no pattern of names within a folder: {getattr(error, "strerror", None) or error}.", "Write one such as *.md in `pattern`.") from error
+        raise RllcError(
+            f"{pattern[:200]!r} is no pattern of names within a folder: {getattr(error, 'strerror', None) or error}.",
+            "Write one such as *.md in `pattern`.",
+        ) from error
 
 
 def files_fingerprint(source: SourceSettings) -> list[str]:
