@@ -16,7 +16,7 @@ from rllc.posterior.diagnostics import Diagnostics, Extras
 from rllc.posterior.result import Result, assess, assess_elsewhere
 from rllc.posterior.settings import Verdicts
 from rllc.posterior.traces import Traces
-from rllc.records.store import Record, Store
+from rllc.records.store import Record
 from rllc.runs.experiment import load
 from rllc.runs.layout import existing
 from rllc.runs.recorded import planned_samples
@@ -32,7 +32,7 @@ def explain_cells(root: Path, parts: Sequence[str] = (), data: Sequence[str] = (
     Raises RllcError for a folder without a run and for a name that nothing recorded has.
     """
     folder = existing(root)
-    records = planned_samples(load(folder.experiment), folder, Store(folder.records))
+    records = planned_samples(load(folder.experiment), folder, folder.store())
     named: dict[Axis, list[str]] = {
         "part": [canonical("part", name) for name in parts],
         "data": [canonical("data", name) for name in data],

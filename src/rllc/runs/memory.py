@@ -50,10 +50,24 @@ def available_bytes(root: Path = Path("/")) -> int:
     return min(known) if known else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _meminfo(path: Path) -> int | None:
+def total_bytes(root: Path = Path("/")) -> int:
+    """Memory of the machine, or of the control group where that is less."""
+    numbers = [_meminfo(root / "proc/meminfo", "MemTotal"), _limit(root / "sys/fs/cgroup")]
+    known = [number for number in numbers if number is not None]
+    return min(known) if known else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _limit(folder: Path) -> int | None:
+    try:
+        return int((folder / "memory.max").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _meminfo(path: Path, name: str = "MemAvailable") -> int | None:
     try:
         lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        return int(lines[name].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
 

@@ -14,9 +14,9 @@ from rllc.corpus.batches import Mixture, batch_stream
 from rllc.corpus.build import build_corpus
 from rllc.corpus.refinement import Refinement
 from rllc.corpus.tokens import Corpus, open_corpus
+from rllc.runs.engines.local import set_threads
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import set_threads
 from rllc.runs.memory import cores
 from rllc.runs.progress import Reporter, duration
 

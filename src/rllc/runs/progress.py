@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from rllc.figures.text import on_terminal
 
@@ -46,15 +47,17 @@ class Bar:
                 self._reporter.live.reset(self._task, completed=int(done))
         self.advance(done - self._done, note)
 
-    def advance(self, amount: float, note: str = "") -> None:
-        """Tell that `amount` more of the total is done, and perhaps what was last."""
+    def advance(self, amount: float, note: str = "", left: float | None = None) -> None:
+        """Tell that `amount` more of the total is done, perhaps what was last, and the seconds left where one knows better than by proportion."""
         self._done += amount
-        if self._task is not None:
-            self._reporter.live.update(self._task, completed=self._done, note=_plain(note))
-            return
         now = time.monotonic()
+        if self._task is not None:
+            ends = None if left is None else now + left
+            self._reporter.live.update(self._task, completed=self._done, note=_plain(note), ends=ends)
+            return
         if now - self._shown >= _PLAIN_INTERVAL and self._done < self._total:
-            left = (now - self._started) / max(self._done - self._offset, 1e-9) * (self._total - self._done)
+            if left is None:
+                left = (now - self._started) / max(self._done - self._offset, 1e-9) * (self._total - self._done)
             self._reporter.line(f"  {self._name}: {100 * self._done / self._total:.0f} %, about {duration(left)} left. {note}".rstrip())
             self._shown = now
 
@@ -74,6 +77,17 @@ class Bar:
         return told
 
 
+class _Remaining(TimeRemainingColumn):
+    """Time left as the stage foretells it, and by the bar's own speed where it does not."""
+
+    def render(self, task: Task) -> Text:
+        ends = task.fields.get("ends")
+        if ends is None or task.finished:
+            return super().render(task)
+        seconds = max(int(ends - time.monotonic()), 0)
+        return Text(f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}", style="progress.remaining")
+
+
 class Reporter:
     """Says what a run does. `quiet` says nothing but errors; the log file hears everything.
 
@@ -90,7 +104,7 @@ class Reporter:
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            _Remaining(),
             TextColumn("[dim]{task.fields[note]}"),
             console=self.console,
             transient=True,
