@@ -58,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
     except RllcError as error:
         print_error(str(error))
         return 2
+    except MemoryError as error:
+        print_error(f"This takes more memory than there is ({str(error)[:200] or 'none is left'}). Ask for less at once, or take a larger machine.")
+        return 2
     except KeyboardInterrupt:
         print_error("Interrupted. The same command goes on where it was.")
         return 130

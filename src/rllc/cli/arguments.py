@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from rllc.core.errors import RllcError
-
 ExperimentFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="Experiment file (TOML).")]
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR", help="Folder of a run.")]
 Out = Annotated[Path, tyro.conf.arg(help="Folder of the run.")]
@@ -35,6 +33,6 @@ def run_to(last: str, experiment: Path, out: Path, workers: int | None, device: 
 
 def text_of(experiment: Path) -> str:
     """The text of an experiment file. Raises RllcError where there is none."""
-    if not experiment.is_file():
-        raise RllcError(f"There is no experiment file {experiment}.", "Give the path of a TOML file, such as experiments/demo.toml.")
-    return experiment.read_text(encoding="utf-8")
+    from rllc.runs.experiment import read
+
+    return read(experiment)

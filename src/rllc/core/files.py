@@ -8,11 +8,13 @@ only what can be made again from the rest at once does without.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rllc.core.errors import RllcError
 
@@ -59,6 +61,14 @@ def write_aside(path: Path, write: Callable[[Path], None], *, durable: bool = Tr
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for everything that is none, tables within tables without end and numbers beyond all floats too."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
 
 
 def make_folder(folder: Path) -> None:

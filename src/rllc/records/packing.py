@@ -17,6 +17,7 @@ from rllc.core import digest
 from rllc.core.errors import RllcError
 
 FORMAT = 1
+_SMALL, _RATIO = 100_000_000, 200  # bytes of a record that may be of any ratio of compression, and the ratio of larger ones
 _HEADER = "record.json"
 
 
@@ -88,6 +89,9 @@ def unpack(content: bytes) -> tuple[Record, int]:
     Raises RllcError for one of a newer version, and any exception at all for bytes that are no record or not as they were written.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > max(_SMALL, _RATIO * len(content)):
+            raise ValueError("it claims to hold far more than was ever written")
         # whole members, so that zip's own checksum speaks before numpy trusts a header's shape
         contents = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
     members = {name: np.lib.format.read_array(stream, allow_pickle=False) for name, stream in contents.items()}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rllc.core import digest
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error
+from rllc.core.files import disk_error, parse_json
 from rllc.records.packing import FORMAT, Record, joined, key_digest, newer, pack, unpack
 from rllc.records.places import LocalPlace, Stamp, open_place
 
@@ -240,8 +240,8 @@ def _check_format(marker: str, content: bytes | None) -> bool:
     if content is None:
         return False
     try:
-        version = int(json.loads(content)["format"])
-    except (ValueError, KeyError, TypeError) as error:
+        version = int(parse_json(content)["format"])
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise RllcError(
             f"{marker} does not tell the format of the store.",
             f'Restore it from a copy, or write {{"format": {FORMAT}}} into it if no newer rllc used this folder.',

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from rllc.core.errors import RllcError
 from rllc.core.outcome import Outcome
+from rllc.figures.text import on_terminal
 from rllc.posterior.diagnostics import Diagnostics, Extras
 from rllc.posterior.result import Result, assess, assess_elsewhere
 from rllc.posterior.settings import Verdicts
@@ -120,5 +121,5 @@ def _table(rows: Sequence[Row]) -> Table:
     for header in ("diagnostic", "value", "expected", "verdict"):
         table.add_column(header, overflow="fold", justify="left")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(on_terminal(cell)) for cell in row))
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from statistics import median
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from rllc.core.files import parse_json
 from rllc.core.outcome import Outcome
 from rllc.records import table
 from rllc.records.index import opened
@@ -192,7 +192,7 @@ def _measured(experiment: Experiment, folder: RunFolder) -> str:
 def _noted(folder: RunFolder) -> str:
     """The settings for which all is measured."""
     try:
-        return str(json.loads(folder.measured.read_text(encoding="utf-8"))["asked"])
+        return str(parse_json(folder.measured.read_text(encoding="utf-8"))["asked"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

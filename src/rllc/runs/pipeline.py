@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rllc.core.errors import RllcError
-from rllc.core.files import write_atomic
+from rllc.core.files import parse_json, write_atomic
 from rllc.runs.engines import registry
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.layout import RunFolder, existing
@@ -185,6 +185,6 @@ def timed(folder: RunFolder, stage: str) -> Iterator[None]:
 def read_timings(folder: RunFolder) -> dict[str, float]:
     """Seconds of wall time by stage so far."""
     try:
-        return {str(stage): float(s) for stage, s in json.loads(folder.timings.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, AttributeError):
+        return {str(stage): float(s) for stage, s in parse_json(folder.timings.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError):
         return {}

@@ -13,6 +13,7 @@ from rllc.corpus.settings import Documents
 from rllc.runs.engines.registry import check_name
 from rllc.runs.shards import Shard
 
+_MOST_PROCESSES = 4096
 Products = Literal["float32", "bfloat16"]
 
 
@@ -200,6 +201,9 @@ class EngineSettings:
             )
         if self.products not in get_args(Products):
             raise RllcError(f"engine.products is {self.products!r}.", f"Choose one of: {', '.join(get_args(Products))}.")
+        for name in ("workers", "threads", "training_threads"):
+            if getattr(self, name) > _MOST_PROCESSES:
+                raise RllcError(f"engine.{name} is {getattr(self, name)}, but must be at most {_MOST_PROCESSES}.", "Mend the experiment file.")
         if self.records and "://" not in self.records:
             raise RllcError(f"engine.records is {self.records!r}, which is no URL.", 'Write "s3://bucket/folder", or "file:///folder" for a folder.')
         for name, least in (("workers", 0), ("threads", 1), ("chunk", 0), ("memory", 0), ("training_threads", 0), ("unit_timeout", 0)):
