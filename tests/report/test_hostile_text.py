@@ -139,6 +139,7 @@ def test_nothing_runs_in_a_browser(browser: Any, small: ReportData, kinds: Drawn
     page = browser.new_context().new_page()
     build_report(hostile.hostile_page(replace(small, drawn=kinds)), tmp_path / "report.html")
     page.goto((tmp_path / "report.html").as_uri())
+    page.evaluate("() => document.querySelector('[data-figure]').scrollIntoView()")  # a figure is drawn once it is seen
     page.wait_for_function("() => document.querySelector('.main-svg')")
     page.wait_for_timeout(300)
     assert page.evaluate("() => window.hacked") is None
