@@ -12,6 +12,7 @@ from rllc.analysis.findings import Curves, Findings, Floats
 from rllc.analysis.learners import normal_quantile
 from rllc.analysis.onsets import coincidence, reversal
 from rllc.analysis.ordering import Quantity, holm
+from rllc.analysis.regression import layers_of
 from rllc.analysis.settings import AnalysisSettings
 from rllc.analysis.stages import stages
 from rllc.analysis.types import TYPES
@@ -88,18 +89,22 @@ def ordered(evidence: Evidence, findings: Findings, settings: AnalysisSettings) 
             rows, at = [heads.parts.index(head) for head in row.heads], int(np.searchsorted(heads.steps, row.step))
             theirs, place = [quantity.heads.index(head) for head in row.heads], quantity.steps.index(row.step)
             noise = None if quantity.stderr is None else quantity.stderr[theirs, place]
-            trust = reliability(heads.llc[rows, at], heads.stderr[rows, at]) * reliability(quantity.values[theirs, place], noise)
-            low, high = correlation_interval(row.correlation, n, settings.level, trust)
+            layers = layers_of(row.heads)
+            trust = reliability(heads.llc[rows, at], heads.stderr[rows, at], layers)
+            trust *= reliability(quantity.values[theirs, place], noise, layers)
+            low, high = correlation_interval(row.correlation, n, settings.level, trust, len(np.unique(layers)))
             conditions.append(beyond_chance(row.name, row.correlation, low, high, row.p_holm, settings.least_correlation, settings.level))
     return decide(
         "baseline-order",
         "Curvature, Fisher information, norms or ablation order the heads as the refined LLC does.",
-        "Spearman's rank correlation over heads of each baseline with the final LLC, against heads dealt at random, two-sided, held for all rows "
-        "of the "
-        "table together (Holm); seen where one is positive beyond that. Not seen where the upper end of every interval, enlarged by what errors take "
+        "Spearman's rank correlation within layers of each baseline with the final LLC, against heads of a layer dealt at random, two-sided, held for "
+        "all rows of the table together (Holm); seen where one is positive beyond that. Not seen where the upper end of every interval, enlarged by what errors take "
         f"from a correlation, is below {settings.least_correlation:g}.",
-        [any_of("rank correlation", conditions, "no baseline was measured, or of too few heads (see the notes)")],
-        [Number(row.name, row.correlation, *row.over_heads, row.p_holm) for row in findings.orderings],
+        [any_of("rank correlation within layers", conditions, "no baseline was measured, or of too few heads (see the notes)")],
+        [
+            *[Number(row.name, row.correlation, *row.over_heads, row.p_holm) for row in findings.orderings],
+            *[Number(f"{row.name}, over all layers together", row.pooled) for row in findings.orderings],
+        ],
     )
 
 

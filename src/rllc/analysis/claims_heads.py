@@ -15,9 +15,9 @@ from rllc.analysis.measured import ClassShares
 from rllc.analysis.parting import NEVER, heads_part
 from rllc.analysis.partition import repartitions
 from rllc.analysis.redraw import prepare, redrawn
-from rllc.analysis.regression import spearman
+from rllc.analysis.regression import dealt, layers_of, spearman
 from rllc.analysis.settings import AnalysisSettings
-from rllc.analysis.verdicts import Condition, any_of, beyond_chance, correlation_interval, decide, effect, lacking, reliability
+from rllc.analysis.verdicts import Condition, any_of, beyond_chance, correlation_interval, decide, effect, lacking, out_of_reach, reliability
 from rllc.core import seeds
 
 _PERMUTATIONS = 4000
@@ -228,30 +228,35 @@ def _contrast(title: str, values: Floats, simple: NDArray[np.bool_], layers: NDA
 
 def memorised(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
     """That final wrLLC goes with the number of memorised multigrams."""
-    title, line = "rank correlation", findings.regression
+    title, line = "rank correlation within layers", findings.regression
     held = evidence.measured.memorised
     conditions, beside = [lacking(title, "memorised multigrams were not counted, or of too few heads (see the notes)")], list[Number]()
     if line is not None and held is not None and evidence.heads is not None:
         values = np.array([evidence.heads.llc[evidence.heads.parts.index(head), -1] for head in line.heads])
         counted = np.array([held.multigrams()[held.heads.index(head), -1] for head in line.heads], dtype=np.float64)
-        found, n = line.rank_correlation, len(values)
-        generator = seeds.generator(seed, "claim", "memorised")
-        shuffled = spearman(values, generator.permuted(np.broadcast_to(counted, (_PERMUTATIONS, n)), axis=1))
+        found, layers = line.rank_correlation, layers_of(line.heads)
+        shuffled = spearman(values, dealt(counted, _PERMUTATIONS, seeds.generator(seed, "claim", "memorised"), layers), layers)
         p = float((1 + (shuffled >= found - 1e-12).sum()) / (1 + _PERMUTATIONS))
         errors = np.array([evidence.heads.stderr[evidence.heads.parts.index(head), -1] for head in line.heads])
-        low, high = correlation_interval(found, n, settings.level, reliability(values, errors))
+        low, high = correlation_interval(found, len(values), settings.level, reliability(values, errors, layers), line.layers)
         least = float(line.slope_without.min())
         conditions = [
-            beyond_chance(title, found, low, high, p, settings.least_correlation, settings.level),
+            out_of_reach(
+                beyond_chance(title, found, low, high, p, settings.least_correlation, settings.level),
+                shuffled,
+                settings.level,
+                f"order of {len(values)} heads within {line.layers} layers",
+            ),
             Condition(Number("smallest slope without any one head", least), least > 0, False, told=f"{least:.3g}: a single head makes the line"),
         ]
         beside = [Number("slope", line.slope, *line.slope_interval), Number("R² of heads left out", line.r2_left_out)]
+        beside.append(Number("rank correlation over all layers together", line.pooled))
         beside += _other_thresholds(evidence, line.heads, values)
     return decide(
         "memorised",
         "The final refined LLC of a head correlates with the number of multigrams that it has memorised.",
-        "Spearman's rank correlation over heads, against multigrams dealt to the heads at random (one-sided), and a least-squares slope that stays "
-        "positive whichever head is left out. Not seen where the upper end of the correlation's interval, enlarged by what the errors of the LLC "
+        "Spearman's rank correlation within layers, against multigrams dealt to the heads of a layer at random (one-sided), and a least-squares slope "
+        "within layers that stays positive whichever head is left out: that one layer has both more than another is no correlation of heads. Not seen where the upper end of the correlation's interval, enlarged by what the errors of the LLC "
         "take from it, is below "
         f"{settings.least_correlation:g}.",
         conditions,
@@ -266,7 +271,7 @@ def _other_thresholds(evidence: Evidence, heads: tuple[str, ...], values: Floats
     rows = [held.heads.index(head) for head in heads]
     counts = held.own_by.sum(-1)[rows, -1].astype(np.float64)  # [H, X, M]
     return [
-        Number(f"rank correlation by {threshold:g} nats in {least} contexts", float(spearman(values, counts[:, x, m])))
+        Number(f"rank correlation by {threshold:g} nats in {least} contexts", float(spearman(values, counts[:, x, m], layers_of(heads))))
         for x, threshold in enumerate(held.thresholds)
         for m, least in enumerate(held.least)
     ]
