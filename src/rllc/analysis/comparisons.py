@@ -5,7 +5,7 @@ Axes: N comparisons or seeds, H heads, S checkpoints, L layers, Y head types, M 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -134,6 +134,8 @@ class Circuit:
     fall_p: Floats  # [L] chance that a curve that does not change falls as far from its largest estimate, by its errors alone
     later: Floats  # [L] last checkpoint minus the first layer's peak
     later_stderr: Floats  # [L]; 0 where the first layer's peak is the last checkpoint
+    rise: Floats = field(default_factory=lambda: np.empty(0))  # [L] from the first checkpoint to the peak; 0 where the first is the largest
+    rise_p: Floats = field(default_factory=lambda: np.empty(0))  # [L] chance that a curve that does not change rises as far, by its errors alone
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class Turns:
     by_chance: float  # mean of the mean distance of as many places laid at random
     p: float  # share of random places that lie as near
     straight: bool = False  # whether the curve surely has no turn near any of the others, see `onsets.reversal`
+    inside: int = -1  # the least number of checkpoints near one of the others; -1 where it was not asked
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ def regress(
 ) -> Regression:
     """Ordinary least squares of values [H] on a covariate [H] within layers: one slope, and a level of its own for each layer.
 
-    Layers differ in both numbers for reasons of their own, and across layers that alone makes a correlation. Heads that lack either number, or are the
-    only one of their layer, are left out. Heads count alike whatever their errors, for heads scatter about a line by far more than their estimates;
-    `noise_share` says whether that holds.
+    Layers differ in both numbers for reasons of their own, and across layers that alone makes a correlation. Heads that lack either number, or
+    are the only one of their layer, are left out. Heads count alike whatever their errors, for heads scatter about a line by far more than
+    their estimates; `noise_share` says whether that holds.
     Raises RllcError where fewer than four heads have both, or the covariate is the same for all of them or for all but one.
     """
     layers = layers_of(heads)

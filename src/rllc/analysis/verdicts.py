@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.analysis.comparisons import Claim, Number
-from rllc.analysis.findings import Floats
+from rllc.analysis.findings import Curves, Floats
 from rllc.analysis.learners import normal_quantile
 from rllc.analysis.regression import centred_in
 
@@ -128,11 +128,47 @@ def any_of(name: str, conditions: Sequence[Condition], missing: str) -> Conditio
     return Condition(number, met, refused, best.least)
 
 
-def decide(id: str, sentence: str, test: str, conditions: Sequence[Condition], beside: Sequence[Number] = ()) -> Claim:  # noqa: A002
+def flagged(*used: tuple[Curves | None, Sequence[str] | None, bool]) -> str:
+    """How many of the estimates that decide are tilted or drifting, as a sentence; "" where none is.
+
+    Args:
+        used: curves, which of their parts (all, unless given), and whether the last checkpoint alone has a say.
+    """
+    found: dict[str, set[tuple[str, str, int]]] = {"tilted": set(), "drifting": set()}
+    cells: set[tuple[str, str, int]] = set()
+    for curves, parts, last in used:
+        if curves is None or not len(curves.steps):
+            continue
+        for i, part in enumerate(curves.parts):
+            if parts is not None and part not in parts:
+                continue
+            for s in range(len(curves.steps) - 1 if last else 0, len(curves.steps)):
+                if np.isfinite(curves.llc[i, s]):
+                    cell = (curves.data, part, int(curves.steps[s]))
+                    cells.add(cell)
+                    if str(curves.outcome[i, s]) in found:
+                        found[str(curves.outcome[i, s])].add(cell)
+    said = [f"{len(cells_of)} {name}" for name, cells_of in found.items() if cells_of]
+    return f"Of the {len(cells)} estimates that decide, {' and '.join(said)}." if said else ""
+
+
+def decide(
+    id: str,  # noqa: A002
+    sentence: str,
+    test: str,
+    conditions: Sequence[Condition],
+    beside: Sequence[Number] = (),
+    doubts: str = "",
+) -> Claim:
     """The claim that all conditions together make: refused by any, seen where all are met, else not to be told.
 
-    `beside` are numbers for the reader that had no say.
+    `beside` are numbers for the reader that had no say; `doubts` follow the reason, such as what `flagged` says.
     """
+    claim = _decide(id, sentence, test, conditions, beside)
+    return replace(claim, why=f"{claim.why} {doubts}") if doubts else claim
+
+
+def _decide(id: str, sentence: str, test: str, conditions: Sequence[Condition], beside: Sequence[Number]) -> Claim:  # noqa: A002
     numbers = (*(c.number for c in conditions), *beside)
     refused = [c for c in conditions if c.refused]
     if refused:
