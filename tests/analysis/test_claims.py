@@ -45,10 +45,14 @@ def test_noise_hides_nearly_every_answer_and_refuses_none() -> None:
 
 
 def test_chance_alone_is_called_seen_about_as_often_as_is_promised() -> None:
-    """22 claims at 5 % over 3 draws: 3.3 at most expected; 9 or more would come of that in one of 150. benchmarks/claims.py has the large version."""
-    rows = verdict_rates(("chance",), 3)
-    assert sum(row.counts[0] for row in rows) < 9
-    assert {row.draws for row in rows} == {3}
+    """22 claims at 5 % over 4 draws: 4.4 at most expected, 10 or more in one of 70; one claim in 3 of 4 would come of that in one of 90, for any.
+
+    benchmarks/claims.py has the large version.
+    """
+    rows = verdict_rates(("chance",), 4)
+    assert sum(row.counts[0] for row in rows) < 10
+    assert [row.claim for row in rows if row.counts[0] >= 3] == []
+    assert {row.draws for row in rows} == {4}
     assert sum(row.share(verdict) for row in rows for verdict in VERDICTS) == pytest.approx(len(ORDER))
 
 

@@ -125,7 +125,7 @@ def any_of(name: str, conditions: Sequence[Condition], missing: str) -> Conditio
     met = any(c.met for c in conditions)
     refused = not met and all(c.refused for c in conditions)
     number = Number(f"{name} ({best.number.name})", best.number.value, best.number.low, best.number.high, best.number.p, best.number.unit)
-    return Condition(number, met, refused, best.least)
+    return Condition(number, met, refused, best.least, "" if met else best.told)
 
 
 def flagged(*used: tuple[Curves | None, Sequence[str] | None, bool]) -> str:
