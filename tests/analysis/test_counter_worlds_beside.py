@@ -11,6 +11,7 @@ from counter_worlds import true_story
 
 from rllc.analysis import claims_baselines, claims_seeds, claims_stages
 from rllc.analysis.comparisons import Claim, Turns
+from rllc.analysis.curves import select
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Curves, Findings, Stages
 from rllc.analysis.measured import Baselines, Measured
@@ -132,6 +133,21 @@ def test_the_best_of_five_null_baselines_is_seen_as_rarely_as_is_promised(story:
         assert len(rows) == 5
         seen += claims_baselines.ordered(drawn, replace(findings, orderings=rows), LEAN).verdict == "seen"
     assert seen <= 4  # at 5 % two-sided, 1.5 expected of the positive side
+
+
+def test_few_heads_in_each_layer_cannot_show_that_a_baseline_orders_them_and_are_told_so(story: tuple[Evidence, Findings]) -> None:
+    evidence, findings = story
+    heads = evidence.heads
+    assert heads is not None
+    rows = [0, 1, 2, 8, 9]
+    small = at_last(select(heads, [HEADS[i] for i in rows]))
+    same = Baselines(small.parts, STEPS[-1:], {"trace": small.llc}, {"trace": small.stderr}, {"trace": ""})
+    few = replace(evidence, curves={**evidence.curves, MIX: small}, measured=Measured(baselines=same))
+    table, _ = orderings(small, claims_baselines.quantities(few), 0, resamples=2, permutations=400)
+    assert table[0].correlation == pytest.approx(1.0)
+    claim = claims_baselines.ordered(few, replace(findings, orderings=table), LEAN)
+    assert claim.verdict == "cannot tell"
+    assert "even the best order of 5 heads within 2 layers is chance in 17%" in claim.why  # 2 of 3! · 2!
 
 
 def test_shifts_of_boundaries_are_judged_by_many_redrawn_curves(story: tuple[Evidence, Findings], monkeypatch: pytest.MonkeyPatch) -> None:

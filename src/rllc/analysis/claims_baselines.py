@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +107,13 @@ def ordered(evidence: Evidence, findings: Findings, settings: AnalysisSettings) 
             trust = reliability(heads.llc[rows, at], heads.stderr[rows, at], layers)
             trust *= reliability(quantity.values[theirs, place], noise, layers)
             low, high = correlation_interval(row.correlation, n, settings.level, trust, len(np.unique(layers)))
-            conditions.append(beyond_chance(row.name, row.correlation, low, high, row.p_holm, settings.least_correlation, settings.level))
+            condition = beyond_chance(row.name, row.correlation, low, high, row.p_holm, settings.least_correlation, settings.level)
+            # Of all ways to deal heads within layers, the best and its reverse: the least p-value there is, for the table.
+            least = 2 * len(findings.orderings) / float(np.prod([factorial(int((layers == layer).sum())) for layer in np.unique(layers)]))
+            if not condition.met and not condition.refused and least > settings.level:
+                told = f"even the best order of {n} heads within {len(np.unique(layers))} layers is chance in {min(least, 1):.0%}, for the table of "
+                condition = replace(condition, told=f"{told}{len(findings.orderings)}")
+            conditions.append(condition)
     return decide(
         "baseline-order",
         "Curvature, Fisher information, norms or ablation order the heads as the refined LLC does.",
