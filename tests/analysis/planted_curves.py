@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import rankdata
 
 from rllc.analysis.findings import Behaviour, Curves, Floats, Patterns
 
@@ -44,6 +45,17 @@ def behaviour() -> Behaviour:
     current = np.full((16, 1), 0.1) * growth
     scores = {"previous_token": previous, "current_token": current, "prefix_matching": prefix}
     return Behaviour(HEADS, STEPS, scores, ("code", "prose"), np.stack([6 - 3 * growth, 6 - 2 * growth]), -0.3 * growth)
+
+
+def within(one: Floats, other: Floats, heads: tuple[str, ...] = HEADS) -> float:
+    """Spearman's correlation within layers by hand: ranks of each layer, stretched to -1..1, correlated through the origin."""
+    both = [[], []]
+    for layer in sorted({head.split(":")[0] for head in heads}):
+        rows = [i for i, head in enumerate(heads) if head.startswith(f"{layer}:")]
+        for found, values in zip(both, (one, other), strict=True):
+            found.extend(2 * rankdata(values[rows]) / (len(rows) + 1) - 1)
+    x, y = map(np.array, both)
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
 def patterns() -> Patterns:

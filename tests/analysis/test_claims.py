@@ -19,12 +19,13 @@ ORDER = (
     "stages", "boundaries",
     "type-previous-token", "type-current-token", "type-induction", "type-multigram", "type-bracket", "differentiation", "clusters",
     "simple-is-low", "memorised", "specialisation", "circuit-falls", "circuit-peak", "circuit-tokens", "circuit-edge", "circuit-composition",
+    "circuit-pair",
     "baseline-order", "baseline-stages", "sensitivity", "seeds",
 )  # fmt: skip
-RIGHT = {"true": "seen", "false": "not seen", "noisy": "cannot tell"}
+RIGHT = {"true": "seen", "false": "not seen"}
 
 
-@pytest.fixture(scope="module", params=["true", "false", "noisy"])
+@pytest.fixture(scope="module", params=["true", "false"])
 def world(request: pytest.FixtureRequest) -> tuple[World, tuple[Claim, ...]]:
     return request.param, judged(request.param, 0)
 
@@ -36,11 +37,22 @@ def test_every_claim_gets_the_right_verdict_where_the_answer_is_known(world: tup
     assert all(claim.verdict in VERDICTS and claim.sentence and claim.test and claim.why for claim in found)
 
 
+def test_noise_hides_nearly_every_answer_and_refuses_none() -> None:
+    """What is true behind the noise may now and then rise above it, and that is no error; a refusal would be one."""
+    found = judged("noisy", 0)
+    assert [claim.id for claim in found if claim.verdict == "not seen"] == []
+    assert sum(claim.verdict == "cannot tell" for claim in found) >= len(ORDER) - 2
+
+
 def test_chance_alone_is_called_seen_about_as_often_as_is_promised() -> None:
-    """21 claims at 5 % over 3 draws: 3.2 at most expected; 9 or more would come of that in one of 150. benchmarks/claims.py has the large version."""
-    rows = verdict_rates(("chance",), 3)
-    assert sum(row.counts[0] for row in rows) < 9
-    assert {row.draws for row in rows} == {3}
+    """22 claims at 5 % over 4 draws: 4.4 at most expected, 10 or more in one of 70; one claim in 3 of 4 would come of that in one of 90, for any.
+
+    benchmarks/claims.py has the large version.
+    """
+    rows = verdict_rates(("chance",), 4)
+    assert sum(row.counts[0] for row in rows) < 10
+    assert [row.claim for row in rows if row.counts[0] >= 3] == []
+    assert {row.draws for row in rows} == {4}
     assert sum(row.share(verdict) for row in rows for verdict in VERDICTS) == pytest.approx(len(ORDER))
 
 
@@ -96,6 +108,7 @@ def test_what_was_not_measured_is_told_and_never_judged(story: tuple[Evidence, F
         "circuit-tokens": "effects on single tokens were not measured",
         "circuit-edge": "no path was ablated",
         "circuit-composition": "composition was not measured",
+        "circuit-pair": "no path was ablated",
         "baseline-order": "no baseline was measured",
         "baseline-stages": "no baseline was measured",
         "sensitivity": "sampled at one inverse temperature",

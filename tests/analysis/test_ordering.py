@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planted_curves import HEADS, STEPS, curves_from, head_curves
+from planted_curves import HEADS, STEPS, curves_from, head_curves, within
 from scipy.stats import spearmanr
 
 from rllc.analysis.ordering import Quantity, holm, orderings
@@ -34,7 +34,7 @@ def test_the_quantity_that_orders_like_rllc_comes_first_with_its_numbers() -> No
     np.testing.assert_allclose(best.along_training, -1.0)
     for row, name in ((middle, "trace"), (none, "noise")):
         values = given[name].values
-        np.testing.assert_allclose(row.by_step, [spearmanr(LLC[:, i], values[:, i]).statistic for i in range(11)])
+        np.testing.assert_allclose(row.by_step, [within(LLC[:, i], values[:, i]) for i in range(11)])
         np.testing.assert_allclose(row.along_training, [spearmanr(LLC[i], values[i]).statistic for i in range(16)])
         assert row.correlation == row.by_step[-1]
         assert row.step == STEPS[-1]
@@ -54,11 +54,12 @@ def test_errors_widen_the_interval_within_errors_alone() -> None:
 def test_intervals_over_heads_cover_the_population_about_as_often_as_they_say() -> None:
     """Heads out of a bivariate normal population with r = 0.6, whose Spearman is 6/π asin(r/2)."""
     truth, covered = 6 / np.pi * np.arcsin(0.3), []
+    one_layer = tuple(f"0:{head}" for head in range(16))
     for seed in range(60):
         rng = np.random.default_rng(seed)
         x = rng.standard_normal((16, 1))
         y = 0.6 * x + 0.8 * rng.standard_normal((16, 1))
-        ((row,), _) = orderings(curves_from(x, 1e-9, steps=STEPS[:1]), {"y": Quantity(HEADS, (0,), y)}, seed, resamples=200, permutations=10)
+        ((row,), _) = orderings(curves_from(x, 1e-9, one_layer, STEPS[:1]), {"y": Quantity(one_layer, (0,), y)}, seed, resamples=200, permutations=10)
         covered.append(row.over_heads[0] <= truth <= row.over_heads[1])
     assert 0.75 <= np.mean(covered) <= 1.0  # nominal 0.9; percentile intervals of sixteen heads fall a little short
 
@@ -70,7 +71,7 @@ def test_only_heads_and_checkpoints_of_both_count() -> None:
     ((row,), _) = orderings(CURVES, {"q": Quantity(HEADS[2:9], AT[4:], values)}, 0, resamples=20, permutations=20)
     assert row.heads == HEADS[3:9]
     assert row.steps == (200, 400, 700, 1500, 2000, 3000)
-    assert row.correlation == pytest.approx(spearmanr(LLC[3:9, -1], values[1:, -1]).statistic)
+    assert row.correlation == pytest.approx(within(LLC[3:9, -1], values[1:, -1], HEADS[3:9]))
 
 
 def test_too_few_heads_and_constants_and_shapes_are_told() -> None:
@@ -88,6 +89,20 @@ def test_too_few_heads_and_constants_and_shapes_are_told() -> None:
         orderings(CURVES, {"bad": Quantity(HEADS[:2], AT, noise(0))}, 0)
     short, _ = orderings(head_curves(0.1), {"short": Quantity(HEADS, AT[:2], noise(0)[:, :2])}, 0, resamples=10, permutations=10)
     assert np.isnan(short[0].along_training).all()
+
+
+def test_two_layers_that_differ_in_both_numbers_make_no_order_of_heads() -> None:
+    """Independent within layers, the second layer higher in both: over all heads ρ is high, and its p-value small, in nearly every draw."""
+    small = {"within": 0, "pooled": 0}
+    layer = np.arange(16)[:, None] // 8
+    for seed in range(60):
+        drawn = np.random.default_rng(seed).standard_normal((2, 16, 1))
+        x, y = 10 + 5 * layer + drawn[0], 20 + 10 * layer + drawn[1]
+        ((row,), _) = orderings(curves_from(x, 1e-9, steps=STEPS[:1]), {"y": Quantity(HEADS, (0,), y)}, seed, resamples=10, permutations=200)
+        small["within"] += row.p <= 0.05
+        small["pooled"] += row.pooled > 0.5
+    assert small["pooled"] == 60
+    assert small["within"] <= 8  # 3 expected, 9 or more in one of 300
 
 
 def test_holm_by_hand() -> None:

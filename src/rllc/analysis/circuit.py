@@ -20,7 +20,8 @@ def circuit(curves: Curves, seed: int, *, draws: int = _DRAWS) -> tuple[Circuit 
     Heads that lack an estimate, and checkpoints that most heads lack, are left out, as `curves.complete` says.
 
     The largest of many estimates is too large by their noise, so a fall from it is there even in a curve that does not change. `fall_p` takes that
-    into account: it lays the errors about a constant, which of all curves that never fall is the one that seems to fall furthest.
+    into account: it lays the errors about a constant, which of all curves that never fall is the one that seems to fall furthest. `rise_p` is the
+    same for the rise to the peak.
     """
     whole, _, _ = complete(curves)
     layers = tuple(sorted({layer_of(head) for head in whole.parts}))
@@ -40,11 +41,14 @@ def circuit(curves: Curves, seed: int, *, draws: int = _DRAWS) -> tuple[Circuit 
     fall_stderr = np.where(places == len(whole.steps) - 1, 0.0, np.hypot(stderr[at, places], stderr[:, -1]))
     later_stderr = np.hypot(stderr[:, first], stderr[:, -1]) if first < len(whole.steps) - 1 else np.zeros(len(layers))
     x = np.log1p(whole.steps.astype(np.float64))
-    chance, intervals = np.ones(len(layers)), np.full((len(layers), 2), np.nan)
+    rise = llc[at, places] - llc[:, 0]
+    chance, risen, intervals = np.ones(len(layers)), np.ones(len(layers)), np.full((len(layers), 2), np.nan)
     for i, layer in enumerate(layers):
         noise = stderr[i] * seeds.generator(seed, "circuit", layer).standard_normal((draws, len(whole.steps)))
         if fall[i] > 0:
             chance[i] = (1 + ((noise.max(axis=1) - noise[:, -1]) >= fall[i]).sum()) / (1 + draws)
+        if rise[i] > 0:
+            risen[i] = (1 + ((noise.max(axis=1) - noise[:, 0]) >= rise[i]).sum()) / (1 + draws)
         if (stderr[i] > 0).all():
             drawn = smoothed(x, llc[i], stderr[i]) + noise
             intervals[i] = np.quantile(whole.steps[drawn.argmax(axis=1)], (0.05, 0.95), method="closest_observation")
@@ -62,4 +66,6 @@ def circuit(curves: Curves, seed: int, *, draws: int = _DRAWS) -> tuple[Circuit 
         fall_p=chance,
         later=llc[:, -1] - llc[:, first],
         later_stderr=later_stderr,
+        rise=rise,
+        rise_p=risen,
     ), ""

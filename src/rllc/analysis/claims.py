@@ -7,7 +7,7 @@ nothing, one may be called seen at a level of 5 %.
 
 from __future__ import annotations
 
-from rllc.analysis import claims_baselines, claims_circuit, claims_heads, claims_stages
+from rllc.analysis import claims_baselines, claims_circuit, claims_heads, claims_pairs, claims_seeds, claims_stages
 from rllc.analysis.comparisons import Claim
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Findings
@@ -19,20 +19,18 @@ def claims(evidence: Evidence, findings: Findings, settings: AnalysisSettings, s
     marks = claims_stages.marks(evidence, settings, seed)
     return (
         claims_stages.stage_order(marks, evidence, settings),
-        claims_stages.boundaries(marks, findings, settings, seed),
+        claims_stages.boundaries(marks, evidence, findings, settings, seed),
         *claims_heads.types(evidence, findings, settings),
         claims_heads.differentiation(evidence, findings, settings, seed),
         claims_heads.clusters(evidence, findings, settings, seed),
         claims_heads.simple_is_low(evidence, findings, settings, seed),
         claims_heads.memorised(evidence, findings, settings, seed),
         claims_circuit.specialisation(evidence, findings, settings, seed),
-        claims_circuit.falls(findings, settings),
-        claims_circuit.peak(marks, findings),
-        claims_circuit.same_tokens(evidence, settings),
-        claims_circuit.edge(evidence, settings),
-        claims_circuit.composition(evidence, settings),
+        claims_circuit.falls(evidence, findings, settings),
+        claims_circuit.peak(marks, evidence, findings),
+        *claims_pairs.circuit_pairs(evidence, findings, settings),
         claims_baselines.ordered(evidence, findings, settings),
-        claims_baselines.sees_stages(findings, settings),
+        claims_baselines.sees_stages(evidence, findings, settings),
         claims_baselines.sensitivity(evidence, findings, settings, seed),
-        claims_baselines.same_types(findings, settings),
+        claims_seeds.same_types(evidence, findings, settings),
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import factorial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rllc.analysis.comparisons import Claim, Number, Turns
 from rllc.analysis.evidence import Evidence
@@ -12,13 +14,15 @@ from rllc.analysis.findings import Curves, Findings, Floats
 from rllc.analysis.learners import normal_quantile
 from rllc.analysis.onsets import coincidence, reversal
 from rllc.analysis.ordering import Quantity, holm
+from rllc.analysis.regression import layers_of
 from rllc.analysis.settings import AnalysisSettings
 from rllc.analysis.stages import stages
-from rllc.analysis.types import TYPES
-from rllc.analysis.verdicts import Condition, any_of, beyond_chance, correlation_interval, decide, effect, lacking, reliability
+from rllc.analysis.verdicts import Condition, any_of, beyond_chance, correlation_interval, decide, effect, flagged, lacking, reliability
 from rllc.core import seeds
 
 _CHECKPOINTS = 4  # of a quantity, from which on its turns are looked for
+_WITHIN = 3  # checkpoints within the stage window of a turn, from which on they can tell that a quantity has none there
+_REDRAWN = 100  # curves redrawn for the interval of a boundary: with 20 a shift is called sure too often
 _MOVED = 0.1  # least shift of a boundary that counts, in log(step + 1); 23 to 30 moved one of 8,000 steps by 1,000 in the paper
 
 
@@ -47,14 +51,20 @@ def turns_of(evidence: Evidence, findings: Findings, settings: AnalysisSettings,
         theirs, _ = stages(curve, settings, seed, part=name)
         places = np.empty(0) if theirs is None else theirs.boundaries
         turns = coincidence(name, places, findings.stages.boundaries, seeds.generator(seed, "turns", name))
-        found.append(replace(turns, straight=_straight(curve, findings.stages.boundaries, settings)))
+        ours = findings.stages.boundaries
+        found.append(replace(turns, straight=_straight(curve, ours, settings), inside=_inside(curve.steps, ours, settings)))
     return tuple(found)
 
 
 def _straight(curve: Curves, places: Floats, settings: AnalysisSettings) -> bool:
-    """Whether one curve surely makes no turn of the least size that counts, by its range, within the stage window of any place."""
+    """Whether one curve surely makes no turn of the least size that counts, by its range, within the stage window of any place.
+
+    Between checkpoints a curve may turn and come back unseen: fewer than three of them within a window tell nothing.
+    """
     x = np.log1p(curve.steps.astype(np.float64))
     ends: list[float] = np.log1p(places).tolist()
+    if _inside(curve.steps, places, settings) < _WITHIN:
+        return False
     size = settings.least_change * float(np.ptp(curve.llc[0]))
     for place in ends:
         first = int(np.searchsorted(x, place - settings.stage_window)) - 1  # and the checkpoints beside the window
@@ -63,6 +73,11 @@ def _straight(curve: Curves, places: Floats, settings: AnalysisSettings) -> bool
         if not reversal(curve.llc[0, rows], curve.stderr[0, rows], settings.level / len(ends)) < size:
             return False
     return True
+
+
+def _inside(steps: NDArray[np.int64], places: Floats, settings: AnalysisSettings) -> int:
+    """The least number of checkpoints within the stage window of a place."""
+    return int((np.abs(np.log1p(steps)[:, None] - np.log1p(places)[None]) <= settings.stage_window).sum(axis=0).min())
 
 
 def _mean_curve(name: str, quantity: Quantity) -> Curves | None:
@@ -88,22 +103,34 @@ def ordered(evidence: Evidence, findings: Findings, settings: AnalysisSettings) 
             rows, at = [heads.parts.index(head) for head in row.heads], int(np.searchsorted(heads.steps, row.step))
             theirs, place = [quantity.heads.index(head) for head in row.heads], quantity.steps.index(row.step)
             noise = None if quantity.stderr is None else quantity.stderr[theirs, place]
-            trust = reliability(heads.llc[rows, at], heads.stderr[rows, at]) * reliability(quantity.values[theirs, place], noise)
-            low, high = correlation_interval(row.correlation, n, settings.level, trust)
-            conditions.append(beyond_chance(row.name, row.correlation, low, high, row.p_holm, settings.least_correlation, settings.level))
+            layers = layers_of(row.heads)
+            trust = reliability(heads.llc[rows, at], heads.stderr[rows, at], layers)
+            trust *= reliability(quantity.values[theirs, place], noise, layers)
+            low, high = correlation_interval(row.correlation, n, settings.level, trust, len(np.unique(layers)))
+            condition = beyond_chance(row.name, row.correlation, low, high, row.p_holm, settings.least_correlation, settings.level)
+            # Of all ways to deal heads within layers, the best and its reverse: the least p-value there is, for the table.
+            least = 2 * len(findings.orderings) / float(np.prod([factorial(int((layers == layer).sum())) for layer in np.unique(layers)]))
+            if not condition.met and not condition.refused and least > settings.level:
+                told = f"even the best order of {n} heads within {len(np.unique(layers))} layers is chance in {min(least, 1):.0%}, for the table of "
+                condition = replace(condition, told=f"{told}{len(findings.orderings)}")
+            conditions.append(condition)
     return decide(
         "baseline-order",
         "Curvature, Fisher information, norms or ablation order the heads as the refined LLC does.",
-        "Spearman's rank correlation over heads of each baseline with the final LLC, against heads dealt at random, two-sided, held for all rows "
-        "of the "
-        "table together (Holm); seen where one is positive beyond that. Not seen where the upper end of every interval, enlarged by what errors take "
+        "Spearman's rank correlation within layers of each baseline with the final LLC, against heads of a layer dealt at random, two-sided, held "
+        "for all rows of the table together (Holm); seen where one is positive beyond that. Not seen where the upper end of every interval, enlarged "
+        "by what errors take "
         f"from a correlation, is below {settings.least_correlation:g}.",
-        [any_of("rank correlation", conditions, "no baseline was measured, or of too few heads (see the notes)")],
-        [Number(row.name, row.correlation, *row.over_heads, row.p_holm) for row in findings.orderings],
+        [any_of("rank correlation within layers", conditions, "no baseline was measured, or of too few heads (see the notes)")],
+        [
+            *[Number(row.name, row.correlation, *row.over_heads, row.p_holm) for row in findings.orderings],
+            *[Number(f"{row.name}, over all layers together", row.pooled) for row in findings.orderings],
+        ],
+        flagged((heads, None, True)),
     )
 
 
-def sees_stages(findings: Findings, settings: AnalysisSettings) -> Claim:
+def sees_stages(evidence: Evidence, findings: Findings, settings: AnalysisSettings) -> Claim:
     """Whether a baseline turns where the LLC does."""
     title = "distance of turns from the LLC's"
     held = holm(np.array([row.p for row in findings.turns], dtype=np.float64))
@@ -113,6 +140,8 @@ def sees_stages(findings: Findings, settings: AnalysisSettings) -> Claim:
         met = bool(p <= settings.level and row.mean <= settings.stage_window)
         said = f"{row.mean:.2g} log steps, where chance gives {row.by_chance:.2g} (p = {p:.2g})" if len(row.places) else "no turn beyond its errors"
         said = f"{said}, and none of the least size near the LLC's" if row.straight else said
+        if not met and not row.straight and 0 <= row.inside < _WITHIN:
+            said += f"; {row.inside} checkpoints lie near a turn of the LLC, and it takes {_WITHIN} to tell that there is none"
         conditions.append(Condition(number, met, row.straight and not met, settings.stage_window, said))
     if findings.stages is None or not len(findings.stages.boundaries):
         condition = lacking(title, "the LLC of the full model has no turn beyond its errors", "log steps")
@@ -123,9 +152,11 @@ def sees_stages(findings: Findings, settings: AnalysisSettings) -> Claim:
         "Curvature, Fisher information, norms or ablation show the stages that the LLC shows.",
         "The turns of each baseline's mean over heads, found as the LLC's are; their mean distance from the LLC's turns against turns laid at random "
         f"(Holm over baselines), and at most {settings.stage_window:g} in log(step + 1). Not seen where no baseline can have "
-        f"turned within that of any turn of the LLC by {settings.least_change:.0%} of its range, by its errors.",
+        f"turned within that of any turn of the LLC by {settings.least_change:.0%} of its range, by its errors; that takes {_WITHIN} checkpoints "
+        "there.",
         [condition],
         [Number(row.name, row.mean, p=row.p, unit="log steps") for row in findings.turns],
+        flagged((evidence.full.get(evidence.reference), ("full",), False)),
     )
 
 
@@ -135,8 +166,10 @@ def sensitivity(evidence: Evidence, findings: Findings, settings: AnalysisSettin
     missing = "the LLC of the full model has no turn beyond its errors"
     if findings.stages is not None and len(findings.stages.boundaries):
         missing = "the full model was sampled at one inverse temperature"
-        ours = findings.stages
-        found = [(nbeta, stages(curves, settings, seed)[0]) for nbeta, curves in evidence.temperatures.items()]
+        many = replace(settings, resamples=max(settings.resamples, _REDRAWN))
+        again = settings.resamples < _REDRAWN and evidence.temperatures and evidence.reference in evidence.full
+        ours = (stages(evidence.full[evidence.reference], many, seed)[0] if again else None) or findings.stages
+        found = [(nbeta, stages(curves, many, seed)[0]) for nbeta, curves in evidence.temperatures.items()]
         pairs = [
             (nbeta, i, int(np.abs(np.log1p(other.boundaries) - np.log1p(place)).argmin()), other)
             for nbeta, other in found
@@ -159,45 +192,6 @@ def sensitivity(evidence: Evidence, findings: Findings, settings: AnalysisSettin
         "of "
         f"both, corrected for their number (Bonferroni); {_MOVED:g} is the least that counts.",
         [any_of(title, conditions, missing)],
-    )
-
-
-def same_types(findings: Findings, settings: AnalysisSettings) -> Claim:
-    """Whether several seeds show the same types."""
-    names = ("types of this model that every seed has", "match of heads by behaviour to their LLC")
-    found = findings.seeds
-    if found is None or len(found.counts.seeds) < 2:
-        conditions = [lacking(name, "no other seed of this shape was measured (see the notes)") for name in names]
-    else:
-        rows = dict(zip(found.counts.types, found.counts.counts.T, strict=True))
-        own = [name for name in TYPES if name != "other" and name in rows and rows[name][0] > 0]
-        kept = [name for name in own if (rows[name] > 0).all()]
-        if own:
-            absent = ", ".join(name for name in own if name not in kept)
-            number = Number(names[0], len(kept) / len(own))
-            conditions = [Condition(number, kept == own, kept != own, 1.0, f"{absent} is not found in every seed" if absent else "")]
-        else:
-            conditions = [lacking(names[0], "no head of this model has a named type")]
-        ours = [match for match in found.matches if match.one == found.counts.seeds[0]]
-        worst = max((match.held_out_p for match in ours), default=float("nan"))
-        distance = max((match.held_out for match in ours), default=float("nan"))
-        if np.isfinite(worst):
-            told = f"as close by chance in {worst:.2g}"
-            conditions.append(Condition(Number(names[1], distance, p=worst), worst <= settings.level, False, told=told))
-        else:
-            conditions.append(lacking(names[1], "the seeds share no estimates (see the notes)"))
-    counts = [] if found is None else [
-        Number(f"{name} heads of {seed}", float(n))
-        for seed, row in zip(found.counts.seeds, found.counts.counts, strict=True)
-        for name, n in zip(found.counts.types, row, strict=True)
-    ]  # fmt: skip
-    return decide(
-        "seeds",
-        "Models from several seeds grow heads of the same types.",
-        "Every type that the main model has, by the thresholds, is found in every seed; and heads matched by behaviour alone, within layers, have "
-        "LLC "
-        f"curves that lie closer than those of heads matched at random (p at most {settings.level:g} for the worst seed). Not seen where a type "
-        "is missing from a seed.",
-        conditions,
-        counts,
+        (),
+        flagged(*[(curves, ("full",), False) for curves in (evidence.full.get(evidence.reference), *evidence.temperatures.values())]),
     )

@@ -1,4 +1,4 @@
-"""Claims about specialisation on code and about the multigram circuit (METHOD 5)."""
+"""Claims about specialisation on code, and about LLCs against a model of one layer (METHOD 5)."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ from itertools import combinations
 
 import numpy as np
 
-from rllc.analysis.comparisons import Claim, Number
+from rllc.analysis.comparisons import Circuit, Claim, Number
 from rllc.analysis.curves import layer_of
 from rllc.analysis.evidence import Evidence
-from rllc.analysis.findings import Findings
+from rllc.analysis.findings import Findings, Specialisation
 from rllc.analysis.learners import normal_quantile
-from rllc.analysis.measured import TokenEffects
 from rllc.analysis.onsets import Onset
 from rllc.analysis.parting import NEVER, heads_part
 from rllc.analysis.settings import AnalysisSettings
-from rllc.analysis.verdicts import Condition, any_of, beyond_chance, decide, effect, lacking
-
-_EDGE = 0.1  # least effect of an edge that counts, as a share of the receiving head's direct effect on the loss
-_AFFECTED = 0.1  # least correlation of two heads' effects over tokens that counts
+from rllc.analysis.verdicts import Condition, any_of, beyond_chance, decide, effect, flagged, lacking
 
 
 def specialisation(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
     """That on code the LLCs of the induction heads rise and part."""
-    names = ("rise of induction heads on code", "rise beyond that of other heads", "parting of two induction heads")
+    names = ("rise of induction heads on code", "rise beyond that of other heads", "parting of two induction heads beyond that on the mixture")
     data = next((name for name in settings.code if name in evidence.curves and name != evidence.reference), None)
     found = next((s for s in findings.specialisation if s.data == data), None)
     named = dict(zip(findings.types.heads, findings.types.types, strict=True))
@@ -49,72 +45,101 @@ def specialisation(evidence: Evidence, findings: Findings, settings: AnalysisSet
                 conditions.append(effect(names[1], beyond, spread, least, settings.level, among=3))
             else:
                 conditions.append(lacking(names[1], "their layer has no other heads"))
-            conditions.append(_part(names[2], evidence, data, heads, least, settings, seed))
+            conditions.append(_part(names[2], evidence, found, heads, least, settings, seed))
     return decide(
         "specialisation",
         "On code the refined LLC of the induction heads rises, and the two part.",
         "At the last checkpoint, the mean over induction heads of the LLC on program text less that on the mixture is above zero, and above that "
         "of the other heads of their layers; and two induction heads part on program text for good (by more errors than any checkpoint would by "
-        f"chance). {settings.least_change:.0%} of the LLC of these heads is the least that counts; where a rise or every parting is smaller, "
-        "the claim is refused.",
+        "chance) and lie further apart there than on the mixture. Where the mixture holds program text itself, all of this is smaller than it would "
+        f"be against other text. {settings.least_change:.0%} of the LLC of these heads is the least that counts; where a rise or every parting is "
+        "smaller, the claim is refused.",
         conditions,
         [] if found is None else [Number(f"{h} on {data}", float(d)) for h, d in zip(found.heads, found.difference, strict=True)],
+        "" if data is None else flagged((evidence.curves[data], None, False), (evidence.heads, None, True)),
     )
 
 
-def _part(title: str, evidence: Evidence, data: str, heads: tuple[str, ...], least: float, settings: AnalysisSettings, seed: int) -> Condition:
-    curves = evidence.curves[data]
+def _part(
+    title: str, evidence: Evidence, found: Specialisation, heads: tuple[str, ...], least: float, settings: AnalysisSettings, seed: int
+) -> Condition:
+    """Two of the heads part on the data for good, and lie further apart there than on the reference."""
+    curves, base = evidence.curves[found.data], evidence.curves[evidence.reference]
     pairs = [pair for pair in combinations(heads, 2) if all(head in curves.parts for head in pair)]
     if not pairs:
         return lacking(title, "there is one induction head")
-    found = heads_part(curves, seed, pairs=pairs, level=settings.level, resamples=0)
+    parting = heads_part(curves, seed, pairs=pairs, level=settings.level, resamples=0)
+    at, place = int(np.searchsorted(curves.steps, found.step)), int(np.searchsorted(base.steps, found.step))
     conditions: list[Condition] = []
-    for i, name in enumerate(found.names):
-        size, error = abs(float(found.final[i])), float(found.final_stderr[i])
-        if not np.isfinite(size):
-            conditions.append(lacking(name, "no estimate"))
+    for i, (one, other) in enumerate(pairs):
+        a, b = (found.heads.index(head) for head in (one, other))
+        here, there = ([which.parts.index(head) for head in (one, other)] for which in (curves, base))
+        gap, usual = float(np.subtract(*curves.llc[here, at])), float(np.subtract(*base.llc[there, place]))
+        gap_error, usual_error = float(np.hypot(*curves.stderr[here, at])), float(np.hypot(*base.stderr[there, place]))
+        error = float(np.hypot(found.stderr[a], found.stderr[b]))  # of gap - usual, from differences aligned by draw where they are known
+        wider = effect(parting.names[i], abs(gap) - abs(usual), error, least, settings.level, tries=len(pairs), among=3, missing="no estimate")
+        if not np.isfinite(wider.number.value):
+            conditions.append(wider)
             continue
-        high = size + normal_quantile(1 - settings.level / 3) * error
-        parted = found.steps[i] != NEVER
-        conditions.append(
-            Condition(Number(name, size, max(size - found.threshold * error, 0.0), high), parted and high >= least, high < least, least)
-        )
+        # Two bounds on how much wider the gap can be, of which the nearer holds: by the difference, and by the sizes alone.
+        z = normal_quantile(1 - settings.level / 6)
+        high = min(abs(gap - usual) + z * error, abs(gap) + z * gap_error - max(abs(usual) - z * usual_error, 0.0))
+        parted = bool(parting.steps[i] != NEVER)
+        low, refused = wider.number.low, high < least
+        conditions.append(Condition(Number(parting.names[i], wider.number.value, low, high), parted and low > 0 and not refused, refused, least))
     return any_of(title, conditions, "there is one induction head")
 
 
-def falls(findings: Findings, settings: AnalysisSettings) -> Claim:
+def falls(evidence: Evidence, findings: Findings, settings: AnalysisSettings) -> Claim:
     """That complexity leaves layer 0 while layer 1 gains it."""
-    names = ("fall of the first layer from its peak", "rise of the last layer meanwhile")
+    names = ("fall of the first layer from its peak", "rise of the first layer before it falls", "rise of the last layer meanwhile")
     found = findings.circuit
     if found is None:
         conditions = [lacking(name, "heads were not sampled against a model of fewer layers (see the notes)") for name in names]
     else:
         size = settings.least_change * float(np.abs(found.llc).max())
-        high = float(found.fall[0] + normal_quantile(1 - settings.level / 2) * found.fall_stderr[0])
-        conditions = [beyond_chance(names[0], float(found.fall[0]), float("nan"), high, float(found.fall_p[0]), size, settings.level)]
-        if found.fall[0] <= 0:  # at its largest at the end: nothing fell, as far as these checkpoints go
-            conditions = [Condition(Number(names[0], 0.0), False, True, size, "the last checkpoint is its largest")]
-            conditions.append(lacking(names[1], "the first layer has no peak before the end"))
+        fallen, peaked = _highest(found, settings.level / 3)
+        conditions = [
+            beyond_chance(names[0], float(found.fall[0]), float("nan"), fallen, float(found.fall_p[0]), size, settings.level),
+            beyond_chance(names[1], float(found.rise[0]), float("nan"), peaked, float(found.rise_p[0]), size, settings.level),
+        ]
+        if found.fall[0] <= 0:
+            conditions.append(lacking(names[2], "the first layer has no peak before the end"))
         else:
-            conditions.append(effect(names[1], float(found.later[-1]), float(found.later_stderr[-1]), size, settings.level, among=2))
+            conditions.append(effect(names[2], float(found.later[-1]), float(found.later_stderr[-1]), size, settings.level, among=3))
     return decide(
         "circuit-falls",
         "Against a model of one layer, the refined LLC falls in layer 0 after a peak while it still rises in layer 1: multigrams move to layer 1.",
-        "Of the mean over a layer's heads: the fall of the first layer from its peak to the last checkpoint, against the largest fall that the "
-        "errors "
-        "alone make of a curve that does not change; and the change of the last layer over the same checkpoints, above zero beyond its error. "
-        f"{settings.least_change:.0%} of the largest mean is the least that counts.",
+        "Of the mean over a layer's heads: the fall of the first layer from its peak to the last checkpoint and its rise from the first checkpoint "
+        "to that peak, each against the largest that the errors alone make of a curve that does not change; and the change of the last layer from "
+        f"that peak on, above zero beyond its error. {settings.least_change:.0%} of the largest mean is the least that counts. Not seen where no "
+        "checkpoint can lie that far above the last, or above both the first and the last, by its errors.",
         conditions,
+        (),
+        flagged((evidence.curves.get(evidence.circuit), None, False)),
     )
 
 
-def peak(found: dict[str, Onset], findings: Findings) -> Claim:
+def _highest(found: Circuit, level: float) -> tuple[float, float]:
+    """How far some checkpoint of the first layer may lie above the last, and above both the first and the last, at most.
+
+    The bound of whichever checkpoint is truly furthest above covers it, so the largest of all bounds does.
+    """
+    llc, stderr = found.llc[0], found.stderr[0]
+    above_last, above_first = llc[:-1] - llc[-1], llc[1:-1] - llc[0]
+    errors = np.hypot(stderr[:-1], stderr[-1]), np.hypot(stderr[1:-1], stderr[0])
+    one, two = normal_quantile(1 - level), normal_quantile(1 - level / 2)
+    both = np.minimum(above_last[1:] + two * errors[0][1:], above_first + two * errors[1])
+    return float((above_last + one * errors[0]).max()), float(both.max())
+
+
+def peak(found: dict[str, Onset], evidence: Evidence, findings: Findings) -> Claim:
     """That the first layer peaks after LM2."""
     title, curve, mark = "peak of the first layer behind the onset of n-grams", findings.circuit, found.get("n-grams")
     if curve is None:
         condition = lacking(title, "heads were not sampled against a model of fewer layers (see the notes)", "log steps")
     elif mark is None or not len(mark.before):
-        condition = lacking(title, "the n-gram score has no onset", "log steps")
+        condition = lacking(title, "the loss on n-grams has no onset", "log steps")
     elif curve.peak[0] == curve.steps[-1] or not np.isfinite(curve.peak_interval[0]).all():
         condition = lacking(title, "the first layer has no peak before the end", "log steps")
     else:
@@ -138,91 +163,5 @@ def peak(found: dict[str, Onset], findings: Findings) -> Claim:
         "lies before.",
         [condition],
         beside,
-    )
-
-
-def same_tokens(evidence: Evidence, settings: AnalysisSettings) -> Claim:
-    """That a head of layer 0 and a head of layer 1 affect the same tokens."""
-    tokens = evidence.measured.tokens
-    title, conditions, beside = "correlation of their effects", list[Condition](), list[Number]()
-    missing = "effects on single tokens were not measured"
-    if tokens is not None and len(tokens.steps):
-        layers = [layer_of(head) for head in tokens.heads]
-        pairs = [(i, j) for i in range(len(layers)) for j in range(len(layers)) if layers[i] < layers[j]]
-        missing = "the model has one layer" if not pairs else missing
-        conditions = [_together(tokens, i, j, len(pairs), settings) for i, j in pairs]
-        best = [float(tokens.overlap[i, j, -1, 0]) for i, j in pairs if np.isfinite(tokens.overlap[i, j, -1, 0])]
-        if best:
-            beside = [Number(f"largest overlap of the most affected {tokens.overlap_fraction:.1%}", max(best))]
-    return decide(
-        "circuit-tokens",
-        "A head of layer 0 and a head of layer 1 come to affect the same tokens.",
-        "Over the predictions of held-out text, the correlation of what ablating each of the two does to the loss: above zero at the last "
-        "checkpoint for "
-        "some pair, and for the same pair larger than at the first one measured, by errors that leave contexts out, corrected for the number of "
-        f"pairs (Bonferroni). {_AFFECTED:g} is the least that counts of both.",
-        [any_of(title, conditions, missing)],
-        beside,
-    )
-
-
-def _together(tokens: TokenEffects, i: int, j: int, tries: int, settings: AnalysisSettings) -> Condition:
-    """Both of one pair: correlated at the end, and more than at the beginning."""
-    name = f"{tokens.heads[i]} and {tokens.heads[j]}"
-    (first, last), (before, after) = (values[i, j, [0, -1], 0] for values in (tokens.correlation, tokens.correlation_stderr))
-    ends = effect(name, float(last), float(after), _AFFECTED, settings.level, tries=tries, among=2)
-    if len(tokens.steps) < 2:
-        return Condition(ends.number, False, ends.refused, ends.least, "it was measured at one checkpoint, which shows no growth")
-    error = float(np.hypot(before, after))
-    grown = effect(f"{name}, growth", float(last - first), error, _AFFECTED, settings.level, tries=tries, among=2)
-    decisive = grown if grown.refused and not ends.refused else ends
-    if ends.met and not grown.met and not grown.refused:
-        decisive = grown
-    return Condition(decisive.number, ends.met and grown.met, ends.refused or grown.refused, _AFFECTED, decisive.told)
-
-
-def edge(evidence: Evidence, settings: AnalysisSettings) -> Claim:
-    """That the path from a head of layer 0 to a head of layer 1 matters."""
-    title, paths = "effect of the edge, over the direct effect of its receiver", evidence.measured.paths
-    conditions: list[Condition] = []
-    if paths is not None and len(paths.steps) and paths.inputs:
-        joint = paths.inputs.index("QKV") if "QKV" in paths.inputs else len(paths.inputs) - 1
-        for i, (sender, receiver) in enumerate(paths.pairs):
-            whole = float(paths.direct[paths.heads.index(receiver), -1, 0])
-            name, error = f"{sender} to {receiver}", float(paths.stderr[joint, i, -1, 0])
-            if whole > 0:
-                value = float(paths.effect[joint, i, -1, 0])
-                conditions.append(effect(name, value / whole, error / whole, _EDGE, settings.level, tries=len(paths.pairs)))
-            else:
-                conditions.append(lacking(name, "the receiver has no direct effect of its own"))
-    return decide(
-        "circuit-edge",
-        "The path from a head of layer 0 to a head of layer 1 matters: ablating that edge alone costs loss.",
-        "At the last checkpoint the rise of the loss, when the path from one head to all inputs of another is ablated, is above zero for some edge, "
-        f"by errors over contexts, corrected for the number of edges (Bonferroni). {_EDGE:.0%} of what ablating the receiver's own path to the "
-        "logits costs is the least that counts.",
-        [any_of(title, conditions, "no path was ablated" if paths is None else "the model has one layer")],
-    )
-
-
-def composition(evidence: Evidence, settings: AnalysisSettings) -> Claim:
-    """That a pair of heads composes more than random matrices do."""
-    title, scores = "composition above random matrices", evidence.measured.composition
-    conditions: list[Condition] = []
-    if scores is not None and len(scores.steps):
-        tries = len(scores.pairs) * len(scores.scores)
-        error = float(np.hypot(scores.baseline_deviation, scores.baseline_stderr))
-        conditions = [
-            effect(f"{a} to {b} by {kind.upper()}", float(value), error, scores.baseline, settings.level, tries=tries)
-            for kind in scores.scores
-            for (a, b), value in zip(scores.pairs, scores.excess(kind)[:, -1], strict=True)
-            if np.isfinite(value)
-        ]
-    return decide(
-        "circuit-composition",
-        "Heads of layer 0 and layer 1 compose: their composition scores are above those of random matrices.",
-        "At the last checkpoint the Q-, K- or V-composition of some pair, less the mean of random matrices of the same sizes, exceeds what the "
-        "spread of "
-        "random matrices would give any of the pairs (Bonferroni, normal). Once more the random mean is the least that counts.",
-        [any_of(title, conditions, "composition was not measured" if scores is None else "the model has one layer")],
+        flagged((evidence.curves.get(evidence.circuit), None, False)),
     )

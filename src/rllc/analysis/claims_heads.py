@@ -9,15 +9,15 @@ from rllc.analysis.agreement import adjusted_rand
 from rllc.analysis.comparisons import Claim, Number
 from rllc.analysis.curves import layer_of, select
 from rllc.analysis.evidence import Evidence
-from rllc.analysis.findings import Clustering, Findings, Floats
+from rllc.analysis.findings import Clustering, Curves, Findings, Floats
 from rllc.analysis.learners import normal_quantile, t_quantile
 from rllc.analysis.measured import ClassShares
 from rllc.analysis.parting import NEVER, heads_part
 from rllc.analysis.partition import repartitions
 from rllc.analysis.redraw import prepare, redrawn
-from rllc.analysis.regression import spearman
+from rllc.analysis.regression import dealt, layers_of, spearman
 from rllc.analysis.settings import AnalysisSettings
-from rllc.analysis.verdicts import Condition, any_of, beyond_chance, correlation_interval, decide, effect, lacking, reliability
+from rllc.analysis.verdicts import Condition, any_of, beyond_chance, correlation_interval, decide, effect, flagged, lacking, out_of_reach, reliability
 from rllc.core import seeds
 
 _PERMUTATIONS = 4000
@@ -64,8 +64,9 @@ def types(evidence: Evidence, findings: Findings, settings: AnalysisSettings) ->
         decide(
             "type-multigram",
             "The other heads are multigram heads: they memorise n-grams and skip n-grams.",
-            test.format(fraction=fraction, what="n-grams or of skip n-grams", least=_SHARE) + " Heads that attention names are left out.",
-            [any_of("excess share", _excess(shares, other, ("ngram", "skip_ngram"), settings), said if shares is None else "no such head")],
+            test.format(fraction=fraction, what="n-grams or of skip n-grams", least=_SHARE)
+            + " Heads that attention names are left out. Seen where half of the others pass; not seen where more than half are below the least.",
+            *_half(shares, other, said, settings),
         )
     )
     claims.append(
@@ -77,6 +78,26 @@ def types(evidence: Evidence, findings: Findings, settings: AnalysisSettings) ->
         )
     )
     return tuple(claims)
+
+
+def _half(shares: ClassShares | None, heads: list[str], missing: str, settings: AnalysisSettings) -> tuple[list[Condition], list[Number]]:
+    """That half of these heads memorise n-grams or skip n-grams; and, for the reader, which and the one that stands out most."""
+    title, classes = "share of the other heads that pass", ("ngram", "skip_ngram")
+    found = _excess(shares, heads, classes, settings)
+    if not found:
+        return [lacking(title, missing if shares is None else "no such head")], []
+    by_head: dict[str, list[Condition]] = {}
+    for condition in found:
+        by_head.setdefault(condition.number.name.split(",")[0], []).append(condition)
+    each = [any_of(head, several, "") for head, several in by_head.items()]
+    # A head that holds may be refused in one of as many tries as there are heads: it may be the one that the half lacks.
+    z = normal_quantile(1 - settings.level / len(each)), normal_quantile(1 - settings.level)
+    may = [any(c.number.value + (c.number.high - c.number.value) * z[0] / z[1] >= _SHARE or not np.isfinite(c.number.value) for c in several)
+           for several in by_head.values()]  # fmt: skip
+    passed, possible = float(np.mean([c.met for c in each])), float(np.mean(may))
+    condition = Condition(Number(title, passed, passed, possible), passed >= 0.5, possible < 0.5, 0.5)
+    best = any_of("largest excess share", found, "")
+    return [condition], [Number("other heads", float(len(each))), best.number]
 
 
 def exact(evidence: Evidence, score: str) -> str:
@@ -92,34 +113,56 @@ def bracket_heads(evidence: Evidence, settings: AnalysisSettings) -> tuple[str, 
 
 
 def differentiation(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
-    """That heads of a layer part."""
-    title, least = "share of pairs that part", 0.5
+    """That heads of a layer part over training."""
+    title, least = "share of pairs that part over training", 0.5
     curves = evidence.heads
     named = dict(zip(findings.types.heads, findings.types.types, strict=True))
     condition = lacking(title, "no layer has two heads with estimates")
     beside: list[Number] = []
-    if curves is not None:
+    if curves is not None and len(curves.steps) > 1:
         same = [(a, b) for i, a in enumerate(curves.parts) for b in curves.parts[i + 1 :] if layer_of(a) == layer_of(b)]
         pairs = [(a, b) for a, b in same if named.get(a) != named.get(b)] or same
+        grown = [_grown(curves, a, b, 1 - settings.level / len(pairs)) for a, b in pairs]
         found = heads_part(curves, seed, pairs=pairs, level=settings.level, resamples=0) if pairs else None
-        known = np.isfinite(found.final) if found is not None else np.zeros(0, dtype=np.bool_)
-        if found is not None and known.any():
+        known = np.array([i for i, ends in enumerate(grown) if ends is not None], dtype=np.int64)
+        if found is not None and len(known):
             size = settings.least_change * float(np.nanmean(np.abs(curves.llc[:, -1])))
-            parted = (found.steps != NEVER)[known]
-            # A pair may yet differ where the interval of its difference reaches the least that counts.
-            may = parted | ((np.abs(found.final) + normal_quantile(1 - settings.level / len(pairs)) * found.final_stderr)[known] >= size)
+            low, high = (np.array([ends[k] for ends in grown if ends is not None]) for k in (0, 1))
+            differ = (found.steps != NEVER)[known]
+            parted = differ & (low > 0)
+            # A pair may yet part where the interval of what it has gained reaches the least that counts.
+            may = parted | (high >= size)
             number = Number(title, float(parted.mean()), float(parted.mean()), float(may.mean()))
             condition = Condition(number, parted.mean() >= least, may.mean() < least, least)
-            beside = [Number("pairs", float(len(parted)))]
+            beside = [
+                Number("pairs", float(len(parted))),
+                Number("share of pairs that differ for good, from the start or later", float(differ.mean())),
+            ]
+    elif curves is not None:
+        condition = lacking(title, "heads were sampled at one checkpoint, which shows no growth")
     return decide(
         "differentiation",
         "The refined LLCs of attention heads differentiate over training.",
         "Pairs of heads of one layer and of different types (of all pairs where there is one type). They part from the checkpoint on from which "
-        "their curves differ for good by more errors than any comparison at any checkpoint would by chance (Šidák); seen where half of "
-        f"the pairs part. Not seen where fewer than half can differ at the end by {settings.least_change:.0%} of the mean LLC.",
+        "their curves differ for good by more errors than any comparison at any checkpoint would by chance (Šidák), if they differ more at the last "
+        "checkpoint than at the first beyond the errors (Bonferroni); seen where half of the pairs part. Not seen where fewer than half can have "
+        f"grown apart by {settings.least_change:.0%} of the mean LLC.",
         [condition],
         beside,
+        flagged((curves, None, False)),
     )
+
+
+def _grown(curves: Curves, one: str, other: str, share: float) -> tuple[float, float] | None:
+    """Ends of how much further apart two heads are at the last checkpoint than at the first that they share; None where that is one checkpoint."""
+    a, b = curves.parts.index(one), curves.parts.index(other)
+    difference, error = np.abs(curves.llc[a] - curves.llc[b]), np.hypot(curves.stderr[a], curves.stderr[b])
+    known = np.flatnonzero(np.isfinite(difference) & np.isfinite(error))
+    if len(known) < 2 or known[-1] != len(curves.steps) - 1:
+        return None
+    z, (first, last), (before, after) = normal_quantile(share), difference[known[[0, -1]]], error[known[[0, -1]]]
+    # Sizes of differences are too large by noise: the upper end takes each at its own worst.
+    return float(last - first - z * np.hypot(before, after)), float(last + z * after - max(first - z * before, 0.0))
 
 
 def clusters(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
@@ -142,6 +185,7 @@ def clusters(evidence: Evidence, findings: Findings, settings: AnalysisSettings,
         f"the clusters themselves are stable (index of redrawn ones at least {_STABLE:g}).",
         conditions,
         beside,
+        "" if group is None else flagged((evidence.heads, group.heads, False)),
     )
 
 
@@ -203,6 +247,7 @@ def simple_is_low(evidence: Evidence, findings: Findings, settings: AnalysisSett
         f"of its interval over heads is below {settings.least_change:.0%} of the mean LLC.",
         [condition],
         beside,
+        flagged((evidence.heads, None, True)),
     )
 
 
@@ -228,34 +273,40 @@ def _contrast(title: str, values: Floats, simple: NDArray[np.bool_], layers: NDA
 
 def memorised(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
     """That final wrLLC goes with the number of memorised multigrams."""
-    title, line = "rank correlation", findings.regression
+    title, line = "rank correlation within layers", findings.regression
     held = evidence.measured.memorised
     conditions, beside = [lacking(title, "memorised multigrams were not counted, or of too few heads (see the notes)")], list[Number]()
     if line is not None and held is not None and evidence.heads is not None:
         values = np.array([evidence.heads.llc[evidence.heads.parts.index(head), -1] for head in line.heads])
         counted = np.array([held.multigrams()[held.heads.index(head), -1] for head in line.heads], dtype=np.float64)
-        found, n = line.rank_correlation, len(values)
-        generator = seeds.generator(seed, "claim", "memorised")
-        shuffled = spearman(values, generator.permuted(np.broadcast_to(counted, (_PERMUTATIONS, n)), axis=1))
+        found, layers = line.rank_correlation, layers_of(line.heads)
+        shuffled = spearman(values, dealt(counted, _PERMUTATIONS, seeds.generator(seed, "claim", "memorised"), layers), layers)
         p = float((1 + (shuffled >= found - 1e-12).sum()) / (1 + _PERMUTATIONS))
         errors = np.array([evidence.heads.stderr[evidence.heads.parts.index(head), -1] for head in line.heads])
-        low, high = correlation_interval(found, n, settings.level, reliability(values, errors))
+        low, high = correlation_interval(found, len(values), settings.level, reliability(values, errors, layers), line.layers)
         least = float(line.slope_without.min())
         conditions = [
-            beyond_chance(title, found, low, high, p, settings.least_correlation, settings.level),
+            out_of_reach(
+                beyond_chance(title, found, low, high, p, settings.least_correlation, settings.level),
+                shuffled,
+                settings.level,
+                f"order of {len(values)} heads within {line.layers} layers",
+            ),
             Condition(Number("smallest slope without any one head", least), least > 0, False, told=f"{least:.3g}: a single head makes the line"),
         ]
         beside = [Number("slope", line.slope, *line.slope_interval), Number("R² of heads left out", line.r2_left_out)]
+        beside.append(Number("rank correlation over all layers together", line.pooled))
         beside += _other_thresholds(evidence, line.heads, values)
     return decide(
         "memorised",
         "The final refined LLC of a head correlates with the number of multigrams that it has memorised.",
-        "Spearman's rank correlation over heads, against multigrams dealt to the heads at random (one-sided), and a least-squares slope that stays "
-        "positive whichever head is left out. Not seen where the upper end of the correlation's interval, enlarged by what the errors of the LLC "
-        "take from it, is below "
+        "Spearman's rank correlation within layers, against multigrams dealt to the heads of a layer at random (one-sided), and a least-squares "
+        "slope within layers that stays positive whichever head is left out: that one layer has both more than another is no correlation of heads. "
+        "Not seen where the upper end of the correlation's interval, enlarged by what the errors of the LLC take from it, is below "
         f"{settings.least_correlation:g}.",
         conditions,
         beside,
+        flagged((evidence.heads, line.heads, True)) if line is not None else "",
     )
 
 
@@ -266,7 +317,7 @@ def _other_thresholds(evidence: Evidence, heads: tuple[str, ...], values: Floats
     rows = [held.heads.index(head) for head in heads]
     counts = held.own_by.sum(-1)[rows, -1].astype(np.float64)  # [H, X, M]
     return [
-        Number(f"rank correlation by {threshold:g} nats in {least} contexts", float(spearman(values, counts[:, x, m])))
+        Number(f"rank correlation by {threshold:g} nats in {least} contexts", float(spearman(values, counts[:, x, m], layers_of(heads))))
         for x, threshold in enumerate(held.thresholds)
         for m, least in enumerate(held.least)
     ]

@@ -12,12 +12,12 @@ from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Findings, Floats
 from rllc.analysis.onsets import Onset, coincidence, lag, nearest_allowed, onset
 from rllc.analysis.settings import AnalysisSettings
-from rllc.analysis.verdicts import Condition, decide, effect, lacking
+from rllc.analysis.verdicts import Condition, decide, effect, flagged, lacking
 from rllc.core import seeds
 
 MARKS = {
     "bigrams": "The bigram score",
-    "n-grams": "The n-gram score",
+    "n-grams": "The loss on n-grams",
     "previous-token": "The previous-token score",
     "induction": "Prefix matching",
 }
@@ -27,8 +27,9 @@ _SCORES = {"previous-token": "previous_token", "induction": "prefix_matching"}
 def marks(evidence: Evidence, settings: AnalysisSettings, seed: int) -> dict[str, Onset]:
     """The onset of each of `MARKS` that was measured.
 
-    Of bigrams: the excess of the bigram score over its floor, which falls; of n-grams: the mean score of all orders from 3 on (or of what orders
-    there are), which rises; of heads: the largest score of any head, which rises.
+    Of bigrams: the excess of the bigram score over its floor, which falls; of n-grams: the mean loss on the last token of the commonest ones, of
+    all orders from 3 on (or of what orders there are), which falls; of heads: the largest score of any head, which rises. The n-gram score itself
+    divides by that loss, so that half of its way comes late, the later the better n-grams are known in the end.
     """
     found: dict[str, Onset] = {}
 
@@ -37,9 +38,10 @@ def marks(evidence: Evidence, settings: AnalysisSettings, seed: int) -> dict[str
 
     if (grams := evidence.measured.ngrams) is not None:
         add("bigrams", grams.steps, grams.bigram_excess, grams.bigram_excess_stderr, falls=True)
-        rows = [i for i, order in enumerate(grams.orders) if order >= 3 and np.isfinite(grams.ngram[i]).any()] or list(range(len(grams.orders)))
+        rows = [i for i, order in enumerate(grams.orders) if order >= 3 and np.isfinite(grams.ngram_loss[i]).any()] or list(range(len(grams.orders)))
         if rows:
-            add("n-grams", grams.steps, grams.ngram[rows].mean(axis=0), grams.ngram_stderr[rows].mean(axis=0))
+            error = loss_error(grams.ngram_loss[rows], grams.ngram[rows], grams.ngram_stderr[rows])
+            add("n-grams", grams.steps, grams.ngram_loss[rows].mean(axis=0), error.mean(axis=0), falls=True)
     for name, score in _SCORES.items():
         if len(evidence.behaviour.heads) and score in evidence.behaviour.scores:
             values, error = evidence.behaviour.scores[score], evidence.behaviour.error(score)
@@ -47,6 +49,11 @@ def marks(evidence: Evidence, settings: AnalysisSettings, seed: int) -> dict[str
             at = np.arange(len(evidence.behaviour.steps))
             add(name, evidence.behaviour.steps, values[best, at], error[best, at])
     return found
+
+
+def loss_error(loss: Floats, score: Floats, stderr: Floats) -> Floats:
+    """Errors of losses by those of scores, held-out loss over this loss: at most as large a share, for the score's error holds both losses'."""
+    return np.abs(loss) * stderr / np.abs(score)
 
 
 def stage_order(found: dict[str, Onset], evidence: Evidence, settings: AnalysisSettings) -> Claim:
@@ -69,13 +76,15 @@ def stage_order(found: dict[str, Onset], evidence: Evidence, settings: AnalysisS
         conditions.append(_reached(evidence, name, score, settings, among))
     beside = [Number(f"onset of {name}", mark.step, *mark.interval, unit="step") for name, mark in found.items()]
     if (grams := evidence.measured.ngrams) is not None:
-        skip = onset("skip n-grams", grams.steps, grams.skip, grams.skip_stderr, seeds.generator(0, "onset", "skip"), level=settings.level)
+        error = loss_error(grams.skip_loss, grams.skip, grams.skip_stderr)
+        generator = seeds.generator(0, "onset", "skip")
+        skip = onset("skip n-grams", grams.steps, grams.skip_loss, error, generator, falls=True, level=settings.level)
         beside.append(Number("onset of skip n-grams", skip.step, *skip.interval, unit="step"))
     return decide(
         "stages",
         "Training passes through stages in this order: bigrams (LM1), n-grams and skip n-grams (LM2), previous-token heads (LM3), induction heads "
         "(LM4).",
-        "Each mark sets in where it has come half of its largest change: the bigram score's excess over its floor, the n-gram score, the largest "
+        "Each mark sets in where it has come half of its largest change: the bigram score's excess over its floor, the loss on n-grams, the largest "
         "previous-token score, the largest prefix matching. Each must set in surely later than the one before it, by the errors of both and "
         "the distance of checkpoints, and both scores of heads must reach the thresholds that name a type. One that surely sets in earlier, "
         "or a threshold that no head reaches, refuses the claim.",
@@ -93,7 +102,7 @@ def _reached(evidence: Evidence, name: str, score: str, settings: AnalysisSettin
     return effect(title, float(values[place]) - threshold, float(errors[place]), 0.0, settings.level, tries=len(values), among=among)
 
 
-def boundaries(found: dict[str, Onset], findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
+def boundaries(found: dict[str, Onset], evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
     """Boundaries of the LLC at the onsets of behaviour."""
     title = "mean distance of boundaries from the nearest onset"
     events = [mark for mark in found.values() if len(mark.before)]
@@ -120,6 +129,7 @@ def boundaries(found: dict[str, Onset], findings: Findings, settings: AnalysisSe
         f"{settings.level:.0%}; not seen where even the nearest places that both intervals allow lie further apart than {settings.stage_window:g}.",
         [condition],
         beside,
+        flagged((evidence.full.get(evidence.reference), ("full",), False)),
     )
 
 

@@ -5,7 +5,7 @@ Axes: N comparisons or seeds, H heads, S checkpoints, L layers, Y head types, M 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -35,7 +35,7 @@ class Partings:
 
 @dataclass(frozen=True)
 class Ordering:
-    """One row of the table: how one quantity orders heads beside λ̂ (Spearman's ρ; NaN where either is constant).
+    """One row of the table: how one quantity orders the heads of each layer beside λ̂ (Spearman's ρ within layers; NaN where either is constant).
 
     Intervals are 5 to 95 %. `within_errors` keeps these heads and asks what the errors of both numbers allow: redrawn numbers hold their noise twice,
     so it lies somewhat toward 0. `over_heads` draws heads anew with replacement: how far so few heads can tell.
@@ -47,33 +47,36 @@ class Ordering:
     correlation: float  # at that checkpoint
     within_errors: tuple[float, float]
     over_heads: tuple[float, float]
-    p: float  # two-sided, by permutation of the heads
+    p: float  # two-sided, by permutation of the heads of each layer
     p_holm: float  # the same, held for all rows of the table together (Holm)
     steps: tuple[int, ...]  # S
     by_step: Floats  # [S] ρ over heads at each checkpoint
     by_step_low: Floats  # [S] within errors
     by_step_high: Floats  # [S]
     along_training: Floats  # [H] ρ over checkpoints for each head; NaN for fewer than four
+    pooled: float = float("nan")  # ρ over the heads of all layers together, which a difference between layers makes by itself
 
 
 @dataclass(frozen=True)
 class Regression:
-    """A straight line of a quantity of heads on a covariate, and how much of it rests on single heads."""
+    """A straight line of a quantity of heads on a covariate within layers, and how much of it rests on single heads."""
 
-    heads: tuple[str, ...]  # H, those that have both
+    heads: tuple[str, ...]  # H, those that have both, and another such head in their layer
     covariate: str
     slope: float  # quantity by unit of the covariate
-    intercept: float
-    slope_interval: tuple[float, float]  # 95 %, by t with H - 2 degrees of freedom
-    r2: float  # share of the variance that the line takes
-    r2_left_out: float  # the same where every head is foretold by the others; below 0 the mean of the others does better
-    rank_correlation: float  # Spearman's
-    rank_p: float  # two-sided, by permutation of the heads
-    left_out: tuple[str, ...]  # heads that lack one of the two
+    intercept: float  # of the line through the mean of all heads
+    slope_interval: tuple[float, float]  # 95 %, by t with H - 1 degrees of freedom less the number of layers
+    r2: float  # share of the variance within layers that the line takes
+    r2_left_out: float  # the same where every head is foretold by the others; below 0 the mean of the others of its layer does better
+    rank_correlation: float  # Spearman's, within layers
+    rank_p: float  # two-sided, by permutation of the heads of each layer
+    left_out: tuple[str, ...]  # heads that lack one of the two, or are alone in their layer
     foretold: Floats  # [H] each head's value by the line of the others
     slope_without: Floats  # [H] the slope without that head
     influence: Floats  # [H] Cook's distance; above 1 a head moves the line by itself
     noise_share: float  # share of the residual variance that the errors of the quantity explain; NaN without errors
+    pooled: float = float("nan")  # Spearman's over the heads of all layers together
+    layers: int = 1
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,8 @@ class Circuit:
     fall_p: Floats  # [L] chance that a curve that does not change falls as far from its largest estimate, by its errors alone
     later: Floats  # [L] last checkpoint minus the first layer's peak
     later_stderr: Floats  # [L]; 0 where the first layer's peak is the last checkpoint
+    rise: Floats = field(default_factory=lambda: np.empty(0))  # [L] from the first checkpoint to the peak; 0 where the first is the largest
+    rise_p: Floats = field(default_factory=lambda: np.empty(0))  # [L] chance that a curve that does not change rises as far, by its errors alone
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,7 @@ class Turns:
     by_chance: float  # mean of the mean distance of as many places laid at random
     p: float  # share of random places that lie as near
     straight: bool = False  # whether the curve surely has no turn near any of the others, see `onsets.reversal`
+    inside: int = -1  # the least number of checkpoints near one of the others; -1 where it was not asked
 
 
 @dataclass(frozen=True)

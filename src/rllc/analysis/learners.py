@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ def matched(score: Floats) -> tuple[Labels, Labels]:
     return np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64)
 
 
+@lru_cache(maxsize=4096)  # scipy takes a tenth of a millisecond, and a table of pairs asks for the same one a thousand times
 def normal_quantile(share: float) -> float:
     """The number that a standard normal value stays below with this probability."""
     return float(norm.ppf(share))

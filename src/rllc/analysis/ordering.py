@@ -1,4 +1,4 @@
-"""Which baseline orders heads like rLLC: rank correlations of any quantity of heads with λ̂, at the end and over training."""
+"""Which baseline orders heads like rLLC: rank correlations within layers of any quantity of heads with λ̂, at the end and over training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from rllc.analysis.comparisons import Ordering
 from rllc.analysis.findings import Curves, Floats
-from rllc.analysis.regression import spearman, spearman_p
+from rllc.analysis.regression import layers_of, spearman, spearman_p
 from rllc.core import seeds
 from rllc.core.errors import RllcError
 
@@ -80,15 +80,20 @@ def _pair(curves: Curves, quantity: Quantity) -> _Pair:
 def _row(name: str, pair: _Pair, seed: int, resamples: int, permutations: int) -> Ordering:
     (llc, llc_error), (other, other_error) = pair.llc, pair.other
     generator = seeds.generator(seed, "ordering", name)
-    found, p = spearman_p(llc[:, -1], other[:, -1], permutations, generator)
+    layers = layers_of(pair.heads)
+    found, p = spearman_p(llc[:, -1], other[:, -1], permutations, generator, layers)
     shape = (resamples, *llc.shape)
     drawn = spearman(
         np.moveaxis(llc + llc_error * generator.standard_normal(shape), 1, 2),
         np.moveaxis(other + other_error * generator.standard_normal(shape), 1, 2),
+        layers,
     )  # [R, S]
     low, high = _range(drawn)
-    picked = generator.integers(len(llc), size=(resamples, len(llc)))
-    heads_low, heads_high = _range(spearman(llc[picked, -1], other[picked, -1])[:, None])
+    picked = np.zeros((resamples, len(llc)), dtype=np.int64)
+    for layer in np.unique(layers):  # heads of a layer for heads of that layer
+        ours = np.flatnonzero(layers == layer)
+        picked[:, ours] = generator.choice(ours, size=(resamples, len(ours)))
+    heads_low, heads_high = _range(spearman(llc[picked, -1], other[picked, -1], layers)[:, None])
     return Ordering(
         name=name,
         heads=pair.heads,
@@ -99,10 +104,11 @@ def _row(name: str, pair: _Pair, seed: int, resamples: int, permutations: int) -
         p=p,
         p_holm=p,
         steps=pair.steps,
-        by_step=spearman(llc.T, other.T),
+        by_step=spearman(llc.T, other.T, layers),
         by_step_low=low,
         by_step_high=high,
         along_training=spearman(llc, other) if len(pair.steps) >= _LEAST else np.full(len(llc), np.nan),
+        pooled=float(spearman(llc[:, -1], other[:, -1])),
     )
 
 

@@ -19,10 +19,12 @@ WORLDS: tuple[World, ...] = get_args(World)
 MIX, CODE, CIRCUIT = "mixture", "code", "circuit"
 HEADS = tuple(f"{layer}:{head}" for layer in range(2) for head in range(8))
 PAIRS = tuple((a, b) for a in HEADS[:8] for b in HEADS[8:])
-STEPS = np.unique(np.r_[0, np.round(np.geomspace(1, 50_000, 31)).astype(np.int64)])
+STEPS = np.unique(np.r_[0, np.round(np.geomspace(1, 50_000, 41)).astype(np.int64)])
 X = np.log1p(STEPS.astype(np.float64))
 PREVIOUS, CURRENT, INDUCTION, BRACKET = (1, 4), (5,), (14, 15), 3
 SIMPLE = (*PREVIOUS, *CURRENT, *INDUCTION, BRACKET)
+_OFFSET = 5.0  # by which layer 1 exceeds layer 0 by chance, in LLC and in whatever else
+_NULLS = ("fisher_true", "top_eigenvalue", "weight_norm", "gradient_norm")
 _CLASSES = ("induction", "bracket", "skip_ngram", "ngram", "other")
 
 
@@ -47,12 +49,11 @@ PLANS: dict[World, Plan] = {
 
 
 def planted_evidence(world: World, seed: int) -> Evidence:
-    """Evidence of one world: two layers of eight heads, 31 checkpoints or so, a model's LLC, code, a one-layer reference, two siblings, baselines.
+    """Evidence of one world: two layers of eight heads, 37 checkpoints, a model's LLC, code, a one-layer reference, two siblings, baselines.
 
-    In "true" every claim of `claims` holds; in "false" every one is turned about or plainly absent, but that heads
-    differ and have types (see `alike`, `typeless`). In "chance"
-    there is nothing behind any of them: types, counts and turns are dealt at random, effects are noise. "noisy" is "true" behind errors of twice
-    the range of everything.
+    In "true" every claim of `claims` holds; in "false" every one is turned about or plainly absent, but that heads differ and have types (see
+    `alike`, `typeless`). In "chance" there is nothing behind any of them: types, counts and turns are dealt at random, effects are noise, and all
+    of layer 1 lies above layer 0, five baselines too. "noisy" is "true" behind errors of twice the range of everything.
     """
     plan, rng = PLANS[world], seeds.generator(seed, "planted evidence", world)
     final = _finals(world, rng)
@@ -100,7 +101,7 @@ def _finals(world: World, rng: np.random.Generator) -> Floats:
     """Final LLC of each head: simple ones low where it is true, high where it is false, anything by chance."""
     spread = rng.uniform(-1, 1, 16)
     if world == "chance":
-        return 10 + 3 * spread
+        return 10 + 3 * spread + _OFFSET * np.repeat((0.0, 1.0), 8)
     low = np.isin(np.arange(16), SIMPLE)
     return np.where(low, 4.0 if world != "false" else 14.0, 12.0 if world != "false" else 8.0) + spread
 
@@ -171,8 +172,9 @@ def _measured(world: World, plan: Plan, final: Floats, turns: tuple[float, ...],
     effect = np.zeros(len(PAIRS))
     effect[seven] = size
     found = effect + error * rng.standard_normal(len(PAIRS))
+    direct = 1 + error * rng.standard_normal((16, 1, 1))
     edges = Edges("mean", HEADS, PAIRS, last, (MIX,), ("QKV",), found[None, :, None, None], np.full((1, len(PAIRS), 1, 1), error),
-                  np.ones((16, 1, 1)), np.zeros((16, 1, 1)), np.full((1, 1), 3.0))  # fmt: skip
+                  direct, np.full((16, 1, 1), error), np.full((1, 1), 3.0))  # fmt: skip
     deviation = 0.1 * {"noisy": 2.5}.get(world, 0.1)
     scores = {kind: (0.1 + deviation * np.clip(rng.standard_normal(len(PAIRS)), -3, 3))[:, None] for kind in "qkv"}
     scores["k"][seven, 0] = 0.1 + {"true": 0.5, "noisy": 0.3}.get(world, float(scores["k"][seven, 0]) - 0.1)
@@ -190,9 +192,10 @@ def _measured(world: World, plan: Plan, final: Floats, turns: tuple[float, ...],
 def _ngrams(plan: Plan, rng: np.random.Generator) -> NgramScores:
     noise, none = np.full(len(STEPS), plan.noise), np.full(len(STEPS), np.nan)
     excess = 1 - _logistic(plan.onsets[0]) + noise * rng.standard_normal(len(STEPS))
-    grams = (1 + _logistic(plan.onsets[1]) + noise * rng.standard_normal(len(STEPS)))[None]
-    one = np.full((1, len(STEPS)), np.nan)
-    return NgramScores(STEPS, excess + 3, noise, 3.0, excess, noise, (3,), grams, noise[None], one, none, none, none, np.array([2.0]))
+    loss = (8 - 7.5 * _logistic(plan.onsets[1]) + 7.5 * noise * rng.standard_normal(len(STEPS)))[None]
+    score = (8 - 4 * X / X[-1]) / loss  # whose half-way point lies behind that of the loss
+    error = np.abs(score / loss) * 7.5 * noise
+    return NgramScores(STEPS, excess + 3, noise, 3.0, excess, noise, (3,), score, error, loss, none, none, none, np.array([2.0]))
 
 
 def _shares(size: float, error: float, rng: np.random.Generator) -> ClassShares:
@@ -217,7 +220,7 @@ def _tokens(size: float, error: float, rng: np.random.Generator) -> TokenEffects
 
 
 def _memorised(world: World, final: Floats, rng: np.random.Generator) -> Memorised:
-    counted = {"false": 40 - 2 * final, "chance": rng.uniform(0, 30, 16), "noisy": 2 * final}.get(world, 2 * final)
+    counted = {"false": 40 - 2 * final, "chance": rng.uniform(0, 30, 16) + 10 * np.repeat((0.0, 1.0), 8), "noisy": 2 * final}.get(world, 2 * final)
     if world == "noisy":
         counted = rng.permutation(counted)  # what the estimates say of the order is noise as well
     own: NDArray[np.int64] = np.round(np.maximum(counted, 0)).astype(np.int64)[:, None, None]
@@ -228,10 +231,12 @@ def _memorised(world: World, final: Floats, rng: np.random.Generator) -> Memoris
 
 
 def _baselines(world: World, plan: Plan, final: Floats, turns: tuple[float, ...], rng: np.random.Generator) -> Baselines:
-    """One that orders heads at the end and turns where the LLC does, in worlds where it should."""
-    base = {"false": 30 - final, "chance": rng.uniform(5, 15, 16)}.get(world, final)
-    shape = {"false": X / X[-1], "chance": _turning(tuple(np.sort(rng.uniform(2.5, 9.5, 3)))) / 100}.get(world, _turning(turns) / 100)
-    clean = base[:, None] * (X / X[-1]) + 20 * shape
+    """One that orders heads at the end and turns where the LLC does, in worlds where it should; by chance five that do neither."""
     noise = 20 * plan.noise
-    values: Floats = clean + noise * rng.standard_normal((16, len(STEPS)))
-    return Baselines(HEADS, STEPS, {"hessian_trace": values}, {"hessian_trace": np.full(values.shape, noise)}, {"hessian_trace": "nats"})
+    values: dict[str, Floats] = {}
+    for name in ("hessian_trace", *(_NULLS if world == "chance" else ())):
+        by_chance = rng.uniform(5, 15, 16) + _OFFSET * np.repeat((0.0, 1.0), 8)
+        base = {"false": 30 - final, "chance": by_chance}.get(world, final)
+        shape = {"false": X / X[-1], "chance": _turning(tuple(np.sort(rng.uniform(2.5, 9.5, 3)))) / 100}.get(world, _turning(turns) / 100)
+        values[name] = base[:, None] * (X / X[-1]) + 20 * shape + noise * rng.standard_normal((16, len(STEPS)))
+    return Baselines(HEADS, STEPS, values, {name: np.full((16, len(STEPS)), noise) for name in values}, dict.fromkeys(values, "nats"))

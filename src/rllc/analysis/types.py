@@ -8,7 +8,7 @@ from rllc.analysis.findings import Behaviour, HeadTypes
 from rllc.analysis.settings import AnalysisSettings
 
 TYPES = ("previous-token", "current-token", "induction", "other")
-_SCORES = {"previous_token": "previous-token", "current_token": "current-token", "prefix_matching": "induction"}
+SCORES = {"previous_token": "previous-token", "current_token": "current-token", "prefix_matching": "induction"}
 
 
 def head_types(behaviour: Behaviour, settings: AnalysisSettings, step: int | None = None) -> HeadTypes:
@@ -17,8 +17,8 @@ def head_types(behaviour: Behaviour, settings: AnalysisSettings, step: int | Non
     A head none of whose scores reaches its threshold is "other", and so is one without scores (then `score` is NaN). Raises ValueError for a step
     that was not measured.
     """
-    thresholds = {name: float(getattr(settings, name)) for name in _SCORES}
-    names = [name for name in _SCORES if name in behaviour.scores]
+    thresholds = {name: float(getattr(settings, name)) for name in SCORES}
+    names = [name for name in SCORES if name in behaviour.scores]
     n = len(behaviour.heads)
     if n == 0 or len(behaviour.steps) == 0 or not names:
         return HeadTypes(behaviour.heads, ("other",) * n, np.full(n, np.nan), -1, thresholds)
@@ -28,6 +28,6 @@ def head_types(behaviour: Behaviour, settings: AnalysisSettings, step: int | Non
     best = ratios.argmax(axis=0)
     heads = np.arange(n)
     reached = ratios[best, heads] >= 1
-    types = tuple(_SCORES[names[i]] if yes else "other" for i, yes in zip(best, reached, strict=True))
+    types = tuple(SCORES[names[i]] if yes else "other" for i, yes in zip(best, reached, strict=True))
     score = np.where(np.isfinite(ratios[best, heads]), scores[best, heads], np.nan)
     return HeadTypes(behaviour.heads, types, score, int(behaviour.steps[at]), thresholds)
