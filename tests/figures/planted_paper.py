@@ -13,6 +13,7 @@ from rllc.analysis.across_seeds import match_seeds, seed_features, type_counts
 from rllc.analysis.calibrated import CalibrationMap, Point
 from rllc.analysis.circuit import circuit
 from rllc.analysis.comparisons import Seeds
+from rllc.analysis.falls import falls
 from rllc.analysis.findings import Agreement, Bends, Clustering, Curves, Findings, Numbers, StageAgreement
 from rllc.analysis.learners import ward_tree
 from rllc.analysis.measured import Measured, TokenEffects
@@ -74,6 +75,7 @@ def material() -> Material:
         regression=regress(heads, curves.llc[:, place], last, "multigrams", 0, stderr=curves.stderr[:, place], permutations=200),
         orderings=orderings(curves, quantities, 0, resamples=50, permutations=200)[0],
         circuit=circuit(against, 0)[0],
+        falls=falls(curves, 0),
         seeds=Seeds(type_counts(types), match_seeds(features, 0, types=types, permutations=100)),
     )
     shares = _shares(heads, found.tokens)

@@ -18,6 +18,7 @@ from rllc.analysis.clusters import clusterings
 from rllc.analysis.comparisons import Partings, Regression, Seeds, TypeCounts
 from rllc.analysis.curves import layer_of
 from rllc.analysis.evidence import Evidence
+from rllc.analysis.falls import falls
 from rllc.analysis.findings import Agreement, Clustering, Curves, Findings, HeadTypes
 from rllc.analysis.ordering import orderings
 from rllc.analysis.parting import data_part, heads_part
@@ -71,7 +72,7 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
     if evidence.heads is not None:
         rows, reasons = orderings(evidence.heads, quantities(evidence), seed)
         notes.extend(reasons)
-        found = replace(found, orderings=rows)
+        found = replace(found, orderings=rows, falls=falls(evidence.heads, seed))
     if evidence.circuit in evidence.curves:
         shape, reason = circuit(evidence.curves[evidence.circuit], seed)
         notes.append(reason)

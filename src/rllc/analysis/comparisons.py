@@ -134,6 +134,17 @@ class Circuit:
 
 
 @dataclass(frozen=True)
+class Falls:
+    """Of each head's curve, the fall from its largest estimate to its last; see `falls.falls`."""
+
+    heads: tuple[str, ...]  # H, those with two estimates
+    peak: NDArray[np.int64]  # [H] step of the largest estimate
+    fall: Floats  # [H]; 0 where the last is the largest
+    p: Floats  # [H] chance that a curve which does not change falls as far by its errors alone
+    p_holm: Floats  # [H] the same, held for all heads together (Holm)
+
+
+@dataclass(frozen=True)
 class Turns:
     """Whether the turns of one curve lie at the turns of another, by chance or not; see `onsets.coincidence`."""
 

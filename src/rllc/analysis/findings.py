@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rllc.analysis.comparisons import Circuit, Claim, Ordering, Partings, Regression, Seeds, Turns
+from rllc.analysis.comparisons import Circuit, Claim, Falls, Ordering, Partings, Regression, Seeds, Turns
 
 Floats = NDArray[np.float64]
 
@@ -204,6 +204,7 @@ class Findings:
     seeds: Seeds | None = None
     circuit: Circuit | None = None
     claims: tuple[Claim, ...] = ()
+    falls: Falls | None = None  # of heads on the reference data
     apart: tuple[str, ...] = ()  # data that are no kind of text: targets of a reference model, shuffled tokens
 
     @property
