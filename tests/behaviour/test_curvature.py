@@ -90,6 +90,13 @@ def test_the_gradient_norm(params: dict[str, torch.Tensor], tokens: np.ndarray) 
     assert curvature(SHAPE, params, part, tokens, top=0).gradient_norm == pytest.approx(float(free.grad.norm()), rel=1e-10)
 
 
+def test_the_error_of_the_gradient_norm_is_its_scatter_over_contexts(params: dict[str, torch.Tensor]) -> None:
+    part, rng = Part.parse("1:0"), np.random.default_rng(1)
+    found = [curvature(SHAPE, params, part, rng.integers(0, 11, (24, 9)), top=0, probes=1) for _ in range(40)]
+    scatter = np.std([c.gradient_norm for c in found], ddof=1)
+    assert np.mean([c.gradient_stderr for c in found]) == pytest.approx(scatter, rel=0.3)  # 40 draws tell a deviation to 11 %
+
+
 def test_fisher_of_a_linear_softmax_model_in_closed_form(params: dict[str, torch.Tensor], tokens: np.ndarray) -> None:
     """In the unembedding (W, b) of a row x, `∇ = (x, 1) ⊗ (p - e_y)`: true trace `(‖x‖² + 1)(1 - ‖p‖²)`, which is the Hessian's too."""
     part = Part.parse("unembed")

@@ -43,6 +43,14 @@ class Behaviour:
     losses: Floats  # [N, S] nats per token, held-out
     icl: Floats  # [S] in-context-learning score, nats per token (negative = later positions are easier)
     score_stderr: dict[str, Floats] = field(default_factory=dict[str, Floats])  # [H, S] over contexts; a score without one counts as exact
+    losses_stderr: Floats | None = None  # [N, S] over contexts
+    icl_stderr: Floats | None = None  # [S] over contexts
+
+    @property
+    def errors(self) -> tuple[Floats, Floats]:
+        """Errors of `losses` [N, S] and of `icl` [S]; NaN where they were not recorded."""
+        losses, icl = np.full(self.losses.shape, np.nan), np.full(self.icl.shape, np.nan)
+        return losses if self.losses_stderr is None else self.losses_stderr, icl if self.icl_stderr is None else self.icl_stderr
 
     def error(self, name: str) -> Floats:
         """Errors [H, S] of a score; 0 where they were not measured."""

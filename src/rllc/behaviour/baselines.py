@@ -44,7 +44,7 @@ class Baselines:
         heads: H, layer by layer.
         values: [H] by name, names and units as in `COLUMNS`.
         stderr: [H] by the same names, over contexts; NaN where a number has no error because nothing was drawn (norms, ratios of weights), or
-            where none is known (participation of the eigenvalues, gradient norm).
+            where none is known (participation of the eigenvalues).
     """
 
     heads: tuple[Head, ...]
@@ -80,7 +80,7 @@ def baselines(
             row["spectrum_participation"] = participation_ratio(bent.spectrum.eigenvalues), np.nan
         row["fisher_empirical"] = information.empirical.value, information.empirical.stderr
         row["fisher_true"] = information.true.value, information.true.stderr
-        row["gradient_norm"] = bent.gradient_norm, np.nan
+        row["gradient_norm"] = bent.gradient_norm, bent.gradient_stderr
         row["weight_norm"] = weight_norm(shape, params, part), np.nan
         row["qk_participation"], row["ov_participation"] = (qk, np.nan), (ov, np.nan)
         rows.append(row)

@@ -75,9 +75,13 @@ class _Products:
                 (gradient,) = torch.autograd.grad(share, self._weights, create_graph=True)
                 self._gradients.append(gradient)
 
-    def gradient(self) -> Float[Floats, " d"]:
-        """The gradient of the mean loss."""
-        return torch.stack([g.detach().double() for g in self._gradients]).mean(0).cpu().numpy()
+    def gradient_norm(self) -> Estimate:
+        """Norm of the mean gradient g and its error over contexts, of first order: that of `gᵀg_b / ‖g‖`. Noise of the contexts adds to a norm, so
+        that one which is not clearly above its error is too large.
+        """
+        each: Floats = torch.stack([g.detach().double() for g in self._gradients]).cpu().numpy()
+        norm = float(np.linalg.norm(each.mean(0)))
+        return Estimate(norm, mean_and_stderr(each @ each.mean(0) / norm, self.weights).stderr if norm > 0 else 0.0)
 
     def of(self, context: int, vector: Float[Floats, " d"]) -> Float[Floats, " d"]:
         """H_b times a vector. A gradient that does not depend on the weights has no graph, and its Hessian is zero."""
@@ -99,11 +103,12 @@ class _Products:
 
 @dataclass(frozen=True)
 class Curvature:
-    """What is known of a part's curvature at w*; `gradient_norm` is `‖∇l(w*)‖` over the part, nats per token and unit of weight."""
+    """What is known of a part's curvature at w*; `gradient_norm` is `‖∇l(w*)‖` over the part, nats per token and unit of weight, and its error."""
 
     trace: Estimate
     spectrum: Spectrum
     gradient_norm: float
+    gradient_stderr: float
 
 
 def curvature(
@@ -135,7 +140,8 @@ def curvature(
             z = rng.choice([-1.0, 1.0], products.size)
             z -= q.T @ (q @ z)
             values[b] += z @ products.of(b, z) / probes
-    return Curvature(mean_and_stderr(values + within.sum(1), products.weights), spectrum, float(np.linalg.norm(products.gradient())))
+    slope = products.gradient_norm()
+    return Curvature(mean_and_stderr(values + within.sum(1), products.weights), spectrum, slope.value, slope.stderr)
 
 
 def mean_and_stderr(values: Float[Floats, " B"], weights: Float[Floats, " B"]) -> Estimate:

@@ -247,15 +247,19 @@ def affected_together(tokens: TokenEffects, f: Findings, told: Told, data: str =
 
 
 def _together_title(tokens: TokenEffects, place: int, n: int) -> str:
-    best: tuple[float, str, str] | None = None
-    table = tokens.overlap[:, :, place, n]
-    for a, one in enumerate(tokens.heads):
-        for b, other in enumerate(tokens.heads):
-            across = one.split(":")[0] < other.split(":")[0]
-            if across and np.isfinite(table[a, b]) and (best is None or table[a, b] > best[0]):
-                best = (float(table[a, b]), one, other)
-    if best is None:
-        return "No two heads of different layers have a most affected prediction to share"
-    row, column = tokens.heads.index(best[1]), tokens.heads.index(best[2])
-    told = with_error(float(tokens.correlation[row, column, place, n]), float(tokens.correlation_stderr[row, column, place, n]))
-    return f"{best[1]} and {best[2]} affect the same tokens most among heads of two layers: {best[0]:.0%} in common, correlation {told}"
+    """The pair of two layers whose effects go together most, where they do beyond the error, all pairs tried together."""
+    value, error = tokens.correlation[:, :, place, n], tokens.correlation_stderr[:, :, place, n]
+    pairs = [
+        (float(value[a, b]), float(error[a, b]), one, other)
+        for a, one in enumerate(tokens.heads)
+        for b, other in enumerate(tokens.heads)
+        if one.split(":")[0] < other.split(":")[0] and np.isfinite(value[a, b]) and np.isfinite(error[a, b])
+    ]
+    if not pairs:
+        return "No two heads of different layers have effects on tokens that could be compared"
+    reach = normal_quantile(1 - TEST_LEVEL / len(pairs))
+    clear = sorted((pair for pair in pairs if pair[0] > reach * pair[1]), reverse=True)
+    if not clear:
+        return f"No two heads of different layers affect the same tokens beyond the error, all {len(pairs)} pairs tried together"
+    best, many = clear[0], f"{len(clear)} of {len(pairs)} pairs of heads of two layers affect the same tokens beyond the error, all tried together"
+    return f"{many}; most {best[2]} and {best[3]}: correlation {with_error(best[0], best[1])}"

@@ -13,7 +13,7 @@ from rllc.figures.drawing import Layer, Line, Missing, Panel, Plot, Rule, Scale
 from rllc.figures.head_lines import FAINT_LINE, KEY, by_type, curve_line, type_legend, typed_last
 from rllc.figures.layout import bounds, curve_span
 from rllc.figures.palette import DATA, MUTED, RULE, TYPES, Style, type_color, type_style
-from rllc.figures.told import TEST_LEVEL, Told, last_column, listed, number, plural, step, type_of
+from rllc.figures.told import TEST_LEVEL, Told, last_column, listed, number, plural, step, type_of, with_error
 
 BEHIND = Style(RULE, "solid", "circle", "o", 1.3)
 OTHER = Style(MUTED, "solid", "circle", "o", 1.8)  # alone in its panel it need not stand back
@@ -132,6 +132,8 @@ def _controls_title(curves: Curves, others: Mapping[str, Curves]) -> str:
     for name, c in others.items():
         end = last_column(c.llc)
         if end >= 0:
-            told.append(f"{name} {number(float(np.nanmean(c.llc[:, end])), 1)}")
+            known = np.isfinite(c.llc[:, end])
+            # The mean of the errors: what the error of a mean comes to where minibatches give all parts one noise.
+            told.append(f"{name} {with_error(float(c.llc[known, end].mean()), float(c.stderr[known, end].mean()), 1)}")
     at = step(float(curves.steps[place]))
     return f"Heads end between {number(low, 1)} and {number(high, 1)} at {at}; the controls' last estimates: {listed(told)}"
