@@ -63,7 +63,7 @@ def test_every_figure_is_drawn_where_its_data_is_there(drawn: Drawn) -> None:
 
 def test_a_bare_run_says_of_each_figure_what_it_lacks(material: Material) -> None:
     bare = replace(material.findings, curves={}, full={}, clusterings=(), agreements=(), specialisation=(), patterns=None)
-    bare = replace(bare, partings=(), orderings=(), regression=None, seeds=None, circuit=None)
+    bare = replace(bare, partings=(), orderings=(), regression=None, seeds=None, circuit=None, numbers=None, ablation_clusterings=())
     behaviour = replace(bare.behaviour, scores={}, steps=np.array([], dtype=np.int64), icl=np.array([]))
     found = draw_all(Material(Told(), replace(bare, behaviour=behaviour, stages=None)))
     assert found.drawings == {}
@@ -313,9 +313,10 @@ def test_heads_that_never_part_have_a_dash(material: Material, drawn: Drawn) -> 
 def test_clusterings_that_chance_explains_have_no_star(material: Material, drawn: Drawn) -> None:
     found = plot(drawn, "clusterings")
     stars = sum("*" in text for cells in layers(found, Cells) for row in cells.texts for text in row)
-    beyond = sum(a.adjusted_rand > a.chance_interval[1] for a in material.findings.agreements)
-    assert 0 < stars == beyond < len(material.findings.agreements)
-    assert found.title.startswith(f"{beyond} of 36 clusterings agree")
+    alone = sum(a.adjusted_rand > a.chance_interval[1] for a in material.findings.agreements)
+    beyond = sum(a.p < 0.001 for a in material.findings.agreements)
+    assert 0 < stars == beyond < alone < len(material.findings.agreements)
+    assert found.title.startswith(f"{beyond} of 36 clusterings of wrLLC curves agree")
 
 
 def test_text_of_the_corpus_is_escaped_wherever_it_is_html(drawn: Drawn, shown: dict[str, go.Figure]) -> None:

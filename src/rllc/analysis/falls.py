@@ -34,6 +34,4 @@ def falls(curves: Curves, seed: int, *, draws: int = _DRAWS) -> Falls:
         heads.append(head)
         found.append((int(curves.steps[fine[top]]), fall, chance))
     p = np.array([row[2] for row in found], dtype=np.float64)
-    return Falls(
-        tuple(heads), np.array([row[0] for row in found], dtype=np.int64), np.array([row[1] for row in found], dtype=np.float64), p, holm(p)
-    )
+    return Falls(tuple(heads), np.array([row[0] for row in found], dtype=np.int64), np.array([row[1] for row in found], dtype=np.float64), p, holm(p))

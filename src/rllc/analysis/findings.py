@@ -94,6 +94,9 @@ class Numbers:
     stability: Floats  # [K]
     stability_sd: Floats  # [K] over redrawn curves
     chosen: dict[str, int]  # by criterion; 1 means that there are no clusters
+    method: str = ""  # of what was clustered, where it stands by itself; likewise the next two
+    preprocessing: str = ""
+    time: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,8 @@ class Agreement:
     types: tuple[str, ...]  # Y
     chance_interval: tuple[float, float]  # 5..95 % of the index under permuted labels
     preprocessing: str = ""  # of the clustering
+    time: str = "recorded"  # of the clustering
+    p: float = float("nan")  # share of permuted labels whose index is as high, (1 + such) / (1 + all)
 
 
 @dataclass(frozen=True)
@@ -212,6 +217,9 @@ class Findings:
     seeds: Seeds | None = None
     circuit: Circuit | None = None
     claims: tuple[Claim, ...] = ()
+    numbers: Numbers | None = None  # of clusters of the heads' curves on the reference data, by every criterion
+    ablation_clusterings: tuple[Clustering, ...] = ()  # of the curves of the heads' ablation effects there
+    ablation_agreements: tuple[Agreement, ...] = ()
     falls: Falls | None = None  # of heads on the reference data
     apart: tuple[str, ...] = ()  # data that are no kind of text: targets of a reference model, shuffled tokens
 

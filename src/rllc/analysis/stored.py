@@ -16,7 +16,7 @@ from rllc.analysis.calibrated import CalibrationMap
 from rllc.analysis.findings import Findings, Patterns
 from rllc.core.errors import RllcError
 
-FORMAT = 2
+FORMAT = 3
 
 
 def to_json(findings: Findings) -> str:

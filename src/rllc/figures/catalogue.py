@@ -57,11 +57,10 @@ def _tree(m: Material) -> Drawing | Missing | None:
 
 
 def _numbers(m: Material) -> Drawing | Missing | None:
-    found = [c for c in m.findings.clusterings if c.numbers is not None]
-    if not found or found[0].numbers is None:
+    found = m.findings.numbers
+    if found is None:
         return None
-    name = f"{grouping.METHODS.get(found[0].method, found[0].method)} on {found[0].preprocessing} curves, {found[0].scope}"
-    return grouping.how_many_clusters(found[0].numbers, name, m.told)
+    return grouping.how_many_clusters(found, f"{grouping.method_name(found.method)} on {found.preprocessing} curves of all heads", m.told)
 
 
 def _matches(m: Material) -> tuple[SeedMatch, ...]:
@@ -174,6 +173,16 @@ CATALOGUE: tuple[Entry, ...] = (
         lambda m: grouping.methods_against_types(m.findings.clusterings, m.findings.agreements, m.told),
         "clusterings of the curves",
         "K-means, DTW, hierarchical and shape-based clustering, each raw, standardised and min-max, against the types",
+    ),
+    Entry(
+        "ablation-clusterings",
+        lambda m: (
+            grouping.methods_against_types(m.findings.ablation_clusterings, m.findings.ablation_agreements, m.told, "mean ablation")
+            if m.findings.ablation_clusterings
+            else None
+        ),
+        "clusterings of ablation effects over training",
+        "the same of the curves of ablation effects",
     ),
     Entry(
         "number-of-clusters",

@@ -55,7 +55,12 @@ def every_head(f: Findings, told: Told) -> Plot | Missing:
         panels.append(Panel(f"{head} {kind}", (*others, own), Scale(steps=axis), y, type_color(kind)))
     caption = f"Refined LLC of each head on {curves.data} with its interval as a band, over those of all other heads in grey. {KEY} "
     return Plot(
-        _rise_title(f.falls, len(rows)), caption + told.sampling(curves.data), tuple(panels), min(4, len(panels)), 1.45, type_legend(f.types, curves.parts)
+        _rise_title(f.falls, len(rows)),
+        caption + told.sampling(curves.data),
+        tuple(panels),
+        min(4, len(panels)),
+        1.45,
+        type_legend(f.types, curves.parts),
     )
 
 

@@ -108,7 +108,14 @@ def matched_heads(runs: Mapping[str, SeedRun], matches: Sequence[SeedMatch], tol
         f"wrLLC of the heads of {first} and of the heads matched with them, layer by layer, by scores and curves together; bands: 95 %. "
         + _match_words(matches)
     )
-    return Plot(_matched_title([m for m in matches if first in (m.one, m.other)] or matches), caption + told.sampling(told.mixture), tuple(panels), min(4, len(panels)), 1.45, tuple(styles.items()))
+    return Plot(
+        _matched_title([m for m in matches if first in (m.one, m.other)] or matches),
+        caption + told.sampling(told.mixture),
+        tuple(panels),
+        min(4, len(panels)),
+        1.45,
+        tuple(styles.items()),
+    )
 
 
 def _curve(curves: Curves, head: str, style: Style, seed: str) -> Layer:
