@@ -29,7 +29,8 @@ _WARPED_STARTS = 2
 def clusterings(curves: Curves, settings: AnalysisSettings, seed: int) -> tuple[tuple[Clustering, ...], tuple[str, ...]]:
     """Every method, preprocessing and time, over all heads and over each layer's; then, as sentences, what was left out and why.
 
-    Methods that need tslearn are left out where it is not installed. Heads and checkpoints without estimates are left out as `curves.complete` says, separately for each scope, and never filled in.
+    Methods that need tslearn are left out where it is not installed. Heads and checkpoints without estimates are left out as `curves.complete` says,
+    separately for each scope, and never filled in.
     """
     scopes = {"all": curves.parts}
     layers = sorted({layer_of(head) for head in curves.parts})
@@ -71,8 +72,8 @@ def cluster(
 
     Any array over checkpoints will do as curves: λ̂, or a head's ablation effect with its error. `stability` is the mean adjusted Rand index between
     these labels and those of curves redrawn within their errors (`redraw.redrawn`, which `chains` refines; the same number of clusters), with the
-    5 to 95 % range; `together` and `confidence` tell the same of pairs and of single heads. `time` is the first of the settings' unless told. Raises RllcError where a method needs tslearn and it is
-    not installed.
+    5 to 95 % range; `together` and `confidence` tell the same of pairs and of single heads. `time` is the first of the settings' unless told.
+    Raises RllcError where a method needs tslearn and it is not installed.
     """
     n = len(curves.parts)
     what = f"There are no clusters ({scope}, {preprocessing})"

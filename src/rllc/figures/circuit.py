@@ -47,8 +47,8 @@ def against_one_layer(curves: Curves, f: Findings, told: Told) -> Plot | Missing
         y = Scale("refined LLC, loss = KL to the one-layer model" if not panels else "", span)
         panels.append(Panel(f"Layer {layer}", tuple(lines), Scale(steps=axis), y))
     caption = (
-        f"Refined LLC of each head where the targets are the predictions of a one-layer model; black: mean of the layer's heads, band 95 % with the mean "
-        f"of their errors, for minibatches give heads a common noise. {KEY} "
+        f"Refined LLC of each head where the targets are the predictions of a one-layer model; black: mean of the layer's heads, band 95 % with the "
+        f"mean of their errors, for minibatches give heads a common noise. {KEY} "
     )
     legend = (*type_legend(f.types, curves.parts), ("mean of the layer", MEAN))
     title = _course_title(found, next((c.verdict for c in f.claims if c.id == "circuit-falls"), ""))
@@ -103,8 +103,8 @@ def edge_map(edges: Edges, f: Findings, told: Told, data: str = "") -> Plot | Mi
         )  # fmt: skip
         panels.append(Panel(title, (cells,)))
     caption = (
-        f"Rise of the loss under {edges.ablation} ablation of the direct path between two heads at {step(float(edges.steps[place]))} on {data}; numbers where it "
-        f"exceeds {number(beyond, 1)} errors, which is 5 % for all cells together; names in the colours of the types. "
+        f"Rise of the loss under {edges.ablation} ablation of the direct path between two heads at {step(float(edges.steps[place]))} on {data}; "
+        f"numbers where it exceeds {number(beyond, 1)} errors, which is 5 % for all cells together; names in the colours of the types. "
     )
     legend = type_legend(f.types, (*earlier, *later))
     height = 0.9 + 0.2 * len(earlier)
@@ -205,7 +205,8 @@ def composition_scores(found: Composition, f: Findings, most: int = 4) -> Plot |
         panels.append(Panel(NAMES.get(kind, kind), tuple(lines), Scale(steps=axis), y))
     caption = (
         f"‖AB‖/(‖A‖‖B‖) of every pair less the mean of random matrices ({number(found.baseline, 3)} ± {number(found.baseline_stderr, 3)}); grey "
-        f"stripe: what random matrices give any of all pairs in one of twenty models (Bonferroni). Named pairs in the colour of the later head's type; grey: all other pairs. "
+        f"stripe: what random matrices give any of all pairs in one of twenty models (Bonferroni). Named pairs in the colour of the later head's type; "
+        "grey: all other pairs. "
     )
     tried = f"{len(found.pairs)} pairs in {len(found.scores)} kinds"
     if beyond:

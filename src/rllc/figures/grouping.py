@@ -101,7 +101,8 @@ def methods_against_types(clusterings: Sequence[Clustering], agreements: Sequenc
     best, top = max(pairs, key=lambda pair: pair[1].adjusted_rand if np.isfinite(pair[1].adjusted_rand) else -2.0)
     title = (
         f"{len(clear)} of {plural(len(pairs), 'clustering')} of {what} curves agree with the head types beyond chance, all tried together; "
-        f"the highest index is that of {method_name(best.method)} on {best.preprocessing} curves of {_scope(best.scope)} ({number(top.adjusted_rand)})"
+        f"the highest index is that of {method_name(best.method)} on {best.preprocessing} curves of "
+        f"{_scope(best.scope)} ({number(top.adjusted_rand)})"
     )
     caption = (
         "Adjusted Rand index of clusters with behavioural types; in brackets the 95 % point of each index by itself where types are dealt to the "

@@ -46,7 +46,8 @@ def loss_and_stages(f: Findings, told: Told) -> Plot | Missing:
     entries += [("smoothed", SMOOTHED), ("zero of the derivative", ZERO)] if f.stages is not None else []
     entries += [("bend of the fit by pieces", BEND)] if f.bends is not None else []
     caption = (
-        "Losses with 95 % bands over contexts; LLC of the full model with 95 % intervals, smoothed by a Gaussian process over log(step + 1). Dashed: zeros of the smoothed derivative; "
+        "Losses with 95 % bands over contexts; LLC of the full model with 95 % intervals, smoothed by a Gaussian process "
+        "over log(step + 1). Dashed: zeros of the smoothed derivative; "
         "dotted: "
         "joints of a continuous fit by straight pieces; stripes: where 90 % of curves redrawn within the errors have them. "
     )

@@ -124,7 +124,7 @@ def cluster_section(page: Page) -> Section:
 
 
 def pictured(found: Sequence[Clustering]) -> list[Clustering]:
-    """The clusterings that the page draws: those of all heads on the first kind of time, and of single layers by the first method. The table tells all."""
+    """The clusterings that the page draws, on the first kind of time: of all heads, and of single layers by the first method. The table tells all."""
     first = found[0] if found else None
     return [
         c
