@@ -21,6 +21,7 @@ from rllc.analysis.ordering import orderings
 from rllc.analysis.parting import data_part, heads_part
 from rllc.analysis.regression import regress
 from rllc.analysis.token_shares import TokenShares
+from rllc.analysis.twins import twins
 from rllc.figures.material import Material
 from rllc.figures.over_seeds import SeedRun
 from rllc.figures.told import Told
@@ -76,6 +77,7 @@ def material() -> Material:
         orderings=orderings(curves, quantities, 0, resamples=50, permutations=200)[0],
         circuit=circuit(against, 0)[0],
         falls=falls(curves, 0),
+        twins=twins(curves, found.baselines),
         seeds=Seeds(type_counts(types), match_seeds(features, 0, types=types, permutations=100)),
     )
     shares = _shares(heads, found.tokens)

@@ -60,7 +60,7 @@ def test_every_figure_is_drawn_where_its_data_is_there(drawn: Drawn) -> None:
 
 def test_a_bare_run_says_of_each_figure_what_it_lacks(material: Material) -> None:
     bare = replace(material.findings, curves={}, full={}, clusterings=(), agreements=(), specialisation=(), patterns=None)
-    bare = replace(bare, partings=(), orderings=(), regression=None, seeds=None, circuit=None, numbers=None, ablation_clusterings=())
+    bare = replace(bare, partings=(), orderings=(), regression=None, seeds=None, circuit=None, twins=None, numbers=None, ablation_clusterings=())
     behaviour = replace(bare.behaviour, scores={}, steps=np.array([], dtype=np.int64), icl=np.array([]))
     found = draw_all(Material(Told(), replace(bare, behaviour=behaviour, stages=None)))
     assert found.drawings == {}

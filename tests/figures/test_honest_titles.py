@@ -11,7 +11,7 @@ import pytest
 from rllc.analysis.circuit import circuit as circuit_of
 from rllc.analysis.falls import falls
 from rllc.analysis.findings import Curves
-from rllc.figures import circuit, heads, over_seeds, token_classes
+from rllc.figures import beside, circuit, heads, over_seeds, token_classes
 from rllc.figures.catalogue import Drawn
 from rllc.figures.drawing import Line, Plot
 from rllc.figures.material import Material
@@ -59,6 +59,24 @@ def test_scores_losses_and_context_carry_their_errors(material: Material, drawn:
     np.testing.assert_allclose(context.y - context.low, 1.96 * icl)
     assert re.search(r"in-context score −0\.4\d ± 0\.02 nats", drawn.drawings["ngrams"].title)
     assert re.search(r"random part \d\.\d ± 0\.3", drawn.drawings["controls"].title)
+
+
+def test_the_twin_stands_beside_the_estimate_with_the_errors_of_both(material: Material, drawn: Drawn) -> None:
+    found, curves, baselines = material.findings.twins, material.findings.curves["train"], material.measured.baselines
+    assert found is not None
+    assert baselines is not None
+    at, head = list(curves.steps).index(found.steps[-1]), "1:6"
+    row, mine, theirs = found.heads.index(head), curves.parts.index(head), baselines.heads.index(head)
+    difference = curves.llc[mine, at] - baselines.values["curvature_twin"][theirs, -1]
+    assert found.difference[row, -1] == difference
+    error = np.hypot(curves.stderr[mine, at], baselines.stderr["curvature_twin"][theirs, -1])
+    shown = line(drawn, "curvature-twin", head, panel=1)
+    assert shown.y[-1] == difference
+    np.testing.assert_allclose(shown.high[-1] - shown.y[-1], 1.96 * error)
+    same = replace(found, difference=np.zeros_like(found.difference))
+    level = beside.beyond_the_twin(same, material.findings, material.told)
+    assert isinstance(level, Plot)
+    assert level.title.startswith("Of 16 heads 0 have a wrLLC above their curvature twin at step")
 
 
 def test_effects_that_share_no_tokens_are_not_called_together(material: Material, drawn: Drawn) -> None:

@@ -26,6 +26,7 @@ from rllc.analysis.regression import regress
 from rllc.analysis.settings import AnalysisSettings
 from rllc.analysis.specialisation import specialisation
 from rllc.analysis.stages import stages
+from rllc.analysis.twins import twins
 from rllc.analysis.types import head_types
 from rllc.core.errors import RllcError
 
@@ -79,7 +80,7 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
     if evidence.heads is not None:
         rows, reasons = orderings(evidence.heads, quantities(evidence), seed)
         notes.extend(reasons)
-        found = replace(found, orderings=rows, falls=falls(evidence.heads, seed))
+        found = replace(found, orderings=rows, falls=falls(evidence.heads, seed), twins=twins(evidence.heads, evidence.measured.baselines))
     if evidence.circuit in evidence.curves:
         shape, reason = circuit(evidence.curves[evidence.circuit], seed)
         notes.append(reason)

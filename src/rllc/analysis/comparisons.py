@@ -134,6 +134,20 @@ class Circuit:
 
 
 @dataclass(frozen=True)
+class Twins:
+    """Refined LLCs beside what they would be on a quadratic of the same curvature (METHOD 3.1c); see `twins.twins`."""
+
+    heads: tuple[str, ...]  # H
+    steps: NDArray[np.int64]  # [S] checkpoints that have both
+    llc: Floats  # [H, S]
+    llc_stderr: Floats  # [H, S]
+    twin: Floats  # [H, S]; NaN where a quadratic has no posterior
+    twin_stderr: Floats  # [H, S]
+    difference: Floats  # [H, S] λ̂ less the twin: what the refined LLC adds to a Hessian
+    difference_stderr: Floats  # [H, S]; the two are estimated on different text, so that their errors are independent
+
+
+@dataclass(frozen=True)
 class Falls:
     """Of each head's curve, the fall from its largest estimate to its last; see `falls.falls`."""
 

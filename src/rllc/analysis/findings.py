@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rllc.analysis.comparisons import Circuit, Claim, Falls, Ordering, Partings, Regression, Seeds, Turns
+from rllc.analysis.comparisons import Circuit, Claim, Falls, Ordering, Partings, Regression, Seeds, Turns, Twins
 
 Floats = NDArray[np.float64]
 
@@ -220,6 +220,7 @@ class Findings:
     numbers: Numbers | None = None  # of clusters of the heads' curves on the reference data, by every criterion
     ablation_clusterings: tuple[Clustering, ...] = ()  # of the curves of the heads' ablation effects there
     ablation_agreements: tuple[Agreement, ...] = ()
+    twins: Twins | None = None  # of heads on the reference data
     falls: Falls | None = None  # of heads on the reference data
     apart: tuple[str, ...] = ()  # data that are no kind of text: targets of a reference model, shuffled tokens
 

@@ -176,11 +176,7 @@ CATALOGUE: tuple[Entry, ...] = (
     ),
     Entry(
         "ablation-clusterings",
-        lambda m: (
-            grouping.methods_against_types(m.findings.ablation_clusterings, m.findings.ablation_agreements, m.told, "mean ablation")
-            if m.findings.ablation_clusterings
-            else None
-        ),
+        lambda m: grouping.of_ablation(m.findings, m.told),
         "clusterings of ablation effects over training",
         "the same of the curves of ablation effects",
     ),
@@ -285,6 +281,12 @@ CATALOGUE: tuple[Entry, ...] = (
         lambda m: beside.ordering_of_heads(m.findings.orderings, m.told) if m.findings.orderings else None,
         "orders of heads by baselines",
         "which baseline orders heads like rLLC",
+    ),
+    Entry(
+        "curvature-twin",
+        lambda m: beside.beyond_the_twin(m.findings.twins, m.findings, m.told),
+        "curvature twins beside λ̂",
+        "what rLLC adds to a Hessian: the curvature twin (METHOD 3.1c), and rLLC less it",
     ),
     Entry(
         "controls",

@@ -205,8 +205,8 @@ def composition_scores(found: Composition, f: Findings, most: int = 4) -> Plot |
         panels.append(Panel(NAMES.get(kind, kind), tuple(lines), Scale(steps=axis), y))
     caption = (
         f"‖AB‖/(‖A‖‖B‖) of every pair less the mean of random matrices ({number(found.baseline, 3)} ± {number(found.baseline_stderr, 3)}); grey "
-        f"stripe: what random matrices give any of all pairs in one of twenty models (Bonferroni). Named pairs in the colour of the later head's type; "
-        "grey: all other pairs. "
+        f"stripe: what random matrices give any of all pairs in one of twenty models (Bonferroni). Named pairs in the colour of the later head's "
+        "type; grey: all other pairs. "
     )
     tried = f"{len(found.pairs)} pairs in {len(found.scores)} kinds"
     if beyond:

@@ -116,6 +116,11 @@ def methods_against_types(clusterings: Sequence[Clustering], agreements: Sequenc
     )
 
 
+def of_ablation(f: Findings, told: Told) -> Plot | Missing | None:
+    """`methods_against_types` of the curves of ablation effects; None where these were not clustered."""
+    return methods_against_types(f.ablation_clusterings, f.ablation_agreements, told, "mean ablation") if f.ablation_clusterings else None
+
+
 def _paired(clusterings: Sequence[Clustering], agreements: Sequence[Agreement]) -> list[tuple[Clustering, Agreement]]:
     fits = [
         c.method == a.method and c.scope == a.scope and a.preprocessing in ("", c.preprocessing) and a.time == c.time
