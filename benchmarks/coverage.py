@@ -26,8 +26,8 @@ from rllc.core.names import DataKey, Part
 from rllc.posterior.estimate import t_quantile
 from rllc.posterior.sampling import Minibatches, sample
 from rllc.posterior.settings import SamplerSettings, Stopping
+from rllc.runs.engines.local import run_units
 from rllc.runs.experiment import Experiment, load, parse, preset
-from rllc.runs.local import run_units
 from rllc.runs.memory import cores
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.plan import make_unit

@@ -7,7 +7,7 @@ import sys
 
 import tyro
 
-from rllc.cli import checking, planning, reading, stages
+from rllc.cli import care, checking, planning, reading, stages
 from rllc.cli.output import print_error
 from rllc.core.errors import RllcError
 
@@ -20,6 +20,8 @@ _EXAMPLES = """Examples:
   rllc table runs/demo --format csv > llc.csv          the numbers
   rllc compare runs/demo --across part --data code     which heads differ, with errors
   rllc validate --quick                                learning coefficients that are known exactly, estimated here
+  rllc doctor runs/demo                                what is wrong in a run folder, and with --repair mend it
+  rllc verify runs/demo                                compute some recorded cells again, and compare
 """
 
 VERBS = {
@@ -39,11 +41,13 @@ VERBS = {
     "explain": reading.explain,
     "validate": checking.validate,
     "calibrate": planning.calibrate,
+    "doctor": care.doctor,
+    "verify": care.verify,
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 for a validation that failed, 2 for a user's mistake, 130 interrupted."""
+    """Run the command line; returns the exit code: 0 done, 1 where a check found something wrong, 2 for a user's mistake, 130 interrupted."""
     try:
         code = tyro.extras.subcommand_cli_from_dict(
             VERBS,
@@ -53,6 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except RllcError as error:
         print_error(str(error))
+        return 2
+    except MemoryError as error:
+        print_error(f"This takes more memory than there is ({str(error)[:200] or 'none is left'}). Ask for less at once, or take a larger machine.")
         return 2
     except KeyboardInterrupt:
         print_error("Interrupted. The same command goes on where it was.")

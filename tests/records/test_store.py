@@ -271,7 +271,7 @@ def test_a_newer_store_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_a_newer_record_in_an_older_store_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
-    monkeypatch.setattr("rllc.records.store.FORMAT", FORMAT + 1)
+    monkeypatch.setattr("rllc.records.packing.FORMAT", FORMAT + 1)
     name = store.put("sample", KEY, arrays(), META)
     monkeypatch.undo()
     with pytest.raises(RllcError, match="by a newer version"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -73,3 +74,24 @@ def test_interruption_is_exit_code_130(monkeypatch, capsys, tmp_path, tiny):
     (tmp_path / "e.toml").write_text(tiny)
     assert main(["run", str(tmp_path / "e.toml"), "--out", str(tmp_path / "run")]) == 130
     assert "goes on where it was" in capsys.readouterr().err
+
+
+def test_doctor_and_verify_answer_with_sentences_and_exit_codes(finished, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    assert main(["doctor", str(copy)]) == 0
+    assert "Nothing is wrong" in capsys.readouterr().out
+    assert main(["verify", str(copy), "--cells", "1", "--quiet"]) == 0
+    assert "1 of 45 recorded cells were chosen" in capsys.readouterr().out
+    for path in (copy / "records" / "sample").iterdir():
+        path.write_bytes(b"torn")
+    assert main(["doctor", str(copy)]) == 1
+    assert "45 things are wrong" in capsys.readouterr().out
+    assert main(["verify", str(copy), "--cells", "1", "--quiet"]) == 1
+    assert "is damaged" in capsys.readouterr().out
+    assert main(["doctor", str(copy), "--repair"]) == 0
+    assert "is mended (45)" in capsys.readouterr().out
+    assert main(["verify", str(copy)]) == 2
+    assert "Run `rllc sample` first" in capsys.readouterr().err
+    assert main(["doctor", str(tmp_path / "none")]) == 2
+    assert "holds no run" in capsys.readouterr().err

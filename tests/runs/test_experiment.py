@@ -100,7 +100,7 @@ def test_bad_experiments_are_told_in_a_sentence(tiny, old, new, message):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(RllcError, match="could not be read"):
+    with pytest.raises(RllcError, match="There is no experiment file"):
         load(tmp_path / "none.toml")
 
 

@@ -15,12 +15,12 @@ from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.model.cost import bytes_per_variant, bytes_shared
 from rllc.runs import memory
+from rllc.runs.engines.local import run_units
 from rllc.runs.experiment import Experiment, parse, preset
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import run_units
-from rllc.runs.memory import available_bytes, fixed, found
+from rllc.runs.memory import available_bytes, fixed, found, total_bytes
 from rllc.runs.plan import make_plan
-from rllc.runs.sampling import Work
+from rllc.runs.sampling import OpenedUnit, Work
 
 DEMO = parse(preset("demo"))
 
@@ -53,14 +53,17 @@ def test_what_is_free_is_the_least_of_machine_and_control_group(tmp_path: Path) 
     group = tmp_path / "sys/fs/cgroup"
     for folder in (group, tmp_path / "proc"):
         folder.mkdir(parents=True)
-    assert available_bytes(tmp_path) > 0  # of the machine as a whole, where nothing tells
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    3000 kB\n")
+    assert total_bytes(tmp_path) >= available_bytes(tmp_path) > 0  # of the machine as a whole, where nothing tells
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    3000 kB\n")
     assert available_bytes(tmp_path) == 3000 * 1024
     (group / "memory.max").write_text("max\n")
     assert available_bytes(tmp_path) == 3000 * 1024
     for name, text in (("max", "2000000"), ("current", "1500000"), ("stat", "anon 3\ninactive_file 100000")):
         (group / f"memory.{name}").write_text(text)
     assert available_bytes(tmp_path) == 600_000
+    assert total_bytes(tmp_path) == 2_000_000
+    (group / "memory.max").write_text("max\n")
+    assert total_bytes(tmp_path) == 9000 * 1024
     assert available_bytes() > 0
 
 
@@ -88,6 +91,15 @@ def test_a_smaller_work_remembers_the_plan() -> None:
     assert (quarter.unit.chunk, quarter.planned_chunk) == (1, 5)
     with pytest.raises(RllcError, match="one variant at a time"):
         quarter.smaller()
+
+
+def test_a_model_larger_than_its_device_is_refused_before_it_is_read(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = parse((finished / "experiment.toml").read_text())
+    work = Work(finished, experiment, make_plan(experiment).units[0])
+    monkeypatch.setattr("rllc.runs.device.total_bytes", lambda: 1000)
+    monkeypatch.setattr("rllc.runs.sampling.load", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(RllcError, match=r"this machine has 0\.0 GB: a unit is computed on one device.*more GPUs do not help"):
+        OpenedUnit(work)
 
 
 def shy(size: int) -> int:
@@ -120,7 +132,7 @@ from rllc.model.forward import init_params
 from rllc.model.objective import build_objective
 from rllc.posterior.chains import run_chains
 from rllc.runs.experiment import parse, preset
-from rllc.runs.local import set_threads
+from rllc.runs.engines.local import set_threads
 from rllc.runs.plan import make_unit
 from dataclasses import replace
 

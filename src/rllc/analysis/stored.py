@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rllc.analysis.calibrated import CalibrationMap
 from rllc.analysis.findings import Findings, Patterns
 from rllc.core.errors import RllcError
+from rllc.core.files import parse_json
 
 FORMAT = 3
 
@@ -30,11 +31,11 @@ def from_json(text: str, patterns: Patterns | None = None) -> Findings:
     Raises RllcError where the text is damaged or was written by a newer version.
     """
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         version = int(content["format"])
         if version <= FORMAT:
             return replace(cast(Findings, _decode(Findings, content["findings"])), patterns=patterns)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, IndexError) as error:
         raise RllcError("The stored findings are damaged.", "Run the analysis again; it takes seconds.") from error
     raise RllcError(
         f"The findings were written in format {version} by a newer version of rllc; this version reads formats up to {FORMAT}.",
@@ -50,8 +51,8 @@ def map_to_json(found: CalibrationMap) -> str:
 def map_from_json(text: str) -> CalibrationMap:
     """What `map_to_json` wrote. Raises RllcError where the text is damaged."""
     try:
-        return cast(CalibrationMap, _decode(CalibrationMap, json.loads(text)["map"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return cast(CalibrationMap, _decode(CalibrationMap, parse_json(text)["map"]))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, IndexError) as error:
         raise RllcError("The map of a calibration is damaged.", "Run `rllc calibrate` again, or remove the folder calibration.") from error
 
 

@@ -17,6 +17,7 @@ from rllc.model.shape import ModelShape
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Into = Callable[[Tensor], dict[str, Tensor]]
 _WRAPPERS = re.compile(r"^((_orig_mod|module)\.)+")  # of torch.compile and of data parallel training
+_LARGEST = 2**31 - 1  # of a number in a config
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -61,9 +62,9 @@ class Settings:
     def whole(self, name: str, default: int = 0) -> int:
         """A positive whole number. Raises RllcError where it is none, or is missing and there is no default."""
         value = self.get(name, default or None)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or not 1 <= value <= _LARGEST:
             raise RllcError(
-                f"The config of {self.what} says {name} = {value!r}, expected a positive whole number.",
+                f"The config of {self.what} says {name} = {str(value)[:100]!r}, expected a positive whole number.",
                 f"Give the whole config that belongs to the weights, with {name} in it.",
             )
         return value

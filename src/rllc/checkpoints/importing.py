@@ -141,7 +141,13 @@ def import_state(tensors: Mapping[str, Tensor], config: Any, *, n_ctx: int = 0, 
     if settings.get("quantization_config"):
         raise not_importable(family.what, "its weights are quantised (quantization_config)")
     source = Source(tensors, family.prefix, family.buffers)
-    plan = family.plan(settings, source, n_ctx)
+    try:
+        plan = family.plan(settings, source, n_ctx)
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        raise RllcError(
+            f"The config of {family.what} holds something of another kind than expected ({type(error).__name__}: {str(error)[:200]}).",
+            "Give the config as its library writes it.",
+        ) from error
     params = convert(plan, source, family.what, dtype)
     notes = list(plan.notes)
     if by_names:
@@ -188,10 +194,10 @@ def _recognise(tensors: Iterable[str], values: Mapping[str, Any]) -> tuple[str, 
     """The family, and whether only the tensors' names tell it. Raises NotImportable where it is none of ours, RllcError where nothing tells."""
     names = tuple(tensors)
     kind = values.get("model_type")
-    if kind in FAMILIES:
+    if isinstance(kind, str) and kind in FAMILIES:
         return kind, False
     if kind:
-        raise not_importable(f"A model of type {kind!r}", REASONS.get(kind, f"the known types are {', '.join(FAMILIES)}"))
+        raise not_importable(f"A model of type {kind!r}", REASONS.get(str(kind), f"the known types are {', '.join(FAMILIES)}"))
     for name, family in FAMILIES.items():
         if family.settings and all(setting in values for setting in family.settings):
             return name, False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from rllc.checkpoints.weight_files import SUFFIXES, load_torch, open_weights, refuse_stand_ins
 from rllc.core.errors import RllcError
+from rllc.core.files import parse_json
 
 _USUAL = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json", "weights.safetensors")
 _SHARD = re.compile(r"^(.+)-(\d+)-of-(\d+)\.(safetensors|bin)$")
@@ -20,6 +20,7 @@ _BESIDE = re.compile(r"^(training_args|optimizer|scheduler|scaler|rng_state|rand
 _INTEGER_BUFFERS = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
 _MASKS = re.compile(r"(^|\.)(IGNORE|mask|masked_bias|causal_mask|attn_mask)$")  # buffers in which an infinity means "not seen"
 _WRAPPERS = re.compile(r"^((_orig_mod|module)\.)+")
+_LARGEST = 100_000_000  # bytes of a JSON file
 _AGAIN = "Run the download again; it goes on from there."
 
 
@@ -95,7 +96,9 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object at `path`. Raises RllcError where the file is missing, a stand-in, or something else."""
     refuse_stand_ins(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes, more than any such file")
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RllcError(f"{path} is not readable as JSON: {error}.", "Download it again.") from error
     if not isinstance(content, dict):
@@ -177,6 +180,13 @@ def _refuse_empty(folder: Path) -> None:
 
 def _floating(tensor: Tensor, name: str, file: Path, dtype: torch.dtype | None) -> Tensor:
     """A tensor as a weight: floating and wide enough to stand for itself. Masks and positions pass as they are."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or type(tensor) not in (Tensor, torch.nn.Parameter):
+        raise RllcError(
+            f"The tensor {name} of {file} is no plain array of numbers: {type(tensor).__name__}, {tensor.layout}, on {tensor.device}.",
+            "Save the weights as dense tensors.",
+        )
+    if tensor.is_floating_point() and tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), file.stat().st_size):
+        raise RllcError(f"The tensor {name} of {file} claims {tensor.numel():,} numbers, more than the file holds.", "Save the weights again.")
     if tensor.is_floating_point() and tensor.element_size() > 1:
         return tensor if dtype is None else tensor.to(dtype)
     mask = tensor.dtype == torch.bool or (tensor.ndim == 4 and tensor.shape[:2] == (1, 1))  # GPT-2's causal mask was once uint8

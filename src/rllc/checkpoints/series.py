@@ -58,6 +58,10 @@ class Series:
         Raises RllcError where there is nothing, where a step is missing or not told, and as the others here do.
         """
         path = Path(source)
+        try:
+            path.exists()
+        except OSError as error:
+            raise RllcError(f"{source[:200]!r} names no checkpoints: {error.strerror or error}.", "Give a folder, a glob, or a file.") from error
         if path.is_file() or (path.is_dir() and holds_weights(path)):
             named = steps_of_names([path.name])[0] if _LABELLED.search(path.name) else None  # a name such as gpt2 tells no step
             step = named if named is not None else step_of_files(path)

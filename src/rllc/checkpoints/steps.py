@@ -11,7 +11,8 @@ from typing import Any
 from rllc.checkpoints.reading import read_facts, read_object
 from rllc.core.errors import RllcError
 
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kKmMbB](?![A-Za-z]))?")
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kKmMbB](?![A-Za-z]))?", re.ASCII)
+_DIGITS = 18  # of a step; longer numbers are digests or dates with all their parts
 _STEP_WORDS = ("step", "steps", "iter", "iters", "iteration", "checkpoint", "ckpt", "update", "updates", "batch", "it")
 _BESIDE_WORDS = ("epoch", "epochs", "ep", "token", "tokens", "loss", "acc", "ppl", "perplexity")  # numbers that go along with the step
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
@@ -80,7 +81,7 @@ def _numbers(name: str) -> list[_Number]:
     numbers = []
     for match in _NUMBER.finditer(name):
         word = re.search(r"([A-Za-z]+)[-_=. ]*$", name[: match.start()])
-        value = int(match[1]) * _UNITS[(match[2] or "").lower()] if match[1].isdigit() else None
+        value = int(match[1]) * _UNITS[(match[2] or "").lower()] if match[1].isdigit() and len(match[1]) <= _DIGITS else None
         numbers.append(_Number(word[1].lower() if word else "", value, match[0]))
     return numbers
 
@@ -93,4 +94,6 @@ def _form(name: str) -> str:
 def _whole(value: Any) -> int | None:
     """A step as a file holds it: a number, or a tensor of one; None otherwise."""
     value = value.item() if hasattr(value, "item") else value
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value) and value >= 0 else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**63 or value != int(value):
+        return None  # infinity and NaN too
+    return int(value)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rllc.core import digest as digests
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, sync_folder, write_atomic
+from rllc.core.files import disk_error, parse_json, sync_folder, write_atomic
 from rllc.model.shape import ModelShape
 
 FORMAT = 1
@@ -137,7 +137,7 @@ def read_info(folder: Path) -> CheckpointInfo:
         metrics = {name: math.nan if value is None else float(value) for name, value in facts["metrics"].items()}
         shape = ModelShape(**facts["shape"])
         return CheckpointInfo(folder, int(facts["step"]), shape, str(facts["digest"]), str(facts["dtype"]), metrics, bool(facts.get("released")))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RllcError) as error:
         raise damaged(path, f"it does not say what a checkpoint must ({type(error).__name__}: {error})", _remedy(folder)) from error
 
 
@@ -152,7 +152,7 @@ def list_checkpoints(root: Path) -> tuple[CheckpointInfo, ...]:
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """The JSON object at `path`, of a format that this program knows. Raises RllcError otherwise."""
     try:
-        facts = json.loads(path.read_text())
+        facts = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise damaged(path, str(error), remedy) from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format"), int):
@@ -168,11 +168,12 @@ def read_tensors(path: Path, content: str, remedy: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU. Raises RllcError where it is missing, or its content's digest is not `content`."""
     try:
         tensors = safetensors.torch.load(path.read_bytes())
+        found = digest(tensors)
     except FileNotFoundError as error:
         raise damaged(path, "it is missing", remedy) from error
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:  # the last of tensors that numpy does not know
         raise damaged(path, str(error), remedy) from error
-    if digest(tensors) != content:
+    if found != content:
         raise damaged(path, "its content is not what was written", remedy)
     return tensors
 

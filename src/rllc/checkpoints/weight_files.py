@@ -66,6 +66,8 @@ def load_torch(path: Path) -> dict[str, Any]:
     whole = zipfile.is_zipfile(path)
     if not whole and start.startswith(b"PK"):
         raise RllcError(f"{path} is cut off: its table of contents, at the end, is missing.", _AGAIN)
+    if whole:
+        _refuse_compressed(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
     except pickle.UnpicklingError as error:
@@ -73,11 +75,25 @@ def load_torch(path: Path) -> dict[str, Any]:
             f"{path} is refused: it holds more than tensors and plain values, and reading it could execute code ({_objection(error)}).",
             f"If you trust who made it, save its weights as safetensors, then read those: {resaving_line(path)}",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged pickle may raise anything: KeyError, IndexError, AssertionError, struct.error, …
         raise RllcError(f"{path} could not be read as a torch file: {_one_line(error)}.", _AGAIN) from error
     if not isinstance(content, Mapping):
         raise RllcError(f"{path} holds a {type(content).__name__}, not a mapping of names to tensors.", "Save the model's state_dict().")
     return dict(content)
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Torch stores what it saves as it is: a file that claims to hold more than it is long would fill the memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise RllcError(f"{path} could not be read as a torch file: {_one_line(error)}.", _AGAIN) from error
+    if claimed > path.stat().st_size:
+        raise RllcError(
+            f"{path} has {path.stat().st_size:,} bytes and claims to hold {claimed:,}: torch did not write it.",
+            "Save the weights again by torch.save.",
+        )
 
 
 def resaving_line(path: Path) -> str:

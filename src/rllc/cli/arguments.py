@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
-
-from rllc.core.errors import RllcError
 
 ExperimentFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="Experiment file (TOML).")]
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR", help="Folder of a run.")]
@@ -15,17 +13,26 @@ Out = Annotated[Path, tyro.conf.arg(help="Folder of the run.")]
 Workers = Annotated[int | None, tyro.conf.arg(help="Sampling processes; otherwise the experiment decides.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"] | None, tyro.conf.arg(help="Device; otherwise the experiment decides.")]
 Quiet = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Say nothing but errors.")]
+Engine = Annotated[str | None, tyro.conf.arg(metavar="local|ray", help="Where units are computed; otherwise the experiment decides.")]
+Address = Annotated[
+    str | None, tyro.conf.arg(metavar="HOST:PORT|auto", help="Ray cluster to join; otherwise the engine ray starts one on this machine.")
+]
+GpusPerWorker = Annotated[float | None, tyro.conf.arg(help="GPUs that Ray sets aside for a worker; 0.5 for two workers on each.")]
+Shard = Annotated[str | None, tyro.conf.arg(metavar="I/N", help="Sample the I-th of N shares alone, beside others on the same folder.")]
 
 
-def run_to(last: str, experiment: Path, out: Path, workers: int | None, device: str | None, quiet: bool) -> None:
-    """Run an experiment up to and with the stage `last`. Raises RllcError where there is no such file."""
+def run_to(last: str, experiment: Path, out: Path, workers: int | None, device: str | None, quiet: bool, **machine: Any) -> None:
+    """Run an experiment up to and with the stage `last`; `machine` is what else is said of the engine, None for what is not.
+
+    Raises RllcError where there is no such file.
+    """
     from rllc.runs.pipeline import run_experiment
 
-    run_experiment(text_of(experiment), out, last, workers, device, quiet)
+    run_experiment(text_of(experiment), out, last, workers, device, quiet, machine)
 
 
 def text_of(experiment: Path) -> str:
     """The text of an experiment file. Raises RllcError where there is none."""
-    if not experiment.is_file():
-        raise RllcError(f"There is no experiment file {experiment}.", "Give the path of a TOML file, such as experiments/demo.toml.")
-    return experiment.read_text(encoding="utf-8")
+    from rllc.runs.experiment import read
+
+    return read(experiment)

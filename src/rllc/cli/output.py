@@ -1,9 +1,11 @@
-"""Writing to the terminal: rich where it is one, plain elsewhere."""
+"""Writing to the terminal: rich where it is one, plain elsewhere. Titles and names are others' text, and none of them steers a terminal."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
+
+from rllc.figures.text import on_terminal
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -16,14 +18,26 @@ def print_text(text: Text) -> None:
         return
     from rich.console import Console
 
+    text = text.copy()
+    text.plain = on_terminal(text.plain)  # of the same length, so that styles stay in their places
     Console(highlight=False).print(text, soft_wrap=True, end="")
 
 
 def print_plain(text: str) -> None:
     """A text as it is, its last line ended."""
+    text = on_terminal(text)
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def print_bytes(content: bytes) -> None:
+    """A file's content to the standard output, byte by byte; on a terminal as text."""
+    if sys.stdout.isatty():
+        print_plain(content.decode("utf-8", "replace"))
+        return
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
 
 
 def print_error(text: str) -> None:
     """A line of our own to standard error."""
-    sys.stderr.write(f"rllc: {text}\n")
+    sys.stderr.write(f"rllc: {on_terminal(text)}\n")

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import tyro
 
 from rllc.cli.arguments import Folder
-from rllc.cli.output import print_plain, print_text
+from rllc.cli.output import print_bytes, print_plain, print_text
+from rllc.figures.text import on_terminal
 
 
 def status(folder: Folder) -> None:
@@ -31,8 +32,7 @@ def table(
     """
     from rllc.runs.overview import export_table
 
-    sys.stdout.buffer.write(export_table(folder, format))
-    sys.stdout.buffer.flush()
+    print_bytes(export_table(folder, format))
 
 
 def compare(
@@ -62,7 +62,7 @@ def compare(
     text, notes = render(found, format)
     print_text(text)
     if notes:
-        sys.stderr.write(f"{notes}\n")
+        sys.stderr.write(f"{on_terminal(notes)}\n")
 
 
 def explain(
@@ -81,6 +81,6 @@ def explain(
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     for heading, found, remedy in explain_cells(folder, part, data, step):
-        console.print(heading, style="bold", soft_wrap=True, markup=False)
+        console.print(on_terminal(heading), style="bold", soft_wrap=True, markup=False)
         console.print(found)
-        console.print(f"{remedy}\n", soft_wrap=True, markup=False)
+        console.print(f"{on_terminal(remedy)}\n", soft_wrap=True, markup=False)

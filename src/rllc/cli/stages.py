@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from rllc.cli.arguments import Device, ExperimentFile, Folder, Out, Quiet, Workers, run_to
+from rllc.cli.arguments import Address, Device, Engine, ExperimentFile, Folder, GpusPerWorker, Out, Quiet, Shard, Workers, run_to
 
 
 def demo(
@@ -30,16 +30,23 @@ def demo(
 def run(
     experiment: ExperimentFile,
     out: Out,
-    engine: Annotated[Literal["local"], tyro.conf.arg(help="Where units are computed.")] = "local",  # noqa: ARG001
+    engine: Engine = None,
+    address: Address = None,
     workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
+    shard: Shard = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Do everything an experiment file says: corpus, train, sample, measure, analyse, report. Goes on where it was.
 
     Example: rllc run experiments/demo.toml --out runs/demo
+
+    Example: rllc run experiments/demo.toml --out runs/demo --engine ray --workers 8 --gpus-per-worker 1
+
+    Example: rllc run experiments/demo.toml --out runs/demo --shard 1/8
     """
-    run_to("report", experiment, out, workers, device, quiet)
+    run_to("report", experiment, out, workers, device, quiet, kind=engine, address=address, gpus_per_worker=gpus_per_worker, shard=shard)
 
 
 def corpus(experiment: ExperimentFile, out: Out, quiet: Quiet = False) -> None:
@@ -58,12 +65,22 @@ def train(experiment: ExperimentFile, out: Out, device: Device = None, quiet: Qu
     run_to("train", experiment, out, None, device, quiet)
 
 
-def sample(experiment: ExperimentFile, out: Out, workers: Workers = None, device: Device = None, quiet: Quiet = False) -> None:
+def sample(
+    experiment: ExperimentFile,
+    out: Out,
+    engine: Engine = None,
+    address: Address = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
+    shard: Shard = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
     """Sample every cell that is not recorded yet.
 
     Example: rllc sample experiments/demo.toml --out runs/demo --workers 2
     """
-    run_to("sample", experiment, out, workers, device, quiet)
+    run_to("sample", experiment, out, workers, device, quiet, kind=engine, address=address, gpus_per_worker=gpus_per_worker, shard=shard)
 
 
 def measure(experiment: ExperimentFile, out: Out, device: Device = None, quiet: Quiet = False) -> None:

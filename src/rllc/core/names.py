@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from rllc.core.errors import RllcError
 
-_HEAD = re.compile(r"^(?:(\d+):(\d+)|[Ll](\d+)[Hh](\d+))$")
-_GROUP = re.compile(r"^(\d+):g(\d+)$")
-_RANDOM = re.compile(r"^(\d+)\.random(\d+)$")
+# A number has nine digits at most: more name nothing, and Python refuses to read thousands of them.
+_HEAD = re.compile(r"^(?:(\d{1,9}):(\d{1,9})|[Ll](\d{1,9})[Hh](\d{1,9}))$", re.ASCII)
+_GROUP = re.compile(r"^(\d{1,9}):g(\d{1,9})$", re.ASCII)
+_RANDOM = re.compile(r"^(\d{1,9})\.random(\d{1,9})$", re.ASCII)
 _HEAD_PIECE = re.compile(r"^(.+)\.([QKVO])$")
-_LAYER = re.compile(r"^(\d+)\.(attn|mlp)$")
+_LAYER = re.compile(r"^(\d{1,9})\.(attn|mlp)$", re.ASCII)
+_QUOTED = 100  # characters of a text in an error
 _WHOLE = ("embed", "unembed", "full")
 
 
@@ -31,7 +33,7 @@ class Head:
         """Read "1:6", "L1H6" or "l1h6". Raises RllcError for anything else."""
         match = _HEAD.match(text.strip())
         if not match:
-            raise RllcError(f"{text!r} does not name an attention head.", 'Write layer:head, such as "1:6", or "L1H6".')
+            raise RllcError(f"{text[:_QUOTED]!r} does not name an attention head.", 'Write layer:head, such as "1:6", or "L1H6".')
         a, b, c, d = match.groups()
         return cls(int(a or c or 0), int(b or d or 0))
 
@@ -120,7 +122,7 @@ def _parse_atom(text: str, whole: str) -> Atom:
     if match := _GROUP.match(text):
         return Atom("group", int(match[1]), int(match[2]), piece)
     raise RllcError(
-        f"{whole!r} is not a part of a model.",
+        f"{whole[:_QUOTED]!r} is not a part of a model.",
         "Write a head 1:6, a piece of it 1:6.Q, a group 1:g2, 1.attn, 1.mlp, embed, unembed, full, =tensor.name, random weights 1.random0, or a+b.",
     )
 
@@ -162,7 +164,7 @@ class DataKey:
         drawn, at, elsewhere = text.partition("@")
         name, _, split = drawn.partition("/")
         if not re.fullmatch(r"[\w.-]+", name) or split not in ("", "train", "heldout") or "@" in elsewhere or (at and not elsewhere):
-            raise RllcError(f"{text!r} does not name data.", 'Write a domain or mixture, such as "code" or "code/heldout".')
+            raise RllcError(f"{text[:_QUOTED]!r} does not name data.", 'Write a domain or mixture, such as "code" or "code/heldout".')
         return cls(name, split or "train").at(elsewhere)
 
 

@@ -54,8 +54,12 @@ def given_tokenizer(name: str) -> Tokenizer:
 
     Raises RllcError where neither is there, or is a tokenizer.
     """
-    path = Path(name).expanduser()
-    if path.exists() or not _NAME.fullmatch(name) or path.suffix == ".json":
+    try:
+        path = Path(name).expanduser()
+        there = path.exists()
+    except (OSError, RuntimeError) as error:  # a name that no file can have; a home of nobody
+        raise RllcError(f"There can be no tokenizer at {name[:200]!r}.", "Give the path of a tokenizer.json.") from error
+    if there or not _NAME.fullmatch(name) or path.suffix == ".json":
         return load_tokenizer(path)
     try:
         import huggingface_hub

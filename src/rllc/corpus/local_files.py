@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import lzma
 import re
 import zlib
@@ -14,6 +13,7 @@ from typing import Any
 
 from rllc.core import digest
 from rllc.core.errors import RllcError
+from rllc.core.files import parse_json
 from rllc.corpus.settings import SourceSettings
 
 TEXT_SUFFIXES = frozenset(
@@ -21,7 +21,9 @@ TEXT_SUFFIXES = frozenset(
     | {".py", ".pyi", ".js", ".ts", ".jsx", ".tsx", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".java", ".kt", ".scala", ".swift"}
     | {".rb", ".pl", ".php", ".lua", ".r", ".jl", ".m", ".hs", ".ml", ".lisp", ".clj", ".ex", ".erl", ".sh", ".bash", ".sql", ".ini", ".cfg"}
 )
-_CHUNK = 1 << 16
+_CHUNK = 1 << 10  # of a compressed file: a few bytes of one may stand for 128 KiB
+_LONGEST_LINE = 50_000_000  # characters of a row
+_LONGEST_NAME = 100  # bytes of a domain's name, which files are named after
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst", ".parquet")
 
 
@@ -48,9 +50,9 @@ def local_paths(source: SourceSettings) -> list[tuple[Path, bool]]:
     """Every file to read and whether it was given by name, in a fixed order. Hidden files and folders are passed over."""
     found: dict[Path, bool] = {}
     for given in source.paths:
-        path = Path(given).expanduser()
+        path = _expanded(given)
         if path.is_dir():
-            found = {file: False for file in sorted(path.rglob(source.pattern or "*")) if _wanted(file, path, source.pattern)} | found
+            found = {file: False for file in _fitting(path, source.pattern) if _wanted(file, path, source.pattern)} | found
         elif path.is_file():
             found[path] = True
         else:
@@ -61,18 +63,47 @@ def local_paths(source: SourceSettings) -> list[tuple[Path, bool]]:
     return list(found.items())
 
 
+def _expanded(given: str) -> Path:
+    try:
+        path = Path(given).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # a name that no file can have; a home of nobody
+        raise RllcError(f"{given[:200]!r} names no file: {getattr(error, 'strerror', None) or error}.", "Check `paths`.") from error
+    return path
+
+
+def _fitting(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.rglob(pattern or "*"))
+    except (NotImplementedError, ValueError, IndexError, OSError) as error:
+        raise RllcError(
+            f"{pattern[:200]!r} is no pattern of names within a folder: {getattr(error, 'strerror', None) or error}.",
+            "Write one such as *.md in `pattern`.",
+        ) from error
+
+
 def files_fingerprint(source: SourceSettings) -> list[str]:
     """Digests of the files in the order they are read: changed text changes it, a moved folder does not."""
-    return [digest.of_file(path) for path, _ in local_paths(source)]
+    return [_of_file(path) for path, _ in local_paths(source)]
+
+
+def _of_file(path: Path) -> str:
+    try:
+        return digest.of_file(path)
+    except OSError as error:
+        raise RllcError(f"{path} could not be read: {error.strerror or error}.", "Check that the file may be read, or leave it out.") from error
 
 
 def row_document(row: Mapping[str, Any], source: SourceSettings, where: str) -> tuple[str, str]:
     """The (domain, text) of a row. `where` names the row in errors. Raises RllcError where text or domain are missing."""
     text = _field(row, source.text_column)
     if not isinstance(text, str):
-        raise RllcError(f"{where} has no text in {source.text_column!r}; it has {', '.join(map(repr, row))}.", "Name the right `text_column`.")
+        some = ", ".join(repr(name)[:80] for name in list(row)[:12]) or "nothing"
+        raise RllcError(f"{where} has no text in {source.text_column[:80]!r}; it has {some}.", "Name the right `text_column`.")
     own = _field(row, source.domain_column) if source.domain_column else None
     name = re.sub(r"[^\w.-]+", "-", str(own)).strip("-") if own is not None else ""
+    if len(name.encode()) > _LONGEST_NAME:
+        raise RllcError(f"{where} names the domain {name[:40]!r}…, which is too long a name.", "Name the right `domain_column`, or leave it empty.")
     return name or source.domain or _no_domain(where), text
 
 
@@ -104,6 +135,8 @@ def _read_text(path: Path) -> str | None:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         return None
+    except OSError as error:
+        raise RllcError(f"{path} could not be read: {error.strerror or error}.", "Check that the file may be read, or leave it out.") from error
     return None if "\0" in text else text
 
 
@@ -117,7 +150,9 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     stream, damage = _open_compressed(path)
     try:
         with io.TextIOWrapper(stream, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE + 1), ""), 1):
+                if len(line) > _LONGEST_LINE:
+                    raise RllcError(f"Line {number} of {path} has more than {_LONGEST_LINE:,} characters.", "Split the document, or leave it out.")
                 if line.strip():
                     yield _json_row(line, f"Line {number} of {path}")
     except damage as error:
@@ -126,9 +161,9 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _json_row(line: str, where: str) -> Mapping[str, Any]:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RllcError(f"{where} is not JSON: {error}.", "Mend or remove the line.") from error
+        row = parse_json(line)
+    except ValueError as error:  # also of numbers of thousands of digits, and of tables within tables without end
+        raise RllcError(f"{where} is not JSON: {str(error)[:200]}.", "Mend or remove the line.") from error
     if not isinstance(row, dict):
         raise RllcError(f"{where} is not a JSON object.", 'Each line should read like {"text": "..."}.')
     return row
@@ -198,7 +233,7 @@ def _parquet_rows(path: Path, source: SourceSettings) -> Iterator[Mapping[str, A
                 raise RllcError(f"{path} has no column {source.text_column!r}; it has {', '.join(sorted(names))}.", "Name the right `text_column`.")
             for batch in file.iter_batches(batch_size=1024, columns=columns):
                 yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:  # text that is not UTF-8 is a ValueError of its own
         raise RllcError(f"{path} could not be read as parquet: {error}.", "The file is damaged or no parquet file; fetch it again.") from error
 
 

@@ -17,6 +17,9 @@ PLANTED_KINDS: tuple[str, ...] = ("echo", "brackets", "markov")
 SMALLEST_VOCABULARY = 257
 """The 256 bytes and BOS: a byte-level vocabulary cannot be smaller."""
 _LARGEST_TABLE = 1_000_000
+_MOST_TOKENS = 2_000_000_000  # of a planted domain, which is made in memory
+LARGEST_VOCABULARY = 10_000_000
+_LONGEST_NAME = 100  # of a domain, which files are named after
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ class SourceSettings:
     def __post_init__(self) -> None:
         if self.kind not in TEXT_KINDS + PLANTED_KINDS:
             raise RllcError(f"{self.kind!r} is no kind of source.", f"Use one of {', '.join(TEXT_KINDS + PLANTED_KINDS)}.")
-        if self.domain and not re.fullmatch(r"[\w.-]+", self.domain):
-            raise RllcError(f"{self.domain!r} cannot name a domain.", "Use letters, digits, '_', '-' and '.'.")
+        if self.domain and (not re.fullmatch(r"[\w.-]+", self.domain) or len(self.domain.encode()) > _LONGEST_NAME):
+            raise RllcError(f"{self.domain!r} cannot name a domain.", f"Use letters, digits, '_', '-' and '.', at most {_LONGEST_NAME} bytes.")
         check = {"python": self._check_python, "files": self._check_files, "huggingface": self._check_huggingface}
         check.get(self.kind, self._check_planted)()
 
@@ -103,6 +106,8 @@ class SourceSettings:
 
     def _check_planted(self) -> None:
         name = self.domain or self.kind
+        if self.tokens > _MOST_TOKENS:
+            raise RllcError(f"The planted domain {name!r} asks for {self.tokens:,} tokens.", f"Give at most {_MOST_TOKENS:,}.")
         if self.document_tokens < 3 or self.tokens < 2 * self.document_tokens:
             raise RllcError(
                 f"The planted domain {name!r} asks for {self.tokens} tokens in documents of {self.document_tokens}.",
@@ -118,7 +123,12 @@ class SourceSettings:
         elif self.kind == "brackets":
             if len(self.pairs) < 2 or len(self.pairs) % 2 or len(set(self.pairs)) != len(self.pairs):
                 raise RllcError(f"{self.pairs!r} is not a list of bracket pairs.", 'Write different characters in pairs, such as "()[]{}".')
-        elif self.order < 1 or self.states < 2 or self.concentration <= 0 or self.states ** (self.order + 1) > _LARGEST_TABLE:
+        elif (
+            not 1 <= self.order <= math.log2(_LARGEST_TABLE)  # before a power is raised that nobody waits for
+            or self.states < 2
+            or not self.concentration > 0
+            or self.states ** (self.order + 1) > _LARGEST_TABLE
+        ):
             raise RllcError(
                 f"A Markov table of order {self.order} over {self.states} tokens with concentration {self.concentration:g} cannot be made.",
                 f"Keep order >= 1, states >= 2, concentration > 0 and states ** (order + 1) <= {_LARGEST_TABLE:,}.",
@@ -160,6 +170,8 @@ class CorpusSettings:
             raise RllcError(
                 f"A vocabulary of {self.vocabulary} is too small for byte-level tokens.", f"Use at least {SMALLEST_VOCABULARY}: 256 bytes and BOS."
             )
+        if self.vocabulary > LARGEST_VOCABULARY:
+            raise RllcError(f"A vocabulary of {self.vocabulary:,} was asked for.", f"Use at most {LARGEST_VOCABULARY:,}.")
         if not 0 <= self.heldout < 1:
             raise RllcError(f"heldout is a share of documents, but {self.heldout:g} was given.", "Use a number from 0 to below 1, such as 0.1.")
         if self.max_bytes < 1:

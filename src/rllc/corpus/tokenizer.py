@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from rllc.core.errors import RllcError
-from rllc.corpus.settings import SMALLEST_VOCABULARY
+from rllc.corpus.settings import LARGEST_VOCABULARY, SMALLEST_VOCABULARY
 
 BOS = "<|bos|>"
 _USUAL_BOS = (BOS, "<|endoftext|>", "<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "[CLS]")
@@ -63,9 +63,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise RllcError(f"There is no tokenizer at {path}.", "Give the path of a tokenizer.json, or leave `tokenizer` empty to train one.")
     try:
-        return parse_tokenizer(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises bare Exception for what it cannot parse
-        raise RllcError(f"{path} is not a tokenizer: {error}.", "Give a tokenizer.json as the tokenizers library writes it.") from error
+        tokenizer = parse_tokenizer(path.read_text(encoding="utf-8"))
+        size = vocabulary_size(tokenizer)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception for what it cannot parse, and a panic of its own kind
+        raise RllcError(f"{path} is not a tokenizer: {str(error)[:300]}.", "Give a tokenizer.json as the tokenizers library writes it.") from error
+    if size > LARGEST_VOCABULARY:
+        raise RllcError(f"The tokenizer {path} has ids up to {size - 1:,}.", f"Give one whose ids stay below {LARGEST_VOCABULARY:,}.")
+    return tokenizer
 
 
 def bos_id(tokenizer: Tokenizer, name: str = "") -> int:

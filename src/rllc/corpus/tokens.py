@@ -186,7 +186,7 @@ def open_corpus(folder: Path, verify: bool = True) -> Corpus:
             digest=header["digest"],
             inputs=header["inputs"],
         )
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, KeyError, TypeError, AttributeError, IndexError) as error:
         _damaged(folder, f"its arrays cannot be read ({error})")
 
 
@@ -196,18 +196,18 @@ def read_header(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RllcError(f"There is no corpus in {folder}.", "Build one with `rllc corpus`, or check the folder.")
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
+        header = files.parse_json(path.read_text(encoding="utf-8"))
         version = header["format"]
         newer = version > FORMAT
-        seal = header.pop("seal", None)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        seal, found = header.pop("seal", None), digest.of_json(header)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         _damaged(folder, f"{HEADER} cannot be read")
     if newer:
         raise RllcError(
             f"The corpus in {folder} was written by a newer version of rllc (format {version}; this one reads up to {FORMAT}).",
             "Upgrade rllc, or build the corpus again in another folder.",
         )
-    if seal != digest.of_json(header):
+    if seal != found:
         _damaged(folder, f"{HEADER} is not what was written")
     return header
 
@@ -302,6 +302,8 @@ def _open_domain(folder: Path, name: str, entry: dict[str, Any], verify: bool) -
 
 def _checked(folder: Path, entry: dict[str, str], verify: bool) -> Path:
     path = folder / entry["file"]
+    if path.parent != folder or path.name in ("", ".."):
+        _damaged(folder, f"{HEADER} names a file elsewhere")
     if not path.is_file():
         _damaged(folder, f"{path.name} is missing")
     if verify and digest.of_file(path) != entry["digest"]:

@@ -31,6 +31,7 @@ from rllc.figures.interactive import write_page
 from rllc.figures.material import Material
 from rllc.figures.printed import printed
 from rllc.figures.printing import STYLE, matplotlib_or_sentence, save
+from rllc.figures.text import visible
 
 
 @dataclass(frozen=True)
@@ -341,8 +342,8 @@ def write_all(drawn: Drawn, folder: Path) -> list[Path]:
         for name, drawing in drawn.drawings.items():
             paths += [*save(printed(drawing), folder, name), write_page(drawing, folder, name)]
     stands_for = {entry.name: entry.stands_for for entry in CATALOGUE}
-    told = {name: {"shows": stands_for[name], "title": d.title, "caption": d.caption} for name, d in drawn.drawings.items()}
-    text = json.dumps({"drawn": told, "lacking": dict(drawn.lacking)}, ensure_ascii=False, indent=1)
+    told = {name: {"shows": stands_for[name], "title": visible(d.title), "caption": visible(d.caption)} for name, d in drawn.drawings.items()}
+    text = json.dumps({"drawn": told, "lacking": {name: visible(why) for name, why in drawn.lacking.items()}}, ensure_ascii=False, indent=1)
     paths.append(folder / "captions.json")
     write_atomic(paths[-1], text.encode())
     return paths

@@ -17,6 +17,7 @@ from rllc.figures.palette import INK, MUTED, PAPER, TYPES, alpha
 from rllc.figures.sheets import sheet_html
 from rllc.figures.text import label, visible
 
+_LONGEST = 24  # characters of a name that room is kept for; longer ones run into what is beside them
 _PIXELS = 112  # of an inch of a printed row
 
 _PAGE = """<!doctype html>
@@ -35,13 +36,15 @@ def interactive(plot: Plot) -> go.Figure:
     columns = min(plot.columns, len(plot.panels))
     first = plot.panels[0]
     widest = max((len(layer.end) for p in plot.panels for layer in p.layers if isinstance(layer, Line)), default=0)
-    ends = max(44, 10 + 7 * widest) if widest else 0  # pixels for the labels to the right of a panel
+    ends = max(44, 10 + 7 * min(widest, _LONGEST)) if widest else 0  # pixels for the labels to the right of a panel
     heat = any(isinstance(layer, Cells) for p in plot.panels for layer in p.layers)
-    names = [max((len(text) for text in _row_names(p)), default=4) for p in plot.panels]  # characters beside each panel
-    longest = max((len(text) for p in plot.panels for text in _column_names(p)), default=0)
+    names = [min(_LONGEST, max((len(text) for text in _row_names(p)), default=4)) for p in plot.panels]  # characters beside each panel
+    longest = min(_LONGEST, max((len(text) for p in plot.panels for text in _column_names(p)), default=0))
     first_column, others = (max((n for k, n in enumerate(names) if (k % columns == 0) == first), default=0) for first in (True, False))
     side, foot = 58 + max(0, first_column - 4) * 7 + (16 if heat else 0), 52 + (max(0, longest - 2) * 5 if heat else 0)
     gap = (34 + max(0, others) * 7 + max(0, ends - 10) + (12 if heat else 0), 78 if heat else 62)
+    if columns > 1:  # room for every panel comes before room for names
+        gap = (min(gap[0], (WIDTH - side - (ends or 24) - 78 - 60 * columns) // (columns - 1)), gap[1])
     margin = (side, (ends or 24) + (78 if plot.bar else 0), 66 if plot.legend else 40, foot)
     same_y = len({p.y.span for p in plot.panels}) == 1 and first.y.span is not None and not heat
     grid = Grid(

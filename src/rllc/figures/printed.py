@@ -11,7 +11,7 @@ from rllc.figures.axis import TITLE, StepAxis
 from rllc.figures.drawing import Cells, Line, Painted, Panel, Plot, Points, Rule, Scale, Table, tint
 from rllc.figures.layout import runs
 from rllc.figures.palette import FAINT, INK, MUTED, PAPER, RULE, Style
-from rllc.figures.printing import end_labels, last, printable
+from rllc.figures.printing import end_labels, last, printable, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +87,7 @@ def _legend_row(figure: Figure, entries: list[tuple[str, Style]], x: float, y: f
     from matplotlib.lines import Line2D
 
     lines = [Line2D([], [], color=s.color, linestyle=s.line, marker=s.marker, linewidth=min(s.width, 2) * 0.65) for _, s in entries]
-    names = [printable(name) for name, _ in entries]
+    names = [short(name) for name, _ in entries]
     box: dict[str, Any] = {"borderpad": 0, "borderaxespad": 0, "columnspacing": 1.4, "handlelength": 2.2, "handletextpad": 0.5, "fontsize": 7.5}
     found = figure.legend(lines, names, loc="upper left", bbox_to_anchor=(x, y), ncols=len(entries), **box)
     found.set_in_layout(False)
@@ -109,15 +109,15 @@ def _draw(ax: Axes, panel: Panel, columns: int, lowest: bool, size: tuple[float,
         else:
             _rule(ax, layer, panel.x.steps)
     if panel.title:
-        ax.set_title(printable(panel.title), color=panel.color, fontsize=8.5 if columns < 3 else 7.8, pad=4)
+        ax.set_title(short(panel.title), color=panel.color, fontsize=8.5 if columns < 3 else 7.8, pad=4)
     if cells:
-        ax.set_xlabel(printable(cells[0].column_title), fontsize=7.5)
-        ax.set_ylabel(printable(cells[0].row_title), fontsize=7.5)
+        ax.set_xlabel(short(cells[0].column_title), fontsize=7.5)
+        ax.set_ylabel(short(cells[0].row_title), fontsize=7.5)
         return
     _scale(ax, panel.x, True, columns, lowest)
     _scale(ax, panel.y, False, columns, lowest)
     _names(ax, panel, size)
-    ends = [(printable(line.end), last(line.y), line.style.color) for line in panel.layers if isinstance(line, Line) and line.end]
+    ends = [(short(line.end), last(line.y), line.style.color) for line in panel.layers if isinstance(line, Line) and line.end]
     named = [e for e in ends if np.isfinite(e[1])]
     if named:
         low, high = sorted(ax.get_ylim())
@@ -142,13 +142,13 @@ def _scale(ax: Axes, scale: Scale, along_x: bool, columns: int, lowest: bool) ->
             ax.tick_params(labelbottom=False)
         return
     if scale.ticks is not None:
-        which.set_ticks([at for at, _ in scale.ticks], [printable(text) for _, text in scale.ticks])
+        which.set_ticks([at for at, _ in scale.ticks], [short(text) for _, text in scale.ticks])
         which.set_minor_locator(_null())
         for label, color in zip(which.get_ticklabels(), scale.colors, strict=False):
             label.set_color(color)
     if scale.span is not None:
         (ax.set_xlim if along_x else ax.set_ylim)(*scale.span)
-    (ax.set_xlabel if along_x else ax.set_ylabel)(printable(scale.title) if lowest or not along_x else "")
+    (ax.set_xlabel if along_x else ax.set_ylabel)(short(scale.title) if lowest or not along_x else "")
 
 
 def _line(ax: Axes, line: Line, panel: Panel) -> None:
@@ -200,7 +200,7 @@ def _names(ax: Axes, panel: Panel, size: tuple[float, float]) -> None:
             crossed = [sum(a < r and left < c and b < t and low < d for left, low, r, t in taken) for a, b, c, d in boxes]
             best = int(np.argmin(crossed))
             taken.append(boxes[best])
-            ax.annotate(printable(text), (value, height), xytext=_AROUND[best], textcoords="offset points", fontsize=6.3, color=points.style.color)
+            ax.annotate(short(text), (value, height), xytext=_AROUND[best], textcoords="offset points", fontsize=6.3, color=points.style.color)
 
 
 def _rule(ax: Axes, rule: Rule, axis: StepAxis | None) -> None:
@@ -214,7 +214,7 @@ def _rule(ax: Axes, rule: Rule, axis: StepAxis | None) -> None:
         coords: Any = ("data", "axes fraction") if rule.upright else ("axes fraction", "data")
         shift = (3, -7) if rule.upright else (-2, 3)
         ax.annotate(
-            printable(rule.label), where, xycoords=coords, xytext=shift, textcoords="offset points", fontsize=6.5, color=rule.style.color,
+            short(rule.label), where, xycoords=coords, xytext=shift, textcoords="offset points", fontsize=6.5, color=rule.style.color,
             ha="left" if rule.upright else "right",
         )  # fmt: skip
 
@@ -240,17 +240,17 @@ def _cells(ax: Axes, cells: Cells, size: tuple[float, float]) -> None:
         for c, text in enumerate(row):
             if text:
                 missing = not np.isfinite(values[r, c])
-                ax.text(c, r, printable(text), ha="center", va="center", fontsize=small, color=MUTED if missing else INK)
+                ax.text(c, r, short(text), ha="center", va="center", fontsize=small, color=MUTED if missing else INK)
     most = max((len(name) for name in cells.columns), default=0)
     long = most * 7 * 0.62 > wide
     turned = (90 if wide < 13 or most <= 4 else 40) if long else 0
-    ax.set_xticks(range(len(cells.columns)), [printable(n) for n in cells.columns], rotation=turned, fontsize=7)
+    ax.set_xticks(range(len(cells.columns)), [short(n) for n in cells.columns], rotation=turned, fontsize=7)
     if long:
         for label in ax.get_xticklabels():
             label.set_horizontalalignment("right")
             label.set_rotation_mode("anchor")
             label.set_verticalalignment("center" if turned == 90 else "top")
-    ax.set_yticks(range(len(cells.rows)), [printable(n) for n in cells.rows], fontsize=7)
+    ax.set_yticks(range(len(cells.rows)), [short(n) for n in cells.rows], fontsize=7)
     for labels, colors in ((ax.get_yticklabels(), cells.row_colors), (ax.get_xticklabels(), cells.column_colors)):
         for label, color in zip(labels, colors, strict=False):
             label.set_color(color)
@@ -288,7 +288,7 @@ def _colour_bar(figure: Figure, axes: list[Axes], drawing: Plot) -> None:
     colors = [to_rgba(*tint(value, cells.low, cells.high, cells.scale)) for value in stops]
     scale = ScalarMappable(Normalize(cells.low, cells.high), LinearSegmentedColormap.from_list("cells", colors, N=256))
     bar = figure.colorbar(scale, ax=axes, pad=0.015, aspect=26, fraction=0.035)
-    bar.set_label(printable(drawing.bar), fontsize=7.5)
+    bar.set_label(short(drawing.bar), fontsize=7.5)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(labelsize=7)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_LONGEST = 60  # characters of a label
 DPI = 200
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8, "axes.titlesize": 9, "axes.titlelocation": "left",
@@ -98,6 +99,12 @@ def printable(text: object) -> str:
     """Text as matplotlib can print it: hidden characters, and those that the font lacks, shown by a sign of their own."""
     shown = visible(str(text))
     return shown if shown.isascii() else "".join(c if c.isascii() or _has_glyph(ord(c)) else f"⟨{ord(c):X}⟩" for c in shown)
+
+
+def short(text: object) -> str:
+    """A name or label as matplotlib can print it, with its end left out where it would leave no room for what it names."""
+    shown = printable(text)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
 
 
 @lru_cache(maxsize=4096)

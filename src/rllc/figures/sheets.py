@@ -161,7 +161,7 @@ def _text_html(painted: Painted) -> str:
                 tokens.append(f"<span>{shown}</span>")
                 continue
             color, opacity = tint(float(value), -painted.limit, painted.limit, "diverging")
-            told = html.escape(f"{value:+.3g} {painted.unit}".replace("-", "−"))
+            told = _esc(f"{value:+.3g} {painted.unit}".replace("-", "−"))
             tokens.append(f'<span style="background:{alpha(color, round(opacity, 3))}" title="{told}">{shown}</span>')
         text = f'<pre style="white-space:pre-wrap;overflow-wrap:anywhere">{"".join(tokens)}</pre>'
         blocks.append(f'<div class="passage"><h3 style="color:{passage.color}">{_esc(passage.title)}</h3>{text}</div>')

@@ -22,6 +22,22 @@ def _show(character: str) -> str:
     return _SIGNS.get(character) or f"⟨{ord(character):02X}⟩"
 
 
+def on_terminal(text: str) -> str:
+    r"""The text with every character that could steer a terminal, or hide in it, shown by one sign; lines stay lines, and its length stays.
+
+    >>> on_terminal(chr(27) + "[2Jx" + chr(0x9B) + chr(10))
+    '␛[2Jx�\n'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c == "\n" or unicodedata.category(c) not in _HIDDEN else _sign(c) for c in text)
+
+
+def _sign(character: str) -> str:
+    code = ord(character)
+    return " " if character == "\t" else chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else "�"
+
+
 def label(text: object) -> str:
     """Text for a label of a plotly figure, which reads a little HTML.
 

@@ -12,6 +12,9 @@ from rllc.core.names import Head, Part
 HEAD_TENSORS = {"Q": ("W_Q", "b_Q"), "K": ("W_K", "b_K"), "V": ("W_V", "b_V"), "O": ("W_O",)}
 
 _PAPERS_FIELDS = 11  # the first fields of a shape, up to `tied`
+# Far beyond any model there is: what is larger comes from a damaged file, and would be counted through head by head.
+_LARGEST = {"n_layers": 1_000, "n_heads": 1_000, "n_kv_heads": 1_000} | dict.fromkeys(("d_model", "d_head", "d_vocab", "n_ctx", "d_mlp"), 10_000_000)
+_MOST_HEADS = 30_000  # the largest open models have 16,128
 _TUPLES = ("rotary_scaling", "local_layers")
 
 
@@ -85,9 +88,14 @@ class ModelShape:
     def __post_init__(self) -> None:
         for name in _TUPLES:
             object.__setattr__(self, name, tuple(getattr(self, name)))  # a list, where it was read from a file
+        for name, most in _LARGEST.items():
+            if type(value := getattr(self, name)) is not int or value > most:
+                raise RllcError(f"model.{name} is {value!r}, but must be a whole number of at most {most:,}.", "Give the size of a real model.")
         for name in ("n_layers", "d_model", "n_heads", "d_head", "d_vocab", "n_ctx"):
             if getattr(self, name) < 1:
                 raise RllcError(f"model.{name} is {getattr(self, name)}, but must be at least 1.", "Give a positive number.")
+        if self.n_layers * self.n_heads > _MOST_HEADS:
+            raise RllcError(f"The model has {self.n_layers * self.n_heads:,} heads, where at most {_MOST_HEADS:,} are expected.", "Give fewer.")
         if self.d_mlp < 0:
             raise RllcError(f"model.d_mlp is {self.d_mlp}, but must not be negative.", "Give 0 for an attention-only model.")
         for name in ("positions", "norm", "activation", "norm_place", "qk_norm_over"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rllc.core.errors import RllcError
 from rllc.core.names import Atom, Part
@@ -38,7 +39,7 @@ def slices(shape: ModelShape, part: Part) -> tuple[Slice, ...]:
     for atom in part.atoms:
         found |= _atom_slices(shape, atom, part)
     whole = {s.tensor for s in found if s.whole}
-    order = {name: i for i, name in enumerate(shape.tensors())}
+    order = _order(shape)
     kept = [s for s in found if s.whole or s.tensor not in whole]
     _check_random(shape, part, kept)
     return tuple(sorted(kept, key=lambda s: (order[s.tensor], -1 if s.head is None else s.head, -1 if s.random is None else s.random)))
@@ -50,7 +51,7 @@ def size(shape: ModelShape, part: Part) -> int:
     >>> size(ModelShape(), Part.parse("1:6"))  # METHOD 1
     32864
     """
-    tensors = shape.tensors()
+    tensors = _tensors(shape)
     return sum(math.prod(tensors[s.tensor][0 if s.whole else 1 :]) for s in slices(shape, part))
 
 
@@ -79,6 +80,17 @@ def last_layer_head(shape: ModelShape, part: Part) -> bool:
     return last and within_one_head(shape, part)
 
 
+@lru_cache(maxsize=16)
+def _tensors(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """The shape's tensors, which are asked for with every head of a grid; not to be changed."""
+    return shape.tensors()
+
+
+@lru_cache(maxsize=16)
+def _order(shape: ModelShape) -> dict[str, int]:
+    return {name: i for i, name in enumerate(_tensors(shape))}
+
+
 def _tensor_layer(shape: ModelShape, tensor: str) -> int:
     if tensor.startswith("blocks."):
         return int(tensor.split(".")[1])
@@ -86,7 +98,7 @@ def _tensor_layer(shape: ModelShape, tensor: str) -> int:
 
 
 def _atom_slices(shape: ModelShape, atom: Atom, part: Part) -> set[Slice]:
-    tensors = shape.tensors()
+    tensors = _tensors(shape)
     prefix = f"blocks.{atom.layer}."
     if atom.kind in ("head", "group") and atom.layer < shape.n_layers and atom.head < (shape.n_heads if atom.kind == "head" else shape.groups):
         return _head_slices(shape, atom, part)
@@ -119,7 +131,7 @@ def _check_random(shape: ModelShape, part: Part, found: list[Slice]) -> None:
     deals: dict[str, set[int | None]] = {}
     for s in found:
         if not s.whole:
-            deals.setdefault(s.tensor, set()).add(None if s.random is None else s.random // shape.tensors()[s.tensor][0])
+            deals.setdefault(s.tensor, set()).add(None if s.random is None else s.random // _tensors(shape)[s.tensor][0])
     if any(len(of_tensor) > 1 for of_tensor in deals.values()):
         raise RllcError(
             f"The part {str(part)!r} joins random weights of a layer to others of it, which may be the same.",
@@ -129,7 +141,7 @@ def _check_random(shape: ModelShape, part: Part, found: list[Slice]) -> None:
 
 def _head_slices(shape: ModelShape, atom: Atom, part: Part) -> set[Slice]:
     """Of a head, which owns its Q and O alone where K and V are shared, or of a group: K, V, and Q and O of all its heads."""
-    tensors, share = shape.tensors(), shape.n_heads // shape.groups
+    tensors, share = _tensors(shape), shape.n_heads // shape.groups
     pieces = [atom.piece] if atom.piece else list(HEAD_TENSORS)
     if atom.kind == "head" and shape.shares_keys:
         if atom.piece in ("K", "V"):

@@ -1,4 +1,6 @@
-"""From many immutable records to one sharded, consolidated Zarr for reading (STACK, Store).
+"""From many immutable records to one sharded, consolidated Zarr with all traces, for other programs to read (STACK, Store).
+
+What opens a run's table is the index (`rllc.records.index`), which needs no trace.
 
 The copy is named by the digest of the set of files it was made from, so it is never updated: when the set changes, another one is made and the older
 are deleted. A reader that dies or a second writer can therefore never see half of one.
@@ -19,8 +21,10 @@ import xarray as xr
 from zarr.errors import ZarrUserWarning
 
 from rllc.core import digest
+from rllc.core.errors import RllcError
 from rllc.core.files import disk_error
-from rllc.records.store import Store
+from rllc.records.places import LocalPlace
+from rllc.records.store import COMPACTED, Store
 from rllc.records.table import dataset
 
 _KIND = "sample"
@@ -31,16 +35,20 @@ _SHARD_BYTES = 64 * 2**20
 def compact(store: Store, run: str = "") -> Path:
     """Write the sample records as one Zarr folder under `compacted/` and return it; where it is up to date, only return it.
 
-    Raises RllcError where the disk refuses, and DamagedRecordError as `Store.records` does; in either case an older copy stays.
+    It is made in memory and on a disk: of a store elsewhere there is none.
+
+    Raises RllcError then and where the disk refuses, and DamagedRecordError as `Store.records` does; in either case an older copy stays.
     """
-    folder = store.root / "compacted"
+    if not isinstance(store.place, LocalPlace):
+        raise RllcError(f"{store.root} is no folder, where a Zarr of its records could lie.", "Copy the records to a folder first.")
+    folder = store.place.root / COMPACTED
     target = folder / f"{digest.of_json([store.fingerprint(_KIND), run])[:16]}.zarr"
     if target.exists():
         return target
     labelled = dataset(store.records(_KIND), run)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=folder, prefix=".", suffix=".tmp"))
+        aside = Path(tempfile.mkdtemp(dir=folder, prefix=f".{target.name}.", suffix=".tmp"))
         try:
             _write(labelled, aside / target.name)
             (aside / target.name).replace(target)

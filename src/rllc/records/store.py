@@ -4,33 +4,30 @@
     sample/<digest>-0.npz       segment 0 of the record whose key has that digest
     sample/<digest>-1.npz       more draws of the same cell
     damaged/                    files whose content no longer fits their own digest, set aside by whoever read them
+    compacted/                  copies for fast reading, made from the records and made again where they are missing
 
-Nothing is ever appended to or rewritten, so writers need no lock, and two writers of one record are harmless.
+Nothing is ever appended to or rewritten, so writers need no lock, and two writers of one record are harmless. A folder holds 10⁵ files as well as
+ten: they are found by name and listed in a second (benchmarks/store.py).
 """
 
 from __future__ import annotations
 
-import io
 import json
-import math
 import re
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from rllc.core import digest
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, write_atomic
+from rllc.core.files import disk_error, parse_json
+from rllc.records.packing import FORMAT, Record, joined, key_digest, newer, pack, unpack
+from rllc.records.places import LocalPlace, Stamp, open_place
 
-FORMAT = 1
-_DAMAGED = "damaged"
-_RESERVED = (_DAMAGED, "compacted")
-_HEADER = "record.json"
+DAMAGED, COMPACTED, MARKER = "damaged", "compacted", "store.json"
+_RESERVED = (DAMAGED, COMPACTED)
 _KIND = re.compile(r"^[a-z][a-z0-9_]*$")
 _FILE = re.compile(r"^([0-9a-f]{64})-(\d+)\.npz$")
 
@@ -39,33 +36,23 @@ class DamagedRecordError(RllcError):
     """Files whose content does not fit their own digest. They have been set aside, so the store no longer holds those records."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """One record as it was put, its segments joined.
-
-    `arrays` of several segments are concatenated along their last axis, the draws; `meta` is that of the newest segment,
-    which speaks for all of them.
-    """
-
-    kind: str
-    digest: str
-    key: dict[str, Any]
-    arrays: dict[str, NDArray[Any]]
-    meta: dict[str, Any]
-    segments: int = 1
-
-
 class Store:
-    """Records of several kinds ("sample", "behaviour", "attention", …) in one folder.
+    """Records of several kinds ("sample", "behaviour", "attention", …) in one folder, or at a URL that fsspec reaches.
 
-    A folder that is no store yet becomes one with the first `put`. Raises RllcError for a store written by a newer version of rllc.
+    A folder that is no store yet becomes one with the first `put`.
+
+    Args:
+        root: a folder, or a URL such as "s3://bucket/mine" or "memory://mine".
+        sets_aside: move damaged files to `damaged/` when they are found; otherwise only tell of them.
+
+    Raises RllcError for a store written by a newer version of rllc, and for a place that cannot be reached.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
-        self._marker = self.root / "store.json"
-        if self._marker.exists():
-            _check_format(self._marker)
+    def __init__(self, root: Path | str, *, sets_aside: bool = True) -> None:
+        self.place = open_place(root)
+        self.root = root
+        self.sets_aside = sets_aside
+        self._marked = _check_format(self.place.shown(MARKER), self._content(MARKER))
 
     def put(self, kind: str, key: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], segment: int = 0) -> str:
         """Write one segment of a record, whole or not at all, and return the digest of its key. What is already there stays as it is.
@@ -74,22 +61,21 @@ class Store:
         key that is not plain finite JSON and for arrays of Python objects.
         """
         name = key_digest(kind, key)
-        path = self._path(kind, name, segment)
-        if not path.exists():
-            content = _pack(kind, key, arrays, meta, segment)
-            if not self._marker.exists():
-                write_atomic(self._marker, json.dumps({"format": FORMAT}) + "\n")
-            write_atomic(path, content)
+        path = _path(kind, name, segment)
+        if not self._exists(path):
+            content = pack(kind, key, arrays, meta, segment)
+            self._mark()
+            self._write(path, content)
         return name
 
     def has(self, kind: str, key: Mapping[str, Any] | str, segment: int = 0) -> bool:
         """Whether this segment is there, by key or digest. Its content is proven when it is read, not here."""
-        return self._path(kind, _name(kind, key), segment).exists()
+        return self._exists(_path(kind, _name(kind, key), segment))
 
     def segments(self, kind: str, key: Mapping[str, Any] | str) -> int:
         """How many segments can be read: those from 0 on without a gap."""
         name, n = _name(kind, key), 0
-        while self._path(kind, name, n).exists():
+        while self._exists(_path(kind, name, n)):
             n += 1
         return n
 
@@ -103,11 +89,21 @@ class Store:
         n = self.segments(kind, name)
         if n == 0:
             raise KeyError(f"{kind}/{name}")
-        return _join([self._read(kind, name, segment) for segment in range(n)])
+        return joined([self.proven(kind, f"{name}-{segment}.npz") for segment in range(n)])
+
+    def files(self, kind: str = "", key: Mapping[str, Any] | str = "") -> list[Path]:
+        """The files of one record, segment by segment, none where there is none; of the store itself where no record is named.
+
+        A store that is no folder on a disk has none: whoever needs its records reads them where they lie.
+        """
+        if not isinstance(self.place, LocalPlace):
+            return []
+        paths = [_path(kind, _name(kind, key), segment) for segment in range(self.segments(kind, key))] if kind else [MARKER] * self._marked
+        return [self.place.root / path for path in paths]
 
     def digests(self, kind: str) -> list[str]:
         """Digests of all records of a kind, sorted."""
-        return sorted({match[1] for path in self._files(kind) if (match := _FILE.match(path.name)) and match[2] == "0"})
+        return sorted(name for name, segment in map(named, self.listing(kind)) if segment == 0)
 
     def records(self, kind: str) -> Iterator[Record]:
         """Every record of a kind, ordered by digest.
@@ -125,45 +121,36 @@ class Store:
 
     def kinds(self) -> list[str]:
         """Kinds of which there is a folder, sorted."""
-        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        return [folder.name for folder in folders if folder.is_dir() and folder.name not in _RESERVED and _KIND.match(folder.name)]
+        return [name for name in self._told(self.place.folders, "") if name not in _RESERVED and _KIND.match(name)]
 
     def check(self) -> tuple[DamagedRecordError, ...]:
-        """Read everything; set aside what is damaged and tell of it, one error a record, so that a run can go on and compute it anew."""
-        problems: list[DamagedRecordError] = []
-        for kind in self.kinds():
-            for name in self.digests(kind):
-                try:
-                    self.get(kind, name)
-                except DamagedRecordError as error:
-                    problems.append(error)
-        return tuple(problems)
+        """Read everything; set aside what is damaged and tell of it, one error a file, so that a run can go on and compute it anew."""
+        return tuple(found for kind in self.kinds() for name in sorted(self.listing(kind)) if isinstance(found := self.tried(kind, name), RllcError))
+
+    def listing(self, kind: str) -> dict[str, Stamp]:
+        """The files of a kind by name, with what changes whenever one is written anew."""
+        listing = self._told(self.place.listing, _folder(kind))
+        return {name: stamp for name, stamp in listing.items() if _FILE.match(name)}
 
     def fingerprint(self, kind: str) -> str:
         """Digest of which files of a kind there are, without reading them; it changes whenever one is added, set aside or replaced."""
-        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._files(kind)]
-        return digest.of_json(sorted(stats))
+        return digest.of_json(sorted([name, *stamp] for name, stamp in self.listing(kind).items()))
 
-    def _files(self, kind: str) -> list[Path]:
-        folder = self._folder(kind)
-        return [path for path in folder.iterdir() if _FILE.match(path.name)] if folder.is_dir() else []
+    def proven(self, kind: str, file: str, content: bytes | OSError | None = None) -> Record:
+        """What one file holds; its `content` may be at hand.
 
-    def _folder(self, kind: str) -> Path:
-        if not _KIND.match(kind) or kind in _RESERVED:
-            raise ValueError(f"{kind!r} is not a kind of record")
-        return self.root / kind
-
-    def _path(self, kind: str, name: str, segment: int) -> Path:
-        return self._folder(kind) / f"{name}-{segment}.npz"
-
-    def _read(self, kind: str, name: str, segment: int) -> Record:
-        path = self._path(kind, name, segment)
+        Raises DamagedRecordError where it is damaged, and RllcError where it cannot be read.
+        """
+        path = f"{_folder(kind)}/{file}"
         try:
-            content = path.read_bytes()
+            content = self.place.read(path) if content is None else content
+            if isinstance(content, OSError):
+                raise content
         except OSError as error:
-            raise RllcError(f"{path} could not be read: {error.strerror or error}.", "Check that the file may be read and try again.") from error
+            raise self._unreadable(path, error) from error
+        name, segment = named(file)
         try:
-            record, number = _unpack(content)
+            record, number = unpack(content)
         except RllcError:
             raise
         except Exception as error:  # numpy, zipfile, zlib and json each have their own ways of saying that bytes are wrong
@@ -172,97 +159,93 @@ class Store:
             raise self._set_aside(path)
         return record
 
-    def _set_aside(self, path: Path) -> DamagedRecordError:
-        target = self.root / _DAMAGED / f"{path.parent.name}-{path.name}"
+    def tried(self, kind: str, file: str, content: bytes | OSError | None = None) -> Record | DamagedRecordError:
+        """As `proven`, but a damaged file is returned as its error."""
         try:
-            target.parent.mkdir(exist_ok=True)
-            path.replace(target)
+            return self.proven(kind, file, content)
+        except DamagedRecordError as error:
+            return error
+
+    def _mark(self) -> None:
+        if not self._marked:
+            self._write(MARKER, (json.dumps({"format": FORMAT}) + "\n").encode())
+            self._marked = True
+
+    def _write(self, path: str, content: bytes) -> None:
+        try:
+            self.place.write(path, content)
+        except OSError as error:  # of a place that is no disk; a disk has its own sentences
+            raise disk_error(Path(path), error) from error
+
+    def _exists(self, path: str) -> bool:
+        return self._told(self.place.exists, path)
+
+    def _content(self, path: str) -> bytes | None:
+        try:
+            return self.place.read(path)
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            return DamagedRecordError(f"The record {path} is damaged and could not be set aside.", f"Delete it. {disk_error(target, error)}")
+            raise self._unreadable(path, error) from error
+
+    def _told(self, ask: Any, path: str) -> Any:
+        try:
+            return ask(path) if path else ask()
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path: str, error: OSError) -> RllcError:
+        reason = error.strerror or error
+        return RllcError(f"{self.place.shown(path)} could not be read: {reason}.", "Check that the file may be read and try again.")
+
+    def _set_aside(self, path: str) -> DamagedRecordError:
+        what, target = self.place.shown(path), f"{DAMAGED}/{path.replace('/', '-')}"
+        if not self.sets_aside:
+            return DamagedRecordError(f"The record {what} is damaged: its content does not fit its digest.", "`rllc doctor --repair` sets it aside.")
+        try:
+            self.place.move(path, target)
+        except (OSError, RllcError) as error:
+            refused = disk_error(Path(self.place.shown(target)), error) if isinstance(error, OSError) else error
+            return DamagedRecordError(f"The record {what} is damaged and could not be set aside.", f"Delete it. {refused}")
         return DamagedRecordError(
-            f"The record {path} was damaged: its content does not fit its digest. It now lies in {target}.",
+            f"The record {what} was damaged: its content does not fit its digest. It now lies in {self.place.shown(target)}.",
             "Run the same command again; what is missing will be computed anew.",
         )
 
 
-def key_digest(kind: str, key: Mapping[str, Any]) -> str:
-    """The digest that names a record: of its kind, its key and the version of the format."""
-    return digest.of_json({"kind": kind, "format": FORMAT, "key": dict(key)})
+def named(file: str) -> tuple[str, int]:
+    """Digest and segment of a file's name. Raises ValueError for a name that is no record's."""
+    match = _FILE.match(file)
+    if match is None:
+        raise ValueError(f"{file!r} is not the name of a record")
+    return match[1], int(match[2])
 
 
-def plain(value: Any) -> Any:
-    """A value as strict JSON holds it: numpy scalars and tuples become plain, numbers that are not finite become None.
+def _folder(kind: str) -> str:
+    if not _KIND.match(kind) or kind in _RESERVED:
+        raise ValueError(f"{kind!r} is not a kind of record")
+    return kind
 
-    >>> plain({"llc": float("nan"), "draws": (np.int64(3),)})
-    {'llc': None, 'draws': [3]}
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
+
+def _path(kind: str, name: str, segment: int) -> str:
+    return f"{_folder(kind)}/{name}-{segment}.npz"
 
 
 def _name(kind: str, key: Mapping[str, Any] | str) -> str:
     return key if isinstance(key, str) else key_digest(kind, key)
 
 
-def _check_format(marker: Path) -> None:
+def _check_format(marker: str, content: bytes | None) -> bool:
+    """Whether there is a marker. Raises RllcError where it tells no format, or a newer one."""
+    if content is None:
+        return False
     try:
-        version = int(json.loads(marker.read_text())["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        version = int(parse_json(content)["format"])
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise RllcError(
             f"{marker} does not tell the format of the store.",
             f'Restore it from a copy, or write {{"format": {FORMAT}}} into it if no newer rllc used this folder.',
         ) from error
     if version > FORMAT:
-        raise _newer(str(marker.parent), version)
-
-
-def _newer(what: str, version: int) -> RllcError:
-    return RllcError(
-        f"{what} was written in format {version} by a newer version of rllc; this version reads formats up to {FORMAT}.",
-        "Update rllc, or choose another folder. Nothing was changed.",
-    )
-
-
-def _pack(kind: str, key: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], segment: int) -> bytes:
-    for name, array in arrays.items():
-        if array.dtype.hasobject:
-            raise TypeError(f"the array {name!r} holds Python objects")
-    header = {"format": FORMAT, "kind": kind, "segment": segment, "key": dict(key), "meta": plain(meta), "arrays": digest.of_arrays(arrays)}
-    header["content"] = digest.of_json(header)
-    buffer = io.BytesIO()
-    text = json.dumps(header, allow_nan=False).encode()
-    members: dict[str, Any] = {_HEADER: np.frombuffer(text, dtype=np.uint8), **{f"array/{name}": array for name, array in arrays.items()}}
-    np.savez_compressed(buffer, **members)
-    return buffer.getvalue()
-
-
-def _unpack(content: bytes) -> tuple[Record, int]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        # whole members, so that zip's own checksum speaks before numpy trusts a header's shape
-        contents = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
-    members = {name: np.lib.format.read_array(stream, allow_pickle=False) for name, stream in contents.items()}
-    header: dict[str, Any] = json.loads(members.pop(_HEADER).tobytes())
-    if int(header["format"]) > FORMAT:
-        raise _newer(f"The record {header['kind']}/{key_digest(header['kind'], header['key'])}", header["format"])
-    arrays = {name.removeprefix("array/"): array for name, array in members.items()}
-    content_digest = header.pop("content")
-    if digest.of_json(header) != content_digest or digest.of_arrays(arrays) != header["arrays"]:
-        raise ValueError("the content does not fit its digest")
-    kind, key = header["kind"], header["key"]
-    return Record(kind, key_digest(kind, key), key, arrays, header["meta"]), header["segment"]
-
-
-def _join(parts: Iterable[Record]) -> Record:
-    *older, newest = parts
-    if not older:
-        return newest
-    every = [*older, newest]
-    arrays = {name: np.concatenate([part.arrays[name] for part in every], axis=-1) for name in newest.arrays}
-    return Record(newest.kind, newest.digest, newest.key, arrays, newest.meta, len(every))
+        raise newer(marker.removesuffix(f"/{MARKER}"), version)
+    return True

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.core.outcome import Outcome
-from rllc.records.store import Record
+from rllc.records.columns import Column, of_rows
+from rllc.records.index import OF_KEY, opened
+from rllc.records.packing import Record
+from rllc.records.store import Store
 
 Format = Literal["csv", "json", "parquet"]
 
@@ -60,7 +64,6 @@ COLUMNS: dict[str, tuple[Literal["text", "count", "number"], str]] = {
 }
 DIMS = ("step", "part", "data")
 SETTING = "setting"  # comes first, and only where one cell was measured under several settings
-_ORDER = ("data", "part", "step", "key")
 _SETTINGS = ("evaluated_on", "sampler", "step_size", "localization", "nbeta", "chains", "draws", "burn_in", "estimator", "seed", "dtype", "loss")
 _TRACES: dict[str, tuple[str, ...]] = {
     "losses": ("chain", "draw"),
@@ -81,22 +84,35 @@ def frame(records: Iterable[Record], run: str = "") -> pd.DataFrame:
     The columns of `COLUMNS` come first, whatever else the records' meta holds as single values after them. Absent numbers are NaN, absent counts NA,
     absent texts "". A refused cell has no llc, whatever its record says.
     """
-    rows: list[dict[str, Any]] = []
-    for record in records:
-        single = {name: value for name, value in record.meta.items() if not isinstance(value, dict | list)}
-        rows.append({**single, "run": run, "key": record.digest})
-    extra = sorted({name for row in rows for name in row} - COLUMNS.keys())
-    columns: dict[str, Any] = {}
-    for name in [*COLUMNS, *extra]:
-        values = [row.get(name) for row in rows]
-        kind = COLUMNS[name][0] if name in COLUMNS else _kind_of(values)
-        columns[name] = _column(values, kind)
-    table = pd.DataFrame(columns)
+    kept = list(records)
+    return frame_of([record.digest for record in kept], of_rows([record.meta for record in kept]), run)
+
+
+def stored_frame(store: Store, run: str = "") -> pd.DataFrame:
+    """`frame` of all sample records that a store holds, from its index: no trace is read, so that it opens fast.
+
+    Damaged files are left out and have been set aside; `rllc.records.index.opened` tells of them. Raises RllcError where something cannot be read.
+    """
+    return frame_of(*opened(store, "sample").newest(), run)
+
+
+def frame_of(digests: Sequence[str], said: Mapping[str, Column], run: str = "") -> pd.DataFrame:
+    """The rows of `frame` from what the records say by name, each [rows]."""
+    rows = len(digests)
+    given = {name: column for name, column in said.items() if name not in ("run", "key") and not name.startswith(OF_KEY)}
+    names = [*COLUMNS, *sorted(given.keys() - COLUMNS.keys())]
+    shown: dict[str, Any] = {}
+    for name in names:
+        column = given.get(name) or Column.absent(rows)
+        shown[name] = column.shown(COLUMNS[name][0] if name in COLUMNS else column.kind)
+    shown["run"] = np.full(rows, run, dtype=object)
+    shown["key"] = np.array(digests, dtype=object)
+    table = pd.DataFrame(shown)
     refused = table["outcome"].isin([outcome.value for outcome in Outcome if outcome.refused])
     table.loc[refused, ["llc", "stderr", "ci_low", "ci_high", "llc_unpaired"]] = np.nan
     table["step"] = table["step"].astype("int64")
-    ranks = [(data, part_order(part), step, key) for data, part, step, key in zip(*(table[name] for name in _ORDER), strict=True)]
-    return table.iloc[sorted(range(len(ranks)), key=ranks.__getitem__)].reset_index(drop=True)
+    order = np.lexsort((table["key"].rank(), table["step"], _ranks(table["part"], part_order), _ranks(table["data"], str)))
+    return table.iloc[order].reset_index(drop=True)
 
 
 def columns(table: pd.DataFrame) -> dict[str, np.ndarray[Any, Any]]:
@@ -182,19 +198,12 @@ def part_order(part: str) -> tuple[bool, Any]:
     return parsed.head is None, tuple((atom.kind, atom.layer, atom.head, atom.piece, atom.tensor) for atom in parsed.atoms)
 
 
-def _kind_of(values: Sequence[Any]) -> Literal["text", "count", "number"]:
-    present = [value for value in values if value is not None]
-    if present and all(isinstance(value, int) and not isinstance(value, bool) for value in present):
-        return "count"
-    return "number" if present and all(isinstance(value, int | float) for value in present) else "text"
-
-
-def _column(values: Sequence[Any], kind: str) -> Any:
-    if kind == "number":
-        return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
-    if kind == "count":
-        return pd.array([pd.NA if value is None else int(value) for value in values], dtype="Int64")
-    return np.array(["" if value is None else str(value) for value in values], dtype=object)
+def _ranks(values: Any, order: Callable[[str], Any]) -> NDArray[np.int64]:
+    """The place of each value among all of them, in that order."""
+    codes, texts = pd.factorize(values)
+    places = np.empty(len(texts), dtype=np.int64)
+    places[sorted(range(len(texts)), key=lambda i: order(texts[i]))] = np.arange(len(texts))
+    return places[codes]
 
 
 def _setting_labels(table: pd.DataFrame) -> list[str] | None:

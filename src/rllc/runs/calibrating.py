@@ -20,10 +20,10 @@ from rllc.posterior.calibration.trial import Trial, together
 from rllc.posterior.settings import SamplerName
 from rllc.records.store import Store
 from rllc.runs.calibration_units import KIND, Job, Origin, Place, compute, origin_of, trial_of
+from rllc.runs.engines.local import run_units
 from rllc.runs.experiment import MIXTURE, Experiment, parse
 from rllc.runs.grid import reference_weights
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import run_units
 from rllc.runs.memory import cores, fixed
 from rllc.runs.pipeline import override
 from rllc.runs.plan import GUESSED_RATE
@@ -74,7 +74,7 @@ def calibrate(text: str, out: Path, ask: Ask, quiet: bool = False) -> Calibratio
         reporter = Reporter(quiet, folder.log)
         try:
             with _at_hand(place, steps, reporter):
-                return _Session(place, steps, Store(folder.records), reporter).go()
+                return _Session(place, steps, folder.store(), reporter).go()
         except RllcError as error:
             reporter.log(f"stopped: {error}")
             raise

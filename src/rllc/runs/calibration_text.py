@@ -19,7 +19,7 @@ from rllc.posterior.calibration import words
 from rllc.posterior.calibration.advice import Finalist, Surveyed, summary
 from rllc.posterior.calibration.grid import Setting, sampler_at, setting_of
 from rllc.posterior.settings import SamplerSettings
-from rllc.records.store import plain
+from rllc.records.packing import plain
 from rllc.runs.calibrating import Calibration
 from rllc.runs.calibration_units import parts_of
 from rllc.runs.layout import MAP

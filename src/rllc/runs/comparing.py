@@ -13,7 +13,7 @@ from rllc.analysis.curves import is_head
 from rllc.core.errors import RllcError
 from rllc.core.outcome import Outcome
 from rllc.posterior.difference import Difference, difference, holm, joint_confidence
-from rllc.records.store import Record, Store
+from rllc.records.store import Record
 from rllc.runs.experiment import load
 from rllc.runs.layout import existing
 from rllc.runs.recorded import planned_samples
@@ -81,7 +81,7 @@ def compare_run(
     if not 0 < confidence < 1:
         raise RllcError(f"The confidence is {confidence:g}, but must lie between 0 and 1.", "Use 0.9, for example.")
     folder = existing(root)
-    records = planned_samples(load(folder.experiment), folder, Store(folder.records))
+    records = planned_samples(load(folder.experiment), folder, folder.store())
     if not records:
         raise RllcError(f"{root} holds no sampled cell yet.", "Run `rllc sample` first; `rllc status` tells how far the run is.")
     reference = canonical(across, against) if against else ""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from rllc.core.errors import RllcError
-from rllc.records.store import Record, Store
+from rllc.records.index import opened
+from rllc.records.store import Store
 from rllc.runs.experiment import Experiment
 from rllc.runs.keys import ESTIMATOR, KIND
 from rllc.runs.layout import RunFolder
 from rllc.runs.measures.kinds import REVISIONS, lacking
 from rllc.runs.measures.steps import planned_steps
 from rllc.runs.plan import make_plan
-from rllc.runs.selecting import record_name
+from rllc.runs.selecting import data_name, said
 
 
 def told_anew(experiment: Experiment, folder: RunFolder, name: str = "") -> list[str]:
@@ -20,9 +18,7 @@ def told_anew(experiment: Experiment, folder: RunFolder, name: str = "") -> list
 
     `name` is what the folder's model is called where it stands beside another.
     """
-    if not folder.records.exists():
-        return []
-    store, where = Store(folder.records), f" of {name}" if name else ""
+    store, where = Store(folder.records, sets_aside=False), f" of {name}" if name else ""  # whoever computes next tells of what is damaged
     return [told for told in (cells_anew(experiment, store, where), _measures_anew(experiment, folder, store, where)) if told]
 
 
@@ -30,9 +26,9 @@ def cells_anew(experiment: Experiment, store: Store, where: str = "", only: int 
     """On planned cells, or those of `only` one checkpoint, that an earlier estimator has sampled and this version's has not; empty where none."""
     planned = {(cell.step, str(cell.data), str(cell.part)) for cell in make_plan(experiment, only).cells}
     by_estimator: dict[str, set[tuple[int, str, str]]] = {}
-    for record in _sound(store, KIND):
-        cell = record.meta["step"], record_name(record, "data"), record.meta["part"]
-        by_estimator.setdefault(str(record.key.get("estimator")), set()).add(cell)
+    for record in said(opened(store, KIND)):
+        cell = record["step"], data_name(record), record["part"]
+        by_estimator.setdefault(str(record.get("key/estimator")), set()).add(cell)
     there = by_estimator.pop(ESTIMATOR, set())
     old = {name: (found & planned) - there for name, found in by_estimator.items()}
     anew, names = set().union(*old.values()), sorted(name for name, found in old.items() if found)
@@ -50,17 +46,8 @@ def _measures_anew(experiment: Experiment, folder: RunFolder, store: Store, wher
         if lacking(name, experiment.model):
             continue
         steps: dict[bool, set[int]] = {True: set(), False: set()}
-        for record in _sound(store, name):
-            steps[record.key.get("revision") == REVISIONS[name]].add(record.meta["step"])
+        for record in said(opened(store, name)):
+            steps[record.get("key/revision") == REVISIONS[name]].add(record["step"])
         if again := (steps[False] - steps[True]) & set(planned_steps(experiment, folder, name)):
             old.append(f"{name} at {len(again)}")
     return f"Measurements{where} of earlier revisions will be made anew: {', '.join(old)} checkpoints." if old else ""
-
-
-def _sound(store: Store, kind: str) -> Iterator[Record]:
-    """The records that can be read; `rllc status` tells of the others."""
-    for digest in store.digests(kind):
-        try:
-            yield store.get(kind, digest)
-        except RllcError:
-            continue

@@ -67,9 +67,9 @@ def seeds_of(experiment: Experiment) -> list[str]:
 
 def sibling_of(experiment: Experiment, folder: RunFolder) -> Sibling | None:
     """What a sibling has recorded; None before it was measured."""
-    if not folder.records.exists():
+    store = folder.store()
+    if not store.kinds():
         return None
-    store = Store(folder.records)
     measurements = planned_records(experiment, folder, store, "behaviour")
     if not measurements:
         return None

@@ -25,6 +25,8 @@ from rllc.runs.settings import EngineSettings, ImportSettings, SampleSettings, S
 from rllc.training.settings import CheckpointSchedule, TrainingSettings
 
 MIXTURE = "mixture"
+_MOST_CELLS = 1_000_000
+_LARGEST_FILE = 10_000_000  # bytes
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
@@ -87,6 +89,7 @@ class Experiment:
             self.sibling(name)
         for name, refinement in self.refinements.items():
             self._check_refinement(name, refinement, domains)
+        self._check_cells(steps)
         for block in self.sample:
             for part in self.parts_of(block):
                 slices(self.model, part)
@@ -177,6 +180,16 @@ class Experiment:
         """The experiment as JSON-able values."""
         return plain(self)
 
+    def _check_cells(self, steps: set[int]) -> None:
+        """The grid is counted before it is made."""
+        named = {"heads": self.model.n_layers * self.model.n_heads, "random": self.model.n_layers}
+        cells = sum(
+            len(block.data) * len(block.checkpoints or steps) * (1 + len(block.evaluate_on)) * sum(named.get(part, 1) for part in block.parts)
+            for block in self.sample
+        )
+        if cells > _MOST_CELLS:
+            raise RllcError(f"sample names {cells:,} cells, of which one run takes {_MOST_CELLS:,}.", "Sample fewer parts, data or checkpoints.")
+
     def _check_refinement(self, name: str, refinement: RefinementSettings, domains: tuple[str, ...] | None) -> None:
         DataKey.parse(name)
         if name in (MIXTURE, *(domains or ())):
@@ -208,19 +221,28 @@ class Experiment:
 
 def load(path: Path) -> Experiment:
     """Read an experiment file. Raises RllcError for a missing file, broken TOML, or anything the settings refuse."""
+    return parse(read(path), str(path))
+
+
+def read(path: Path) -> str:
+    """The text of an experiment file. Raises RllcError where there is none, or none that can be read."""
+    remedy = "Give the path of a TOML file, such as experiments/demo.toml."
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RllcError(f"The experiment file {path} could not be read.", "Give the path of a TOML file.") from error
-    return parse(text, str(path))
+        if not path.is_file():
+            raise RllcError(f"There is no experiment file {path}.", remedy)
+        if path.stat().st_size > _LARGEST_FILE:
+            raise RllcError(f"The experiment file {path} has {path.stat().st_size:,} bytes, where some thousands are usual.", remedy)
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # no text, or a name that no file can have
+        raise RllcError(f"The experiment file {path} could not be read: {error}.", remedy) from error
 
 
 def parse(text: str, name: str = "experiment") -> Experiment:
     """Read the text of an experiment file; `name` is what errors call it."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RllcError(f"{name} is not valid TOML: {error}.", "Mend the file.") from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and tables within tables without end
+        raise RllcError(f"{name} is not valid TOML: {str(error)[:300]}.", "Mend the file.") from error
     model = table.setdefault("model", {})
     if isinstance(model, dict) and isinstance(table.get("corpus"), dict):
         # The vocabulary is said once, where the tokenizer is trained.

@@ -11,11 +11,12 @@ from rich.table import Table
 
 from rllc.core.errors import RllcError
 from rllc.core.outcome import Outcome
+from rllc.figures.text import on_terminal
 from rllc.posterior.diagnostics import Diagnostics, Extras
 from rllc.posterior.result import Result, assess, assess_elsewhere
 from rllc.posterior.settings import Verdicts
 from rllc.posterior.traces import Traces
-from rllc.records.store import Record, Store
+from rllc.records.store import Record
 from rllc.runs.experiment import load
 from rllc.runs.layout import existing
 from rllc.runs.recorded import planned_samples
@@ -31,7 +32,7 @@ def explain_cells(root: Path, parts: Sequence[str] = (), data: Sequence[str] = (
     Raises RllcError for a folder without a run and for a name that nothing recorded has.
     """
     folder = existing(root)
-    records = planned_samples(load(folder.experiment), folder, Store(folder.records))
+    records = planned_samples(load(folder.experiment), folder, folder.store())
     named: dict[Axis, list[str]] = {
         "part": [canonical("part", name) for name in parts],
         "data": [canonical("data", name) for name in data],
@@ -120,5 +121,5 @@ def _table(rows: Sequence[Row]) -> Table:
     for header in ("diagnostic", "value", "expected", "verdict"):
         table.add_column(header, overflow="fold", justify="left")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(on_terminal(cell)) for cell in row))
     return table

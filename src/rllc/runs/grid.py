@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -14,17 +13,21 @@ from rllc.core.names import Part
 from rllc.core.outcome import Outcome
 from rllc.corpus.tokens import open_corpus
 from rllc.posterior.settings import Stopping
+from rllc.records.index import fresh_problems
 from rllc.records.store import Record, Store, key_digest
 from rllc.runs.earlier import cells_anew
+from rllc.runs.engines.job import Job
+from rllc.runs.engines.registry import engine
 from rllc.runs.experiment import Experiment
+from rllc.runs.forecast import Forecast, Task
 from rllc.runs.keys import KIND, SHARES, record_key, shares_key
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import run_units
-from rllc.runs.memory import cores
-from rllc.runs.plan import Unit, make_plan, make_unit
+from rllc.runs.plan import Unit, make_plan, make_unit, pass_key
 from rllc.runs.progress import Reporter, duration
 from rllc.runs.sampling import Work, sample_unit
+from rllc.runs.shards import Shard
 from rllc.runs.unit_data import referred
+from rllc.runs.unit_files import files_of_run
 
 
 def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, only: int | None = None) -> None:
@@ -34,28 +37,30 @@ def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, 
 
     Raises RllcError where a planned checkpoint is missing or a worker is lost; what was recorded stays.
     """
-    store = Store(folder.records)
-    for problem in store.check() if only is None else ():
-        reporter.line(str(problem))
+    store = folder.store()
+    with folder.turn("records"):  # what is damaged is set aside by one shard
+        for problem in fresh_problems(store) if only is None else ():
+            reporter.line(str(problem))
     begun = missing_work(experiment, folder, store, only)
     if begun and (told := cells_anew(experiment, store, only=only)):
         reporter.line(told)
-    _run(begun, experiment, store, reporter, "Sampling")
+    _run(begun, experiment, folder, reporter, "Sampling")
     if begun and experiment.sampling.share_contexts:  # of cells that were there, beside others that were not
-        _run(missing_work(experiment, folder, store, only), experiment, store, reporter, "Sampling")
+        _run(missing_work(experiment, folder, store, only), experiment, folder, reporter, "Sampling")
     prolonged = unfinished_work(experiment, folder, store, only)
-    _run(prolonged, experiment, store, reporter, "Prolonging")
+    _run(prolonged, experiment, folder, reporter, "Prolonging")
     if (begun or prolonged) and only is None and experiment.stopping.target_stderr:
         reporter.line(_saving(experiment, folder, store))
 
 
-def _run(works: list[Work], experiment: Experiment, store: Store, reporter: Reporter, verb: str) -> None:
+def _run(works: list[Work], experiment: Experiment, folder: RunFolder, reporter: Reporter, verb: str) -> None:
     if not works:
         return
     works = sorted(works, key=lambda work: -work.unit.cost)
-    workers = experiment.engine.workers or cores()
+    tasks = {_name(work): _task(work) for work in works}
+    forecast, computing = Forecast(list(tasks.values())), engine(experiment.engine)
     cells = sum(len(work.unit.cells) for work in works)
-    reporter.line(f"{verb} {cells} cells in {len(works)} units, {workers} at a time.")
+    reporter.line(f"{verb} {cells} cells in {len(works)} units, {computing.at_once} at a time.")
     tally: Counter[str] = Counter()
 
     def halved(work: Work) -> Work:
@@ -63,9 +68,19 @@ def _run(works: list[Work], experiment: Experiment, store: Store, reporter: Repo
         reporter.line(f"  a worker was lost, perhaps for want of memory: {work.unit} goes on with {less.unit.chunk} variants at a time.")
         return less
 
-    started, chain_steps = time.monotonic(), 0
+    job = Job(
+        sample_unit,
+        works,
+        smaller=halved,
+        files=files_of_run(folder),
+        seconds=lambda work: forecast.predicted(tasks[_name(work)]),
+        begun=lambda work: forecast.begun(_name(work)),
+        tell=lambda text: reporter.line(f"  {text}"),
+    )
+    store, chain_steps = folder.store(), 0
     with reporter.stage(verb, sum(work.unit.cost for work in works)) as bar:
-        for work, samples in run_units(sample_unit, works, workers, experiment.engine.threads, halved):
+        for work, samples in computing.run(job):
+            forecast.finished(_name(work), samples[0].meta["seconds"] * len(work.unit.parts))
             if (used := samples[0].meta["chunk"]) < work.unit.chunk:
                 reporter.line(f"  memory ran short: {work.unit} was computed {used} variants at a time, not {work.unit.chunk}.")
             for sample in samples:
@@ -74,11 +89,21 @@ def _run(works: list[Work], experiment: Experiment, store: Store, reporter: Repo
                 chain_steps += 0 if sample.cell.data.elsewhere else sample.arrays["losses"].size
                 if Outcome(sample.meta["outcome"]).refused:
                     reporter.line(f"  refused: {sample.cell}: {sample.meta['reason']}")
-            bar.advance(work.unit.cost, str(work.unit))
+            bar.advance(work.unit.cost, str(work.unit), forecast.left(computing.at_once))
             reporter.log(f"recorded {work.unit}")
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.items()))
-    rate = chain_steps / (time.monotonic() - started)
-    reporter.line(f"{verb} {cells} cells took {duration(bar.seconds)} ({rate:.0f} chain-steps a second): {counts}.")
+    reporter.line(f"{verb} {cells} cells took {duration(bar.seconds)} ({chain_steps / bar.seconds:.0f} chain-steps a second): {counts}.")
+    reporter.log(f"a worker did {forecast.rate() / 1e9:.3g} GFLOP/s, which `rllc plan --rate` takes")
+
+
+def _name(work: Work) -> tuple[Any, ...]:
+    return work.unit.step, str(work.unit.data), work.unit.parts, work.segment
+
+
+def _task(work: Work) -> Task:
+    """A unit takes as long an operation as those of the same layer and pieces on the same data, or else on any."""
+    key = pass_key(work.experiment.model, work.unit.parts[0])
+    return Task(_name(work), work.unit.cost, (f"{key} {work.unit.data}", key))
 
 
 def _saving(experiment: Experiment, folder: RunFolder, store: Store) -> str:
@@ -95,7 +120,7 @@ def _saving(experiment: Experiment, folder: RunFolder, store: Store) -> str:
 def missing_work(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[Work]:
     """The planned units of which the store lacks a cell, or the shares of its tokens. Raises RllcError where a planned checkpoint is missing."""
     works: list[Work] = []
-    for unit, keys in _keyed(experiment, folder, only):
+    for unit, keys in keyed_units(experiment, folder, only):
         if not all(store.has(KIND, key) for key in keys):
             works.append(Work(folder.root, experiment, unit))
         elif experiment.shares_at(unit.step):
@@ -146,16 +171,19 @@ def finished(experiment: Experiment, record: Record, own: Record) -> bool:
     return not stopping.target_stderr or meta["draws"] >= stopping.max_draws or stopping.reached(meta["llc"], meta["stderr"])
 
 
-def _keyed(experiment: Experiment, folder: RunFolder, only: int | None = None) -> list[tuple[Unit, list[dict[str, Any]]]]:
+def keyed_units(experiment: Experiment, folder: RunFolder, only: int | None = None) -> list[tuple[Unit, list[dict[str, Any]]]]:
+    """The planned units with the keys of their cells' records. Raises RllcError where a planned checkpoint is missing."""
     corpus_digest, weights = open_corpus(folder.corpus).digest, weights_of(experiment, folder, only)
-    units = make_plan(experiment, only).units
+    units, shard = make_plan(experiment, only).units, Shard.parse(experiment.engine.shard)
+    if shard is not None:
+        units = shard.share(units, lambda unit: unit.cost)
     return [(unit, [record_key(experiment, cell, weights, corpus_digest) for cell in unit.cells]) for unit in units]
 
 
 def _recorded(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[tuple[Unit, list[list[Record]]]]:
     """The planned units that are recorded whole, with the records of each part: on its own data first, and then elsewhere."""
     found: list[tuple[Unit, list[list[Record]]]] = []
-    for unit, keys in _keyed(experiment, folder, only):
+    for unit, keys in keyed_units(experiment, folder, only):
         if all(store.has(KIND, key) for key in keys):
             records = iter([store.get(KIND, key) for key in keys])
             found.append((unit, [list(islice(records, len(unit.bundle(part)))) for part in unit.parts]))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from rllc.core.errors import RllcError
 from rllc.core.files import disk_error
+from rllc.records.store import Store
+from rllc.runs.shards import Shard
 
 SIBLINGS = "siblings"
 MAP = "map.json"  # in the folder of a calibration: what its figure shows
@@ -29,8 +33,12 @@ class RunFolder:
     @property
     def corpus(self) -> Path:
         """Tokens and tokenizer; a sibling reads those of its main run."""
-        main = self.root.parent.parent if self.root.parent.name == SIBLINGS else self.root
-        return main / "corpus"
+        return self.main.root / "corpus"
+
+    @property
+    def main(self) -> RunFolder:
+        """The run that this one is a sibling of; itself otherwise."""
+        return RunFolder(self.root.parent.parent) if self.root.parent.name == SIBLINGS else self
 
     @property
     def checkpoints(self) -> Path:
@@ -43,9 +51,26 @@ class RunFolder:
         return self.root / "checkpoints" / "training.json"
 
     @property
-    def records(self) -> Path:
-        """The store."""
-        return self.root / "records"
+    def records(self) -> Path | str:
+        """Where the records lie: in the folder, or at the URL that its experiment names as engine.records, a sibling's below it."""
+        url = _records_url(self.main.experiment)
+        if not url:
+            return self.root / "records"
+        return url if self.main is self else f"{url.rstrip('/')}/sibling-{self.root.name}"
+
+    def store(self) -> Store:
+        """The records. Raises RllcError where they were written by a newer version, or lie where nothing here can reach."""
+        return Store(self.records)
+
+    @property
+    def provenance(self) -> Path:
+        """What made this run: versions, machine, seeds, digests."""
+        return self.root / "provenance.json"
+
+    @property
+    def damaged(self) -> Path:
+        """Where `rllc doctor --repair` puts what is damaged."""
+        return self.root / "damaged"
 
     @property
     def findings(self) -> Path:
@@ -97,27 +122,75 @@ class RunFolder:
         """The log of all sessions."""
         return self.root / "log.txt"
 
+    def log_of(self, shard: Shard | None) -> Path:
+        """The log of one shard, or of whole runs."""
+        return self.log if shard is None else self.root / f"log-{shard.index}-of-{shard.of}.txt"
+
     def sibling(self, name: str) -> RunFolder:
         """The folder of a model trained beside this one."""
         return RunFolder(self.root / SIBLINGS / name)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for one run; the lock goes with the process, however it ends.
+    def locked(self, shard: Shard | None = None) -> Iterator[None]:
+        """Hold the folder for one run, or beside other shards for one shard; the lock goes with the process, however it ends.
 
-        Raises RllcError where another run holds it, or where the folder cannot be written.
+        Raises RllcError where another run or the same shard holds it, or where the folder cannot be written or locked.
         """
+        if shard is None:
+            with self._held(".lock", fcntl.LOCK_EX, f"Another run is at work in {self.root}."):
+                yield
+            return
+        with (
+            self._held(".lock", fcntl.LOCK_SH, f"A run of all shards is at work in {self.root}."),
+            self._held(f".lock-{shard.index}-of-{shard.of}", fcntl.LOCK_EX, f"The shard {shard} is at work in {self.root} already."),
+        ):
+            yield
+
+    @contextmanager
+    def turn(self, name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """What only one shard at a time may do; others wait for their turn, and `waiting` is called where there is something to wait for."""
+        with self._opened(f".lock-{name}") as stream:
+            if not _locked(stream, fcntl.LOCK_EX, self.root):
+                waiting()
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _held(self, name: str, kind: int, taken: str) -> Iterator[None]:
+        with self._opened(name) as stream:
+            if not _locked(stream, kind, self.root):
+                raise RllcError(taken, "Wait for it, or choose another folder with --out.")
+            yield
+
+    def _opened(self, name: str) -> IO[str]:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            stream = (self.root / ".lock").open("a")
+            return (self.root / name).open("a")
         except OSError as error:
             raise disk_error(self.root, error) from error
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RllcError(f"Another run is at work in {self.root}.", "Wait for it, or choose another folder with --out.") from error
-            yield
+
+
+def _locked(stream: IO[str], kind: int, root: Path) -> bool:
+    """Whether the lock could be had at once. Raises RllcError where the file system has none."""
+    try:
+        fcntl.flock(stream, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise RllcError(
+            f"The file system of {root} cannot lock files: {error.strerror or error}.", "Choose a folder on another one (Lustre wants -o flock)."
+        ) from error
+    return True
+
+
+def _records_url(experiment: Path) -> str:
+    """What an experiment file names as engine.records; reading it as an experiment tells of what is wrong with it."""
+    try:
+        engine = tomllib.loads(experiment.read_text(encoding="utf-8")).get("engine", {})
+    except (OSError, ValueError):
+        return ""
+    url = engine.get("records", "") if isinstance(engine, dict) else ""
+    return url if isinstance(url, str) else ""
 
 
 def existing(root: Path) -> RunFolder:

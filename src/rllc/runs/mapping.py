@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 from rllc.core.errors import RllcError
 
 T = TypeVar("T")
+_MOST, _LARGEST = 1e300, 2**63 - 1  # beyond, products overflow, and other programs read a whole number as something else
+_LEAST = -_MOST
+_QUOTED = 200  # characters of a value in an error
 
 
 def settings_from(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
@@ -26,7 +29,7 @@ def settings_from(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"Perhaps you meant {near[0]!r}." if near else f"Known keys are {', '.join(known)}."
-            raise RllcError(f"The experiment holds an unknown key {_join(where, key)!r}.", hint)
+            raise RllcError(f"The experiment holds an unknown key {cut(_join(where, key))}.", hint)
         values[key] = convert(hints[key], value, _join(where, key))
     for name, f in known.items():
         if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
@@ -56,12 +59,29 @@ def convert(hint: Any, value: Any, where: str) -> Any:
             try:
                 return convert(arg, value, where)
             except RllcError:
-                continue
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+                continue  # no alternative fits: told below of all of them
+    if type(value) in (int, float) and not _LEAST <= value <= _MOST:  # also false of NaN
+        raise RllcError(f"{where} is {cut(value)}, where a finite number of at most {_MOST:g} is expected.", "Mend the experiment file.")
+    if hint is float and type(value) in (int, float):
         return float(value)
+    if hint is int and type(value) is int and abs(value) > _LARGEST:
+        raise RllcError(f"{where} is {value}, where whole numbers go up to {_LARGEST}.", "Mend the experiment file.")
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    raise RllcError(f"{where} is {value!r}, but must be {describe(hint)}.", "Mend the experiment file.")
+    raise RllcError(f"{where} is {cut(value)}, but must be {describe(hint)}.", "Mend the experiment file.")
+
+
+def cut(value: object) -> str:
+    """A value as an error quotes it, with its middle left out where it is long.
+
+    >>> cut("a" * 1000) == repr("a" * 99) [:100] + " … " + "a'".rjust(20, "a")
+    True
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes out
+        return "a number of thousands of digits"
+    return text if len(text) <= _QUOTED else f"{text[:100]} … {text[-20:]}"
 
 
 def describe(hint: Any) -> str:

@@ -10,12 +10,11 @@ import torch
 
 from rllc.checkpoints.store import load
 from rllc.core.files import write_atomic
-from rllc.records.store import Store
-from rllc.runs.device import choose_device
+from rllc.runs.device import check_fits, choose_device
+from rllc.runs.engines.local import set_threads
 from rllc.runs.experiment import Experiment
 from rllc.runs.grid import checkpoints_by_step
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import set_threads
 from rllc.runs.measures.bench import Bench
 from rllc.runs.measures.kinds import lacking
 from rllc.runs.measures.measure import Measure, Subject, find
@@ -48,10 +47,11 @@ def note_measured(experiment: Experiment, folder: RunFolder) -> None:
 
 
 def _measure(experiment: Experiment, folder: RunFolder, bench: Bench, missing: Missing, reporter: Reporter, only: int | None) -> None:
-    store = Store(folder.records)
+    store = folder.store()
     infos = checkpoints_by_step(experiment, folder, only)
     set_threads(experiment.engine.training_threads or cores())
     device, dtype = choose_device(experiment.engine.device), getattr(torch, experiment.engine.dtype)
+    check_fits(experiment.model, dtype, device)
     seconds: dict[str, float] = {}
     with reporter.stage("Measuring", sum(map(len, missing.values()))) as bar:
         for step, todo in sorted(missing.items()):
@@ -72,7 +72,7 @@ def _measure(experiment: Experiment, folder: RunFolder, bench: Bench, missing: M
 
 def missing_measures(experiment: Experiment, folder: RunFolder, bench: Bench, only: int | None = None) -> Missing:
     """What is not recorded yet, by step: measurements with the keys of their records. Raises RllcError where a checkpoint is missing."""
-    store, missing = Store(folder.records), Missing()
+    store, missing = folder.store(), Missing()
     for name in experiment.behaviour.asked():
         if lacking(name, experiment.model):
             continue

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rllc.core.errors import RllcError
-from rllc.core.files import write_atomic
+from rllc.core.files import parse_json, write_atomic
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
 
@@ -50,10 +50,24 @@ def available_bytes(root: Path = Path("/")) -> int:
     return min(known) if known else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _meminfo(path: Path) -> int | None:
+def total_bytes(root: Path = Path("/")) -> int:
+    """Memory of the machine, or of the control group where that is less."""
+    numbers = [_meminfo(root / "proc/meminfo", "MemTotal"), _limit(root / "sys/fs/cgroup")]
+    known = [number for number in numbers if number is not None]
+    return min(known) if known else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _limit(folder: Path) -> int | None:
+    try:
+        return int((folder / "memory.max").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _meminfo(path: Path, name: str = "MemAvailable") -> int | None:
     try:
         lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        return int(lines[name].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
 
@@ -70,8 +84,8 @@ def _group(folder: Path) -> int | None:
 
 def _kept(path: Path) -> int | None:
     try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["memory"])
+        return int(parse_json(path.read_text(encoding="utf-8"))["memory"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise RllcError(f"{path} is damaged.", "Delete it: the memory budget is then found anew.") from error

@@ -22,8 +22,8 @@ from rllc.checkpoints.reading import read_state
 from rllc.checkpoints.store import checkpoint_name, save
 from rllc.core.errors import RllcError
 from rllc.core.files import write_aside, write_atomic
+from rllc.runs.engines.local import set_threads
 from rllc.runs.how import How, how_from
-from rllc.runs.local import set_threads
 from rllc.runs.padding import is_padded
 from rllc.runs.progress import Reporter
 from rllc.runs.results import Result, Results

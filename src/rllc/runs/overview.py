@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
+from rllc.core.files import parse_json
 from rllc.core.outcome import Outcome
 from rllc.records import table
-from rllc.records.store import Record, Store
+from rllc.records.index import opened
 from rllc.runs.earlier import told_anew
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.layout import RunFolder, existing
@@ -23,7 +23,7 @@ from rllc.runs.memory import cores
 from rllc.runs.pipeline import read_timings
 from rllc.runs.plan import GUESSED_RATE, Plan, make_plan, pass_bytes, weight_bytes
 from rllc.runs.progress import duration
-from rllc.runs.selecting import record_name
+from rllc.runs.selecting import data_name, said
 
 SAMPLE = "sample"
 
@@ -118,11 +118,13 @@ def describe_status(root: Path) -> str:
     experiment = load(folder.experiment)
     lines = [f"{experiment.title} ({root})"]
     seconds = read_timings(folder)
-    records, problems = sound_records(Store(folder.records))
+    index = opened(folder.store(), SAMPLE)
+    records, problems = said(index), index.problems
     cells = {(cell.step, str(cell.data), str(cell.part)) for cell in make_plan(experiment).cells}
     everything = len(records)
-    records = [r for r in records if (r.meta["step"], record_name(r, "data"), r.meta["part"]) in cells and _as_asked(experiment, r)]
-    outcomes = Counter(str(record.meta["outcome"]) for record in records)
+    asked = _as_asked(experiment)
+    records = [r for r in records if (r["step"], data_name(r), r["part"]) in cells and all(r.get(name) == value for name, value in asked.items())]
+    outcomes = Counter(str(record["outcome"]) for record in records)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     stages = {
         "corpus": _done((folder.corpus / "corpus.json").exists()),
@@ -138,10 +140,10 @@ def describe_status(root: Path) -> str:
         lines.append(f"  {stage:<8} {state}" + (f" ({duration(seconds[stage])})" if stage in seconds else ""))
     for name in experiment.siblings:
         sibling, place = experiment.sibling(name), folder.sibling(name)
-        planned, recorded = len(make_plan(sibling).cells), len(sound_records(Store(place.records))[0]) if place.records.exists() else 0
+        planned, recorded = len(make_plan(sibling).cells), len(opened(place.store(), SAMPLE).newest()[0])
         lines.append(f"  beside it, {name}: training {_done(_trained(sibling, place))}; {recorded} cells recorded, {planned} planned")
-    refused = [record for record in records if Outcome(record.meta["outcome"]).refused]
-    lines += [f"    refused: step {r.meta['step']}, {record_name(r, 'data')}, {r.meta['part']}: {r.meta['reason']}" for r in refused]
+    refused = [record for record in records if Outcome(record["outcome"]).refused]
+    lines += [f"    refused: step {r['step']}, {data_name(r)}, {r['part']}: {r['reason']}" for r in refused]
     lines += [f"    {problem}" for problem in problems]
     if folder.report.exists():
         lines.append(f"  page     {folder.report}")
@@ -156,14 +158,8 @@ def export_table(root: Path, format: Literal["csv", "json", "parquet"]) -> bytes
     folder = existing(root)
     name = folder.root.resolve().name
     places = {name: folder} | {f"{name}/{sibling}": folder.sibling(sibling) for sibling in load(folder.experiment).siblings}
-    frames = [table.frame(sound_records(Store(place.records))[0], run=run) for run, place in places.items()]
+    frames = [table.stored_frame(place.store(), run=run) for run, place in places.items()]
     return table.export(pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True), format)
-
-
-def sound_records(store: Store, kind: str = SAMPLE) -> tuple[list[Record], list[str]]:
-    """Every readable record of a kind, and a sentence for each that was damaged (it has been set aside)."""
-    problems = [str(problem) for problem in store.check()]
-    return list(store.records(kind)), problems
 
 
 def _done(done: bool) -> str:
@@ -177,13 +173,13 @@ def _trained(experiment: Experiment, folder: RunFolder) -> bool:
 
 def _measured(experiment: Experiment, folder: RunFolder) -> str:
     """Whether every measurement is done; else how many checkpoints those have that are not, and how long the rest may take."""
-    store, behind, left, guessed = Store(folder.records), list[str](), 0.0, list[str]()
+    store, behind, left, guessed = folder.store(), list[str](), 0.0, list[str]()
     planned = plan_measuring(experiment)
     for name in planned.steps:
-        steps, found = planned_steps(experiment, folder, name), {record.meta["step"]: record for record in store.records(name)}
+        steps, found = planned_steps(experiment, folder, name), {record["step"]: record for record in said(opened(store, name))}
         if number := len(set(steps) - set(found)):
             behind.append(f"{name} {len(steps) - number} of {len(steps)}")
-            taken = [record.meta["seconds"] for record in found.values() if "seconds" in record.meta]
+            taken = [record["seconds"] for record in found.values() if record.get("seconds") is not None]
             each = median(taken) if taken else one_checkpoint(experiment, name) / GUESSED_RATE / planned.threads
             left += number * each
             guessed += [] if taken else [name]
@@ -196,12 +192,12 @@ def _measured(experiment: Experiment, folder: RunFolder) -> str:
 def _noted(folder: RunFolder) -> str:
     """The settings for which all is measured."""
     try:
-        return str(json.loads(folder.measured.read_text(encoding="utf-8"))["asked"])
+        return str(parse_json(folder.measured.read_text(encoding="utf-8"))["asked"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-def _as_asked(experiment: Experiment, record: Record) -> bool:
-    """Whether a record was sampled with the experiment's settings of today, and not with earlier ones."""
+def _as_asked(experiment: Experiment) -> dict[str, Any]:
+    """What a record says that was sampled with the experiment's settings of today, and not with earlier ones."""
     asked = plain(experiment.sampler) | {"batch_size": experiment.batch_size(), "seed": experiment.seed, "dtype": experiment.engine.dtype}
-    return all(record.meta.get(name) == value for name, value in asked.items() if name != "draws")
+    return {name: value for name, value in asked.items() if name != "draws"}

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rllc.core.errors import RllcError
-from rllc.core.files import write_atomic
+from rllc.core.files import parse_json, write_atomic
+from rllc.runs.engines import registry
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.layout import RunFolder, existing
 from rllc.runs.memory import fixed
 from rllc.runs.progress import Reporter
+from rllc.runs.shards import Shard
 
 STAGES = ("corpus", "train", "sample", "measure", "analyse", "report")
 
@@ -30,29 +32,41 @@ def needed(last: str) -> tuple[str, ...]:
     return tuple(stage for stage in before if stage != "sample" or last != "measure")
 
 
-def run_experiment(text: str, out: Path, last: str, workers: int | None, device: str | None, quiet: bool) -> None:
+def run_experiment(
+    text: str, out: Path, last: str, workers: int | None, device: str | None, quiet: bool, machine: Mapping[str, Any] | None = None
+) -> None:
     """Run the experiment in `text` in the folder `out`, up to and with the stage `last`.
 
-    Whatever is there already stays: the same call after an interruption goes on where it was, and a changed grid adds its cells.
+    Whatever is there already stays: the same call after an interruption goes on where it was, and a changed grid adds its cells. Several shards may
+    be at work in one folder; they sample, and a call without a shard does the rest.
+
+    Args:
+        machine: further settings of the engine, which win over the experiment's where they are not None.
 
     Raises RllcError for anything that a user can mend; what was done until then is kept.
     """
-    experiment = override(parse(text), workers, device)
-    folder = RunFolder(out)
-    with folder.locked():
-        reporter = Reporter(quiet, folder.log)
+    experiment = override(parse(text), workers, device, **(machine or {}))
+    folder, shard = RunFolder(out), Shard.parse(experiment.engine.shard)
+    if shard is not None:
+        check_shard(experiment, last)
+    with folder.locked(shard):
+        reporter = Reporter(quiet, folder.log_of(shard))
         try:
-            _go(text, experiment, folder, last, reporter)
+            if shard is None:
+                _go(text, experiment, folder, last, reporter)
+            else:
+                _go_shard(text, experiment, folder, shard, reporter)
         except RllcError as error:
             reporter.log(f"stopped: {error}")
             raise
         finally:
+            registry.close()
             reporter.close()
 
 
-def override(experiment: Experiment, workers: int | None, device: str | None) -> Experiment:
-    """The experiment with what the command line says of the machine; neither enters a record's key."""
-    changes: dict[str, Any] = {name: value for name, value in (("workers", workers), ("device", device)) if value is not None}
+def override(experiment: Experiment, workers: int | None, device: str | None, **machine: Any) -> Experiment:
+    """The experiment with what the command line says of the machine, None for what it leaves; nothing of it enters a record's key."""
+    changes = {name: value for name, value in {"workers": workers, "device": device, **machine}.items() if value is not None}
     return replace(experiment, engine=replace(experiment.engine, **changes)) if changes else experiment
 
 
@@ -70,23 +84,63 @@ def report_again(root: Path, quiet: bool) -> None:
             reporter.close()
 
 
-def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporter: Reporter) -> None:
+def check_shard(experiment: Experiment, last: str) -> None:
+    """Raises RllcError where a shard makes no sense."""
+    if last not in ("sample", "report"):
+        raise RllcError(f"A shard was asked for up to the stage {last}.", "Shards are for `rllc run` and `rllc sample`.")
+    if _streams(experiment):
+        raise RllcError(
+            "Shards cannot share checkpoints that are imported one at a time.",
+            "Set imported.keep = true, of siblings too: every checkpoint is then converted once and stays in the run folder.",
+        )
+
+
+def _streams(experiment: Experiment) -> bool:
+    imported = [one.imported for one in (experiment, *experiment.siblings.values()) if one.imported is not None]
+    return any(not one.keep for one in imported)
+
+
+def _go_shard(text: str, experiment: Experiment, folder: RunFolder, shard: Shard, reporter: Reporter) -> None:
+    """One share of the sampling. Text and model are made by whichever shard comes first, and the others wait for it."""
+    from rllc.runs.provenance import note_provenance
+
+    with folder.turn("preparation", lambda: reporter.line("Another shard is at work on the text and the model: waiting for it.")):
+        experiment = _begin(text, experiment, folder, reporter)
+        for stage in ("corpus", "train"):
+            with timed(folder, stage):
+                _run_stage(stage, experiment, folder, reporter)
+            note_provenance(experiment, folder, stage)
+    with timed(folder, "sample"):
+        _run_stage("sample", experiment, folder, reporter)
+    reporter.line(f"The shard {shard} is done. When all are, the same command without --shard does the rest.")
+
+
+def _begin(text: str, experiment: Experiment, folder: RunFolder, reporter: Reporter) -> Experiment:
     if not folder.experiment.exists() or folder.experiment.read_text(encoding="utf-8") != text:
         write_atomic(folder.experiment, text)
-    experiment = fixed(experiment, folder)
     reporter.line(f"{experiment.title}: {folder.root}")
+    return fixed(experiment, folder)
+
+
+def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporter: Reporter) -> None:
+    from rllc.runs.provenance import note_provenance
+
+    experiment = _begin(text, experiment, folder, reporter)
     stages = needed(last)
-    imported = [one.imported for one in (experiment, *experiment.siblings.values()) if one.imported is not None]
-    if any(not one.keep for one in imported) and (streamed := [stage for stage in stages if stage in ("sample", "measure")]):
+    if _streams(experiment) and (streamed := [stage for stage in stages if stage in ("sample", "measure")]):
         from rllc.runs.streaming import stream_stages
 
         with timed(folder, "corpus"):
             _run_stage("corpus", experiment, folder, reporter)
+        note_provenance(experiment, folder, "corpus")
         stream_stages(experiment, folder, reporter, streamed)
+        for stage in ("train", *streamed):
+            note_provenance(experiment, folder, stage)
         stages = tuple(stage for stage in stages if stage in ("analyse", "report"))
     for stage in stages:
         with timed(folder, stage):
             _run_stage(stage, experiment, folder, reporter)
+        note_provenance(experiment, folder, stage)
     if last == "report":
         reporter.line(f"The page: {folder.report}")
 
@@ -121,14 +175,16 @@ def timed(folder: RunFolder, stage: str) -> Iterator[None]:
     try:
         yield
     finally:
-        seconds = read_timings(folder)
-        seconds[stage] = round(seconds.get(stage, 0.0) + time.monotonic() - started, 2)
-        write_atomic(folder.timings, json.dumps(seconds, indent=1) + "\n")
+        spent = time.monotonic() - started
+        with folder.turn("timings"):
+            seconds = read_timings(folder)
+            seconds[stage] = round(seconds.get(stage, 0.0) + spent, 2)
+            write_atomic(folder.timings, json.dumps(seconds, indent=1) + "\n")
 
 
 def read_timings(folder: RunFolder) -> dict[str, float]:
     """Seconds of wall time by stage so far."""
     try:
-        return {str(stage): float(s) for stage, s in json.loads(folder.timings.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, AttributeError):
+        return {str(stage): float(s) for stage, s in parse_json(folder.timings.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError):
         return {}

@@ -11,10 +11,9 @@ from rllc.model.cost import bytes_per_variant, bytes_shared, operations
 from rllc.model.shape import ModelShape
 from rllc.model.slices import first_layer, size, slices, within_one_head
 from rllc.runs.experiment import Experiment
+from rllc.runs.forecast import GUESSED_RATE
 from rllc.runs.memory import cores, found
 
-# A guess at what one core does, in operations a second, until finished units tell the truth.
-GUESSED_RATE = 4e10
 # Numbers that a sampled cell stores for every draw of every chain.
 _TRACE_NUMBERS = 9
 # Rows of d numbers that one kept chain holds, and the bytes of its random streams.

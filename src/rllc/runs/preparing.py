@@ -8,15 +8,15 @@ from typing import Any
 from rllc.checkpoints.resume import drop_resume, load_resume, save_resume
 from rllc.checkpoints.store import list_checkpoints, save
 from rllc.core.errors import RllcError
-from rllc.core.files import write_atomic
+from rllc.core.files import parse_json, write_atomic
 from rllc.core.names import DataKey
 from rllc.corpus.batches import Mixture, batch_stream
 from rllc.corpus.build import build_corpus
 from rllc.corpus.refinement import Refinement
 from rllc.corpus.tokens import Corpus, open_corpus
+from rllc.runs.engines.local import set_threads
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
-from rllc.runs.local import set_threads
 from rllc.runs.memory import cores
 from rllc.runs.progress import Reporter, duration
 
@@ -100,9 +100,11 @@ def claim(folder: RunFolder, facts: dict[str, Any]) -> None:
     """Write down what the checkpoints come from, once. Raises RllcError where that folder has others already."""
     if folder.training.exists():
         try:
-            found = json.loads(folder.training.read_text(encoding="utf-8"))
+            found = parse_json(folder.training.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RllcError(f"{folder.training} is damaged.", f"Delete {folder.checkpoints} and run the same command again.") from error
+        if not isinstance(found, dict):
+            raise RllcError(f"{folder.training} is damaged.", f"Delete {folder.checkpoints} and run the same command again.")
         if found != facts:
             what = "text" if found.get("corpus") != facts.get("corpus") else "model, mixture or training settings"
             raise RllcError(

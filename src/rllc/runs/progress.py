@@ -10,7 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from rllc.figures.text import on_terminal
 
 _LOG = logging.getLogger("rllc")
 # Without a terminal a line is printed at most this often, in seconds.
@@ -33,7 +37,7 @@ class Bar:
     def note(self, text: str) -> None:
         """Tell what is being done, without progress."""
         if self._task is not None:
-            self._reporter.live.update(self._task, note=text)
+            self._reporter.live.update(self._task, note=_plain(text))
 
     def reach(self, done: float, note: str = "") -> None:
         """Tell how much of the total is done; what was there before this session does not count for the rate."""
@@ -43,15 +47,17 @@ class Bar:
                 self._reporter.live.reset(self._task, completed=int(done))
         self.advance(done - self._done, note)
 
-    def advance(self, amount: float, note: str = "") -> None:
-        """Tell that `amount` more of the total is done, and perhaps what was last."""
+    def advance(self, amount: float, note: str = "", left: float | None = None) -> None:
+        """Tell that `amount` more of the total is done, perhaps what was last, and the seconds left where one knows better than by proportion."""
         self._done += amount
-        if self._task is not None:
-            self._reporter.live.update(self._task, completed=self._done, note=note)
-            return
         now = time.monotonic()
+        if self._task is not None:
+            ends = None if left is None else now + left
+            self._reporter.live.update(self._task, completed=self._done, note=_plain(note), ends=ends)
+            return
         if now - self._shown >= _PLAIN_INTERVAL and self._done < self._total:
-            left = (now - self._started) / max(self._done - self._offset, 1e-9) * (self._total - self._done)
+            if left is None:
+                left = (now - self._started) / max(self._done - self._offset, 1e-9) * (self._total - self._done)
             self._reporter.line(f"  {self._name}: {100 * self._done / self._total:.0f} %, about {duration(left)} left. {note}".rstrip())
             self._shown = now
 
@@ -71,6 +77,17 @@ class Bar:
         return told
 
 
+class _Remaining(TimeRemainingColumn):
+    """Time left as the stage foretells it, and by the bar's own speed where it does not."""
+
+    def render(self, task: Task) -> Text:
+        ends = task.fields.get("ends")
+        if ends is None or task.finished:
+            return super().render(task)
+        seconds = max(int(ends - time.monotonic()), 0)
+        return Text(f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}", style="progress.remaining")
+
+
 class Reporter:
     """Says what a run does. `quiet` says nothing but errors; the log file hears everything.
 
@@ -87,7 +104,7 @@ class Reporter:
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            _Remaining(),
             TextColumn("[dim]{task.fields[note]}"),
             console=self.console,
             transient=True,
@@ -109,24 +126,24 @@ class Reporter:
 
     def log(self, text: str) -> None:
         """Write one line to the log alone."""
-        _LOG.info(text)
+        _LOG.info(on_terminal(text))
 
     def line(self, text: str) -> None:
         """Print one line and log it."""
-        _LOG.info(text.strip())
+        _LOG.info(on_terminal(text.strip()))
         if not self.quiet:
-            self.console.print(text, markup=False, soft_wrap=True)
+            self.console.print(on_terminal(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, total: float = 1.0) -> Iterator[Bar]:
         """A stage with a bar of `total` units of work."""
-        _LOG.info("%s: begin", name)
+        _LOG.info("%s: begin", on_terminal(name))
         shown = self.draws_bars
-        task = self.live.add_task(name, total=total, note="") if shown else None
+        task = self.live.add_task(_plain(name), total=total, note="") if shown else None
         if shown:
             self.live.start()
         elif not self.quiet:
-            self.console.print(f"{name} …", markup=False)
+            self.console.print(f"{on_terminal(name)} …", markup=False)
         bar = Bar(self, name, total, task)
         try:
             yield bar
@@ -134,7 +151,7 @@ class Reporter:
             if task is not None:
                 self.live.remove_task(task)
                 self.live.stop()
-        _LOG.info("%s: end", name)
+        _LOG.info("%s: end", on_terminal(name))
 
     @property
     def draws_bars(self) -> bool:
@@ -145,6 +162,11 @@ class Reporter:
 def _draws_bars(console: Console) -> bool:
     """Whether a bar can move in place: on a terminal, and in a notebook that has the widgets which rich needs there."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
+def _plain(text: str) -> str:
+    """Text in a column of the bar, which would read markup and steer the terminal."""
+    return escape(on_terminal(text))
 
 
 def duration(seconds: float) -> str:

@@ -32,7 +32,7 @@ def read_measured(experiment: Experiment, folder: RunFolder, store: Store | None
 
     Raises as `planned_records` does.
     """
-    store, bench = store or Store(folder.records), Bench.of(experiment, folder)
+    store, bench = store or folder.store(), Bench.of(experiment, folder)
     fields: dict[str, Any] = {}
     for name in experiment.behaviour.asked():
         if records := planned_records(experiment, folder, store, name, bench):

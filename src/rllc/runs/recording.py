@@ -25,7 +25,7 @@ _ORIGIN = {
     "sq_norm_of_part": "sq_center",
     "top_curvature": "top_curvature",
 }
-_ESTIMATE = ("llc", "stderr", "ci_low", "ci_high", "df", "llc_unpaired")
+ESTIMATE = ("llc", "stderr", "ci_low", "ci_high", "df", "llc_unpaired")
 
 
 def arrays_of(traces: Traces) -> dict[str, NDArray[Any]]:
@@ -47,7 +47,7 @@ def meta_of(traces: Traces, result: Result, origin: OriginGradient | None) -> di
     if origin is not None:
         meta |= {name: float(getattr(origin, field)[0]) for name, field in _ORIGIN.items()} | {"origin_batches": origin.batches}
     if result.estimate is not None:
-        meta |= {name: getattr(result.estimate, name) for name in _ESTIMATE}
+        meta |= {name: getattr(result.estimate, name) for name in ESTIMATE}
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in meta.items()}
 
 

@@ -23,12 +23,15 @@ from rllc.model.shape import ModelShape
 from rllc.model.slices import size
 from rllc.records import table
 from rllc.records.compaction import compact
+from rllc.records.index import opened
+from rllc.records.places import LocalPlace
 from rllc.records.store import Record, Store
 from rllc.report.build import build_report
 from rllc.report.data import Domain, ReportData
 from rllc.report.text import report_markdown
 from rllc.runs.evidence import evidence_of, planned_measurements
 from rllc.runs.experiment import MIXTURE, Experiment
+from rllc.runs.keys import KIND
 from rllc.runs.layout import RunFolder
 from rllc.runs.mapping import plain
 from rllc.runs.material import material_of
@@ -41,7 +44,7 @@ PATTERNS = "patterns"
 def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
     """From records to findings and the tidy table. Raises RllcError where a record is damaged."""
     with reporter.stage("Analysing", 1.0) as bar:
-        store = Store(folder.records)
+        store = folder.store()
         samples = planned_samples(experiment, folder, store)
         measurements = planned_measurements(experiment, folder, store)
         rows = table.frame(samples, run=folder.root.resolve().name)
@@ -54,7 +57,9 @@ def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter)
             arrays, meta = patterns_to_arrays(patterns)
             store.put(PATTERNS, _patterns_key(measurements), arrays, meta)
         write_atomic(folder.findings, to_json(findings))
-        compact(store, run=folder.root.resolve().name)
+        opened(store, KIND)  # so that whoever looks at the run next need not read its records
+        if isinstance(store.place, LocalPlace):
+            compact(store, run=folder.root.resolve().name)
     types = ", ".join(f"{head} {kind}" for head, kind in zip(findings.types.heads, findings.types.types, strict=True) if kind != "other")
     reporter.line(f"Head types: {types or 'none but other'}.")
 
@@ -62,7 +67,7 @@ def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter)
 def report_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
     """The figures, as files where matplotlib is installed, and the page. Raises RllcError where findings or records are damaged."""
     with reporter.stage("Writing the page", 1.0) as bar:
-        store = Store(folder.records)
+        store = folder.store()
         measurements = planned_measurements(experiment, folder, store)
         key = _patterns_key(measurements)
         stored = store.get(PATTERNS, key) if store.has(PATTERNS, key) else None
@@ -87,7 +92,7 @@ def _report_data(experiment: Experiment, folder: RunFolder, store: Store, findin
 
     corpus = open_corpus(folder.corpus)
     shares = Mixture(MIXTURE, experiment.mixture).weights
-    settings = experiment.as_dict()
+    settings = replace(experiment, engine=replace(experiment.engine, records="")).as_dict()  # whose place is nobody's business
     described = corpus.describe()["domains"]
     return ReportData(
         findings=findings,

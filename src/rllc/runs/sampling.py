@@ -31,7 +31,7 @@ from rllc.posterior.result import assess_elsewhere
 from rllc.posterior.sampling import Earlier, Minibatches, Sampled, Snapshot, sample
 from rllc.posterior.traces import stacked
 from rllc.records.store import Record, Store, key_digest
-from rllc.runs.device import choose_device
+from rllc.runs.device import check_fits, choose_device, described
 from rllc.runs.experiment import Experiment
 from rllc.runs.keys import ESTIMATOR, KIND, SHARES, STATE, record_key, shares_key, state_key
 from rllc.runs.layout import RunFolder
@@ -114,8 +114,9 @@ class OpenedUnit:
         self.objective = self._build(range(len(work.unit.parts)))
 
     def _load(self, folder: RunFolder, step: int, shape: ModelShape) -> tuple[dict[str, torch.Tensor], CheckpointInfo]:
-        _, weights, info = load(folder.checkpoints / checkpoint_name(step), shape)
         dtype = getattr(torch, self.experiment.engine.dtype)
+        check_fits(shape, dtype, self.device)
+        _, weights, info = load(folder.checkpoints / checkpoint_name(step), shape)
         return {name: tensor.to(device=self.device, dtype=dtype) for name, tensor in weights.items()}, info
 
     def _build(self, places: Sequence[int]) -> PartObjective[Any]:
@@ -170,7 +171,7 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
     earlier, names, batches = None, (), unit.minibatches()
     probe = unit.data.probe() if experiment.shares_at(work.unit.step) else None
     if work.segment:
-        store = Store(RunFolder(work.folder).records)
+        store = RunFolder(work.folder).store()
         records = {cell: store.get(KIND, key) for cell, key in keys.items()}
         earlier = _earlier(store, bundles, records)
         if earlier.snapshot is None:
@@ -191,7 +192,7 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
         earlier=earlier,
         narrow=unit.narrow,
     )
-    common = _common(work, unit.chunk, (time.perf_counter() - started) / len(bundles))
+    common = _common(work, unit, (time.perf_counter() - started) / len(bundles))
     samples = (
         (p, _sample(cell, keys[cell], records.get(cell), sampled, p, earlier, common, experiment.sampling.keep_state))
         for p, bundle in enumerate(bundles)
@@ -268,7 +269,7 @@ def _last_restart(record: Record) -> int:
     return max(i for i, step in enumerate(record.meta["history"]) if step["how"] != "continued")
 
 
-def _common(work: Work, chunk: int, seconds: float) -> dict[str, Any]:
+def _common(work: Work, unit: OpenedUnit, seconds: float) -> dict[str, Any]:
     """What all cells of a unit have in common."""
     experiment = work.experiment
     return {
@@ -280,9 +281,11 @@ def _common(work: Work, chunk: int, seconds: float) -> dict[str, Any]:
         "documents": experiment.sampling.documents,
         "dtype": experiment.engine.dtype,
         "threads": experiment.engine.threads,
+        "device": described(unit.device),
+        "torch": torch.__version__,
         "seed": experiment.seed,
         "estimator": ESTIMATOR,
         "seconds": seconds,
-        "chunk": chunk,
+        "chunk": unit.chunk,
         "chunk_planned": work.planned_chunk or work.unit.chunk,
     }

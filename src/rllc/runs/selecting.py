@@ -8,6 +8,7 @@ from typing import Any, Literal
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 from rllc.core.outcome import Outcome
+from rllc.records.index import Index
 from rllc.records.store import Record
 from rllc.records.table import part_order
 from rllc.runs.experiment import MIXTURE
@@ -45,6 +46,18 @@ def record_name(record: Record, axis: Axis) -> str:
     if axis == "data":
         return str(DataKey.parse(record.meta["data"]).at(record.meta["evaluated_on"]))
     return str(record.meta[axis])
+
+
+def said(index: Index) -> list[dict[str, Any]]:
+    """What each record says, without what is a list or a table."""
+    digests, columns = index.newest()
+    plain_columns = {name: column.plain() for name, column in columns.items()}
+    return [{name: values[row] for name, values in plain_columns.items()} for row in range(len(digests))]
+
+
+def data_name(record: Mapping[str, Any]) -> str:
+    """What the record's data is called, with what it was evaluated on where that is another: "code@prose"."""
+    return str(DataKey.parse(record["data"]).at(record["evaluated_on"]))
 
 
 def record_names(records: Iterable[Record], axis: Axis) -> list[str]:

@@ -10,7 +10,10 @@ from rllc.behaviour.settings import Checkpoints
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 from rllc.corpus.settings import Documents
+from rllc.runs.engines.registry import check_name
+from rllc.runs.shards import Shard
 
+_MOST_PROCESSES = 4096
 Products = Literal["float32", "bfloat16"]
 
 
@@ -150,7 +153,14 @@ class EngineSettings:
     """How the grid is computed, never what it is.
 
     Args:
-        workers: processes that sample side by side; 0 takes one for every core.
+        kind: the engine: "local" for processes of this machine, "ray" for a Ray cluster or one that is started here.
+        address: of a Ray cluster that is there, "host:port", or "auto" for the one that this machine belongs to; empty to start one here.
+        workers: processes that sample side by side; 0 takes one for every core, and with Ray as many as the cluster has room for.
+        gpus_per_worker: GPUs that Ray sets aside for a worker, 0.5 for two workers on each; 0 takes one where the cluster has some and `device`
+            does not say otherwise.
+        unit_timeout: seconds after which Ray gives a unit up and tries it elsewhere; 0 for twenty times what the finished ones predict, and at
+            least ten minutes.
+        shard: "2/5" samples the second of five shares of the units alone, beside other calls on the same folder; empty for all.
         threads: threads of each worker. More threads change the order of sums, so equal numbers need equal threads.
         device: "auto" takes a CUDA device where there is one.
         dtype: of the model and of the sampler's state.
@@ -159,6 +169,7 @@ class EngineSettings:
         chunk: most variants C of a pass; 0 lets the plan choose it from `memory`.
         memory: budget of one pass in megabytes; 0 finds it when the run begins, from what is free, and keeps it in the run folder.
         training_threads: threads of the training loop; 0 takes one for every core.
+        records: where the records lie, if not in the run folder: a URL that fsspec reaches, such as "s3://bucket/mine". Runs may share one.
     """
 
     workers: int = 0
@@ -169,10 +180,32 @@ class EngineSettings:
     chunk: int = 0
     memory: int = 1000
     training_threads: int = 0
+    records: str = ""
+    kind: str = "local"
+    address: str = ""
+    gpus_per_worker: float = 0.0
+    unit_timeout: float = 0.0
+    shard: str = ""
 
     def __post_init__(self) -> None:
+        check_name(self.kind)
+        Shard.parse(self.shard)
+        if not 0 <= self.gpus_per_worker <= 1:
+            raise RllcError(
+                f"engine.gpus_per_worker is {self.gpus_per_worker:g}, but a unit is computed on one device: it must be between 0 and 1.",
+                "Give 1, or 0.5 to have two workers share a device; more devices are used by more workers.",
+            )
+        if self.kind == "local" and (self.address or self.gpus_per_worker):
+            raise RllcError(
+                "engine.address and engine.gpus_per_worker are for the engine ray.", 'Give engine.kind = "ray" with them, or --engine ray.'
+            )
         if self.products not in get_args(Products):
             raise RllcError(f"engine.products is {self.products!r}.", f"Choose one of: {', '.join(get_args(Products))}.")
-        for name, least in (("workers", 0), ("threads", 1), ("chunk", 0), ("memory", 0), ("training_threads", 0)):
+        for name in ("workers", "threads", "training_threads"):
+            if getattr(self, name) > _MOST_PROCESSES:
+                raise RllcError(f"engine.{name} is {getattr(self, name)}, but must be at most {_MOST_PROCESSES}.", "Mend the experiment file.")
+        if self.records and "://" not in self.records:
+            raise RllcError(f"engine.records is {self.records!r}, which is no URL.", 'Write "s3://bucket/folder", or "file:///folder" for a folder.')
+        for name, least in (("workers", 0), ("threads", 1), ("chunk", 0), ("memory", 0), ("training_threads", 0), ("unit_timeout", 0)):
             if getattr(self, name) < least:
                 raise RllcError(f"engine.{name} is {getattr(self, name)}, but must be at least {least}.", "Mend the experiment file.")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from rllc.checkpoints.store import checkpoint_name, list_checkpoints, release
-from rllc.records.store import Store
+from rllc.records.index import fresh_problems
 from rllc.runs.experiment import Experiment
 from rllc.runs.grid import missing_work, sample_stage, unfinished_work
 from rllc.runs.importing import fetch_checkpoints
@@ -39,7 +39,7 @@ def stream_stages(experiment: Experiment, folder: RunFolder, reporter: Reporter,
     with timed(folder, "train"):
         fetch_checkpoints(experiment, folder, sorted(kept), reporter)
     bench = Bench.of(experiment, folder)  # its contexts are drawn once for all checkpoints
-    for problem in Store(folder.records).check():
+    for problem in fresh_problems(folder.store()):
         reporter.line(str(problem))
     for step in experiment.checkpoints():
         if _wanting(experiment, folder, step, stages, bench):
@@ -74,7 +74,7 @@ def _wanting(experiment: Experiment, folder: RunFolder, step: int, stages: Seque
     """Whether something of a checkpoint is not recorded yet; what it is may not even be known."""
     if step not in {info.step for info in list_checkpoints(folder.checkpoints)}:
         return True
-    store = Store(folder.records)
+    store = folder.store()
     if "sample" in stages and (missing_work(experiment, folder, store, step) or unfinished_work(experiment, folder, store, step)):
         return True
     return "measure" in stages and bool(missing_measures(experiment, folder, bench, step))

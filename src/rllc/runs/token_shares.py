@@ -32,7 +32,7 @@ def token_shares(folder: Path | str, data: str = "mixture", step: int | None = N
     """
     place = existing(Path(folder))
     experiment = parse(place.experiment.read_text(encoding="utf-8"), str(place.experiment))
-    corpus, weights, store = open_corpus(place.corpus), weights_of(experiment, place), Store(place.records)
+    corpus, weights, store = open_corpus(place.corpus), weights_of(experiment, place), place.store()
     found: dict[tuple[int, str], tuple[str, list[Record]]] = {}
     for cell in make_plan(experiment).cells:
         if cell.data == DataKey.parse(data) and (not parts or str(cell.part) in parts):

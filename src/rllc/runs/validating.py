@@ -11,7 +11,7 @@ from rllc.posterior.validation import cases as listing
 from rllc.posterior.validation import validate as comparing
 from rllc.posterior.validation.cases import SAMPLERS, Case, Trial
 from rllc.posterior.validation.validate import Report, Row
-from rllc.runs.local import run_units
+from rllc.runs.engines.local import run_units
 from rllc.runs.memory import cores
 from rllc.runs.progress import Reporter
 

@@ -9,6 +9,8 @@ from typing import Literal
 from rllc.core.errors import RllcError
 from rllc.training.schedule import learning_rate, linear_steps, log_steps, paper_steps
 
+_MOST = 100_000  # checkpoints of one kind, which are counted one by one
+
 
 @dataclass(frozen=True)
 class CheckpointSchedule:
@@ -32,6 +34,8 @@ class CheckpointSchedule:
     extra: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if max(self.log, self.linear) > _MOST:
+            raise RllcError(f"training.checkpoints asks for {max(self.log, self.linear)} checkpoints.", f"Ask for at most {_MOST:,}.")
         if min(self.log, self.linear) < 0 or self.log_from < 1:
             raise RllcError("Counts of checkpoints must not be negative, and log_from must be at least 1.", "Mend training.checkpoints.")
 

@@ -42,7 +42,7 @@ class Bench:
     @classmethod
     def of(cls, experiment: Experiment, folder: RunFolder) -> Bench:
         """That of a run folder; siblings share the tables of the text, which lie in the main run's store."""
-        return cls(experiment, open_corpus(folder.corpus), Store(RunFolder(folder.corpus.parent).records))
+        return cls(experiment, open_corpus(folder.corpus), folder.main.store())
 
     @property
     def settings(self) -> BehaviourSettings:

@@ -14,12 +14,27 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any
 
 from rllc.core.errors import RllcError
+from rllc.runs.engines.job import Job, Result, Work
+from rllc.runs.memory import cores
+from rllc.runs.settings import EngineSettings
 
-Work = TypeVar("Work")
-Result = TypeVar("Result")
+
+class LocalEngine:
+    """The engine `local`."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self.at_once = settings.workers or cores()
+
+    def run(self, job: Job[Any, Any]) -> Iterator[tuple[Any, Any]]:
+        """Yield (work, result) as works finish. Raises RllcError as `run_units` does."""
+        yield from run_units(job.function, job.works, self.at_once, self._settings.threads, job.smaller, job.begun)
+
+    def close(self) -> None:
+        """Its workers end with every job."""
 
 
 def run_units(
@@ -28,17 +43,20 @@ def run_units(
     workers: int,
     threads: int,
     smaller: Callable[[Work], Work] | None = None,
+    begun: Callable[[Work], None] = lambda work: None,  # noqa: ARG005
 ) -> Iterator[tuple[Work, Result]]:
     """Yield (work, function(work)) as they finish, on `workers` processes; in this process where workers is 1.
 
     Args:
         smaller: a work that needs less memory, for what was under way when a worker was lost; it is tried in its place.
+        begun: is told of each work as it is handed to a worker.
 
     Raises RllcError where a worker was lost, for instance for want of memory, and nothing is smaller; and whatever `function` raises.
     """
     if workers <= 1:
         set_threads(threads)
         for work in works:
+            begun(work)
             yield work, function(work)
         return
     queue = deque(works)
@@ -51,6 +69,7 @@ def run_units(
                 # No more is handed out than is being worked on, so that an interruption loses little.
                 while queue and len(running) < workers:
                     future = pool.submit(function, queue[0])
+                    begun(queue[0])
                     running[future] = queue.popleft()
                 yield from _finished(running)
             except BrokenProcessPool as error:

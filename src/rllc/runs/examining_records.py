@@ -1,0 +1,171 @@
+"""What `rllc doctor` looks at in a store: every record by its digest, every number by its traces, and the copies made for fast reading."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import xarray as xr
+
+from rllc.core.errors import RllcError
+from rllc.core.files import disk_error
+from rllc.records.index import path_of, sound
+from rllc.records.packing import FORMAT, Record, joined
+from rllc.records.places import LocalPlace, open_place
+from rllc.records.store import COMPACTED, DAMAGED, MARKER, DamagedRecordError, Store, named
+from rllc.runs.examining import Chart
+from rllc.runs.keys import ESTIMATOR, KIND
+from rllc.runs.verifying import untrue
+
+
+def records(chart: Chart) -> None:
+    """The store of a run, wherever it lies."""
+    store = _opened(chart)
+    if store is None:
+        return
+    counts: dict[str, int] = {}
+    for kind in store.kinds():
+        files = store.listing(kind)
+        counts[kind] = _kind(chart, store, kind, list(files))
+        if foreign := [name for name in store.place.listing(kind) if name not in files]:
+            foreign = [name for name in foreign if not name.endswith(".tmp")]
+        if foreign:
+            chart.remark(f"{store.place.shown(kind)} holds {len(foreign)} files that are no records, {foreign[0]} among them; they are left alone.")
+        _index(chart, store, kind)
+    _zarr(chart, store, counts.get(KIND, 0))
+    if aside := len(store.place.listing(DAMAGED)):
+        chart.remark(f"{aside} damaged files lie in {store.place.shown(DAMAGED)}; nothing reads them, and they may be deleted.")
+    if counts:
+        chart.remark(f"Records that were read and proven: {', '.join(f'{count} {kind}' for kind, count in counts.items())}.")
+
+
+def _opened(chart: Chart) -> Store | None:
+    where = chart.folder.records
+    try:
+        return Store(where, sets_aside=chart.repair)
+    except RllcError as error:
+        place = open_place(where)
+        try:
+            content = place.read(MARKER)
+        except OSError:
+            chart.wrong(error.problem, error.remedy)
+            return None
+        if _format(content) > FORMAT:
+            chart.wrong(error.problem, error.remedy)
+            return None
+
+        def mend() -> str:
+            place.move(MARKER, f"{DAMAGED}/{MARKER}")
+            place.write(MARKER, (json.dumps({"format": FORMAT}) + "\n").encode())
+            return f"It was written again for format {FORMAT}; each record tells its own."
+
+        chart.wrong(error.problem, "Each record tells its own format.", mend)
+        return Store(where, sets_aside=True) if chart.repair and not chart.findings[-1].open else None
+
+
+def _format(content: bytes) -> int:
+    """What a marker tells; 0 where it tells nothing."""
+    try:
+        return int(json.loads(content)["format"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+def _kind(chart: Chart, store: Store, kind: str, files: list[str]) -> int:
+    """Read and prove every record of a kind; how many are sound."""
+    segments: dict[str, list[int]] = {}
+    for digest, segment in sorted(map(named, files)):
+        segments.setdefault(digest, []).append(segment)
+    count = 0
+    for digest, numbers in segments.items():
+        parts = list(_proven(chart, store, kind, [f"{digest}-{n}.npz" for n in numbers]))
+        if len(parts) < len(numbers):
+            continue
+        if numbers != list(range(len(numbers))):
+            chart.remark(f"{store.place.shown(kind)}/{digest[:12]}… lacks a segment before its last; what lies behind the gap is not counted.")
+            continue
+        count += 1
+        if kind == KIND:
+            _number(chart, store, joined(parts), [f"{kind}/{digest}-{n}.npz" for n in numbers])
+    return count
+
+
+def _proven(chart: Chart, store: Store, kind: str, files: list[str]) -> Iterator[Record]:
+    for file in files:
+        try:
+            yield store.proven(kind, file)
+        except DamagedRecordError as error:
+            chart.wrong(
+                error.problem, error.remedy, (lambda path=f"{kind}/{file}", told=error: _moved(store, path, told)) if store.sets_aside else None
+            )
+        except RllcError as error:
+            chart.wrong(error.problem, error.remedy)
+
+
+def _moved(store: Store, path: str, told: DamagedRecordError) -> str:
+    if store.place.exists(path):
+        raise told
+    return "The next run computes it anew."
+
+
+def _number(chart: Chart, store: Store, record: Record, paths: list[str]) -> None:
+    """Whether a record's number follows from its traces, where this program's estimator made it."""
+    if record.meta.get("estimator") != ESTIMATOR or not (problem := untrue(record)):
+        return
+
+    def mend() -> str:
+        for path in reversed(paths):
+            store.place.move(path, f"{DAMAGED}/{path.replace('/', '-')}")
+        return f"It now lies in {store.place.shown(DAMAGED)}, and the next run computes it anew."
+
+    what = f"The record {store.place.shown(paths[0])} contradicts itself, though its digest is right. {problem}"
+    chart.wrong(what, "Nobody but a program could have done that: find out which.", mend)
+
+
+def _index(chart: Chart, store: Store, kind: str) -> None:
+    path = path_of(kind)
+    try:
+        content = store.place.read(path)
+    except OSError:
+        return
+    if sound(content, kind):
+        return
+
+    def mend() -> str:
+        store.place.remove(path)
+        return "It was removed; it is a copy, and whoever reads next makes it."
+
+    chart.wrong(f"{store.place.shown(path)} is damaged, or of another version.", "It is a copy of what the records say.", mend)
+
+
+def _zarr(chart: Chart, store: Store, count: int) -> None:
+    """The copy with all traces: it opens. One that was made before its records changed is no fault: nothing but a reader of Zarr reads it."""
+    if not isinstance(store.place, LocalPlace):
+        return
+    for path in sorted((store.place.root / COMPACTED).glob("*.zarr")):
+        cells = _cells(path)
+        if isinstance(cells, str):
+            what = f"{path} is damaged: {cells}."
+            chart.wrong(what, "It is a copy of the records, and `rllc analyse` makes it.", lambda path=path: _removed(path))
+        elif cells != count:
+            chart.remark(f"{path} holds {cells} cells of {count}; `rllc analyse` makes it anew.")
+
+
+def _cells(path: Path) -> int | str:
+    """How many cells a copy holds, or what keeps it from being read."""
+    try:
+        with xr.open_zarr(path, consolidated=True, chunks=None) as opened:
+            loaded = opened.load()
+        return sum(bool(key) for key in loaded["key"].values.ravel().tolist()) if "key" in loaded else 0
+    except Exception as error:  # zarr, its codecs and json each have their own ways of saying that bytes are wrong
+        return type(error).__name__
+
+
+def _removed(path: Path) -> str:
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    return "It was removed."

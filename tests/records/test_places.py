@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from rllc.core.errors import RllcError
+from rllc.records.compaction import compact
+from rllc.records.index import opened
+from rllc.records.packing import key_digest
+from rllc.records.places import LocalPlace, open_place
+from rllc.records.store import DamagedRecordError, Store
+from rllc.records.table import frame, stored_frame
+
+ARRAYS = {"losses": np.arange(12.0).reshape(2, 6), "baseline": np.arange(6.0)}
+
+
+class RenamingFileSystem(LocalFileSystem):
+    """A file system whose put is not known to be whole, as of a server behind ssh."""
+
+    protocol = "renaming"
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        return super()._strip_protocol(str(path).removeprefix("renaming://"))
+
+
+def meta(i: int) -> dict[str, Any]:
+    return {"step": i, "part": f"0:{i}", "data": "mixture", "evaluated_on": "mixture", "outcome": "ok", "llc": i / 3, "chains": 2}
+
+
+@pytest.fixture(params=["memory", "renaming"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "renaming":
+        fsspec.register_implementation("renaming", RenamingFileSystem, clobber=True)
+        yield f"renaming://{tmp_path}/store"
+        return
+    yield f"memory://{tmp_path.name}"
+    MemoryFileSystem.store.clear()
+
+
+def test_a_store_at_a_url_is_a_store(url: str) -> None:
+    """Everything that a folder can: put, find, prolong, list, open as a table, in stores opened one after another."""
+    assert list(Store(url).records("sample")) == []
+    assert Store(url).kinds() == []
+    names = [Store(url).put("sample", {"i": i}, ARRAYS, meta(i)) for i in range(5)]
+    Store(url).put("sample", {"i": 0}, ARRAYS, meta(0) | {"llc": 7.0}, segment=1)
+    Store(url).put("behaviour", {}, {}, {"step": 1})
+    store = Store(url)
+    assert store.kinds() == ["behaviour", "sample"]
+    assert store.digests("sample") == sorted(names)
+    assert store.segments("sample", {"i": 0}) == 2
+    np.testing.assert_array_equal(store.get("sample", names[0]).arrays["losses"], np.concatenate([ARRAYS["losses"]] * 2, axis=1))
+    assert store.get("sample", {"i": 3}).meta == meta(3)
+    assert not store.has("sample", {"i": 9})
+    with pytest.raises(KeyError):
+        store.get("sample", {"i": 9})
+    table = stored_frame(store, "mine")
+    assert table.equals(frame(Store(url).records("sample"), "mine"))
+    assert table.loc[table.step == 0, "llc"].item() == 7.0
+    assert store.check() == ()
+
+
+def test_what_is_there_at_a_url_is_never_rewritten(url: str) -> None:
+    for seconds in (1.0, 2.0):
+        Store(url).put("sample", {"i": 1}, ARRAYS, {"seconds": seconds})
+    assert Store(url).get("sample", {"i": 1}).meta == {"seconds": 1.0}
+
+
+def test_a_damaged_record_at_a_url_is_set_aside(url: str) -> None:
+    names = [Store(url).put("sample", {"i": i}, ARRAYS, meta(i)) for i in range(2)]
+    fs, root = fsspec.url_to_fs(url)
+    path = f"{root}/sample/{names[0]}-0.npz"
+    fs.pipe_file(path, fs.cat_file(path)[:-30])
+    with pytest.raises(DamagedRecordError, match=f"{url}/sample/{names[0]}.*was damaged.*Run the same command again"):
+        Store(url).get("sample", names[0])
+    store = Store(url)
+    assert not store.has("sample", names[0])
+    assert fs.ls(f"{root}/damaged", detail=False)[0].endswith(f"sample-{names[0]}-0.npz")
+    assert store.kinds() == ["sample"]
+    store.put("sample", {"i": 0}, ARRAYS, meta(0))
+    assert len(list(store.records("sample"))) == 2
+
+
+def test_whoever_only_looks_sets_nothing_aside(url: str) -> None:
+    name = Store(url).put("sample", {"i": 1}, ARRAYS, meta(1))
+    fs, root = fsspec.url_to_fs(url)
+    fs.pipe_file(f"{root}/sample/{name}-0.npz", b"no record")
+    (problem,) = Store(url, sets_aside=False).check()
+    assert "rllc doctor --repair" in str(problem)
+    assert Store(url).has("sample", name)
+
+
+def test_a_grid_is_asked_for_by_one_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first questions go one by one, as a worker has them; hundreds cost no request each."""
+    asked: list[str] = []
+    isfile, ls = MemoryFileSystem.isfile, MemoryFileSystem.ls
+    monkeypatch.setattr(MemoryFileSystem, "isfile", lambda self, path: asked.append("isfile") or isfile(self, path))
+    monkeypatch.setattr(MemoryFileSystem, "ls", lambda self, *a, **k: asked.append("ls") or ls(self, *a, **k))
+    writer = Store("memory://grid")
+    for i in range(0, 400, 2):
+        writer.put("sample", {"i": i}, {}, {})
+    asked.clear()
+    store = Store("memory://grid")
+    assert [store.has("sample", {"i": i}) for i in range(400)] == [i % 2 == 0 for i in range(400)]
+    assert asked.count("isfile") == 32
+    assert asked.count("ls") == 1
+    store.put("sample", {"i": 1}, {}, {})  # and what it writes itself it knows
+    assert store.has("sample", {"i": 1})
+    MemoryFileSystem.store.clear()
+
+
+def test_a_write_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("renaming", RenamingFileSystem, clobber=True)
+    store = Store(f"renaming://{tmp_path}/store")
+    store.put("sample", {"i": 0}, ARRAYS, {})
+
+    def broken(self: object, source: str, target: str, **kwargs: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RenamingFileSystem, "mv", broken)
+        with pytest.raises(RllcError, match="could not be written: Connection reset by peer"):
+            store.put("sample", {"i": 1}, ARRAYS, {})
+    assert len(list((tmp_path / "store" / "sample").iterdir())) == 1
+    store.put("sample", {"i": 1}, ARRAYS, {})
+    assert len(list(store.records("sample"))) == 2
+
+
+@pytest.mark.parametrize("call", ["cat_file", "isfile", "ls"])
+def test_whatever_a_cloud_s_library_raises_is_a_sentence(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    class NoCredentialsError(Exception):
+        pass
+
+    store = Store("memory://shut")
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(MemoryFileSystem, call, refuse)
+    with pytest.raises(RllcError, match="could not be read: NoCredentialsError: Unable to locate credentials"):
+        {
+            "cat_file": lambda: Store("memory://shut"),
+            "isfile": lambda: store.has("sample", {}),
+            "ls": lambda: store.digests("sample"),
+        }[call]()
+
+
+def test_urls_that_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RllcError, match="'nowhere://x' is no place for records"):
+        Store("nowhere://x")
+
+    def missing(url: str, **kwargs: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", missing)
+    with pytest.raises(RllcError, match=r"s3://bucket/mine, which needs a package that is not installed: Install s3fs"):
+        Store("s3://bucket/mine")
+
+
+def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
+    place = open_place(f"file://{tmp_path}/records")
+    assert isinstance(place, LocalPlace)
+    Store(f"file://{tmp_path}/records").put("sample", {"i": 1}, ARRAYS, {})
+    assert Store(tmp_path / "records").has("sample", key_digest("sample", {"i": 1}))
+
+
+def test_a_copy_for_other_programs_is_made_in_a_folder_alone() -> None:
+    store = Store("memory://elsewhere")
+    store.put("sample", {"i": 0}, ARRAYS, meta(0))
+    with pytest.raises(RllcError, match=r"memory://elsewhere is no folder.*Copy the records"):
+        compact(store)
+    assert len(opened(store, "sample").stamps) == 1
+    MemoryFileSystem.store.clear()

@@ -1,0 +1,240 @@
+"""What the engines decide without a cluster: names, retries, room, what lies where."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rllc.core.errors import RllcError
+from rllc.main import main
+from rllc.runs.engines import cluster, ray_worker, registry
+from rllc.runs.engines.cluster import Room, check_versions
+from rllc.runs.engines.job import Files, Job
+from rllc.runs.engines.local import LocalEngine
+from rllc.runs.engines.placing import Placing
+from rllc.runs.engines.ray_worker import Hello
+from rllc.runs.engines.waiting import TRIES, Item, Waiting
+from rllc.runs.experiment import parse
+from rllc.runs.settings import EngineSettings
+
+
+def test_engines_have_names_and_stay_open(tiny, monkeypatch):
+    with pytest.raises(RllcError, match=r"There is no engine 'slurm'\. Choose one of: local, ray"):
+        parse(tiny.replace("[engine]", '[engine]\nkind = "slurm"'))
+    here = registry.engine(EngineSettings(workers=3))
+    assert isinstance(here, LocalEngine)
+    assert here.at_once == 3
+    assert registry.engine(EngineSettings(workers=3)) is here
+    registry.close()
+    assert registry.engine(EngineSettings(workers=3)) is not here
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RllcError, match=r"needs Ray, which is not installed here. pip install 'rllc\[ray\]'"):
+        registry.engine(EngineSettings(kind="ray"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--engine", "slurm"], "There is no engine 'slurm'. Choose one of: local, ray."),
+        (["--address", "auto"], 'Give engine.kind = "ray" with them, or --engine ray.'),
+        (["--engine", "ray", "--gpus-per-worker", "3"], "a unit is computed on one device"),
+        (["--shard", "9/8"], "A shard is called '9/8'."),
+    ],
+)
+def test_wrong_flags_end_in_a_sentence(flags, message, tiny, tmp_path, capsys):
+    (tmp_path / "experiment.toml").write_text(tiny)
+    for verb in ("run", "sample"):
+        assert main([verb, str(tmp_path / "experiment.toml"), "--out", str(tmp_path / "run"), *flags]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gpus_per_worker": 2, "kind": "ray"}, "a unit is computed on one device"),
+        ({"gpus_per_worker": 0.5}, "are for the engine ray"),
+        ({"address": "auto"}, "are for the engine ray"),
+        ({"unit_timeout": -1}, "unit_timeout is -1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(RllcError, match=message):
+        EngineSettings(**settings)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def half(work: int) -> int:
+    if work <= 1:
+        raise RllcError("There is nothing smaller.", "")
+    return work // 2
+
+
+def test_what_is_lost_waits_longer_every_time_and_is_smaller_from_the_second_on():
+    clock = Clock()
+    waiting = Waiting([8, 5], clock, back_off=1.0)
+    item = waiting.next()
+    assert item == Item(8)
+    again = waiting.lost(item, "why", "n1", half)
+    assert (again.work, again.tries, again.after, again.avoid) == (8, 1, 1.0, "n1")
+    assert waiting.soonest() == 0.0
+    assert waiting.next() == Item(5)
+    assert waiting.next() is None
+    assert waiting.soonest() == 1.0
+    clock.now = 1.0
+    item = waiting.next()
+    assert item == again
+    assert len(waiting) == 0
+    again = waiting.lost(item, "why", "n1", half)
+    assert (again.work, again.after) == (4, 3.0)
+    again = waiting.lost(again, "why", "n1", half)
+    assert (again.work, again.after) == (2, 5.0)
+    with pytest.raises(RllcError, match=f"tried {TRIES} times.*The last time: the end"):
+        waiting.lost(again, "the end", "n1", half)
+
+
+def test_what_was_lost_for_want_of_memory_is_smaller_at_once_and_told_where_it_cannot_be():
+    waiting = Waiting([2], Clock())
+    again = waiting.lost(waiting.next(), "memory", "n", half, memory=True)
+    assert again.work == 1
+    with pytest.raises(RllcError, match="nothing smaller"):
+        waiting.lost(again, "memory", "n", half, memory=True)
+
+
+def node(cpus: float, gpus: float = 0.0, alive: bool = True) -> dict[str, Any]:
+    return {"Alive": alive, "Resources": {"CPU": cpus} | ({"GPU": gpus} if gpus else {})}
+
+
+@pytest.mark.parametrize(
+    ("settings", "nodes", "workers", "gpus"),
+    [
+        ({}, [node(4), node(3)], 7, 0.0),
+        ({"threads": 2}, [node(4), node(3)], 3, 0.0),  # no worker is on two nodes
+        ({}, [node(4), node(8, alive=False)], 4, 0.0),
+        ({}, [node(16, 4), node(16)], 4, 1.0),  # there are GPUs: they are used
+        ({"device": "cpu"}, [node(16, 4)], 16, 0.0),
+        ({"gpus_per_worker": 0.25}, [node(16, 2)], 8, 0.25),
+        ({"gpus_per_worker": 0.25, "threads": 4}, [node(16, 2)], 4, 0.25),
+        ({"device": "cuda"}, [node(16)], 0, 1.0),
+        ({}, [], 0, 0.0),
+    ],
+)
+def test_room_is_what_whole_workers_fit_into(settings, nodes, workers, gpus):
+    room = Room.of(EngineSettings(kind="ray", **settings), nodes)
+    assert (room.workers, room.options["num_gpus"]) == (workers, gpus)
+
+
+def test_more_workers_than_there_is_room_for_are_told():
+    told: list[str] = []
+    settings = EngineSettings(kind="ray", workers=9)
+    Room.of(settings, [node(4)]).check(settings, told.append)
+    assert told == ["9 workers of 1 CPU were asked for; the cluster has room for 4."]
+    with pytest.raises(RllcError, match="at most 0 CPUs"):
+        Room.of(settings, []).check(settings, told.append)
+
+
+def test_a_node_with_another_version_is_refused():
+    hello = Hello("n", "far", 1, {"rllc": "1", "torch": "2", "estimator": "e"})
+    check_versions(hello, {"rllc": "1", "torch": "2"})
+    with pytest.raises(RllcError, match="far has torch 2, and others 3"):
+        check_versions(hello, {"rllc": "1", "torch": "3"})
+
+
+@pytest.mark.parametrize("address", ["ray://host:10001", "nowhere"])
+def test_an_address_that_is_none_is_told_before_anything_starts(address):
+    pytest.importorskip("ray")
+    with pytest.raises(RllcError, match=r"address is 'ray://|no Ray cluster to join at 'nowhere'"):
+        cluster.connect(EngineSettings(kind="ray", address=address))
+
+
+def test_a_ray_that_does_not_start_is_tried_again_and_then_told(monkeypatch):
+    ray, calls = pytest.importorskip("ray"), list[str]()
+
+    def init(**_: Any) -> None:
+        calls.append("init")
+        raise Exception("The current node timed out during startup. It may be busy.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
+    with pytest.raises(RllcError, match="Ray did not start on this machine: The current node timed out"):
+        cluster.connect(EngineSettings(kind="ray"))
+    assert calls == ["init", "shutdown"] * 3
+
+
+def test_files_go_once_to_every_node_and_the_longest_unused_go_first(tmp_path, monkeypatch):
+    """A store that is a list, nodes that are folders."""
+    root = tmp_path / "run"
+    for name, size in {"corpus/tokens": 100, "checkpoints/1": 60, "checkpoints/2": 60, "checkpoints/3": 60}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(bytes([size]) * size)
+    objects: list[bytes] = []
+
+    def put(piece: Any) -> int:
+        objects.append(bytes(piece))
+        return len(objects) - 1
+
+    monkeypatch.setattr("rllc.runs.engines.placing._PIECE", 64)
+    monkeypatch.setattr(ray_worker.tempfile, "gettempdir", lambda: str(tmp_path))
+    fake = type("Ray", (), {"get": staticmethod(lambda reference: objects[reference])})
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    files = Files(root, lambda step: [root / "corpus/tokens", root / f"checkpoints/{step}"], lambda step, there: there / f"checkpoints/{step}")
+    placing = Placing("here", put, stored=250, kept=230)
+    assert placing.begin("here", files, 1) is None
+    assert placing.begin("far", None, 1) is None
+    assert placing.nodes == ()
+
+    first = placing.begin("far", files, 1)
+    assert first is not None
+    assert [name for name, _ in first.files] == ["corpus/tokens", "checkpoints/1"]
+    assert len(objects) == 3  # two pieces of the corpus, and one
+    beside = placing.begin("far", files, 2)  # before the first has arrived: whoever comes first writes
+    assert beside is not None
+    assert [name for name, _ in beside.files] == ["corpus/tokens", "checkpoints/2"]
+    assert len(objects) == 4
+    there = ray_worker.place(first)
+    assert ray_worker.place(beside) == there
+    assert {path.name for path in there.rglob("*") if path.is_file()} == {".lock", "tokens", "1", "2"}
+    assert (there / "corpus/tokens").read_bytes() == (root / "corpus/tokens").read_bytes()
+    for step in (1, 2):
+        placing.end("far", files, step, arrived=True)
+
+    third = placing.begin("far", files, 3)
+    assert third is not None
+    assert [name for name, _ in third.files] == ["checkpoints/3"]
+    assert third.drop == ()
+    ray_worker.place(third)
+    placing.end("far", files, 3, arrived=True)
+    fourth = placing.begin("far", files, 3)  # 280 bytes by now, of 230: the one that was longest unused goes
+    assert fourth is not None
+    assert (fourth.files, fourth.drop) == ((), ("checkpoints/1",))
+    assert not (ray_worker.place(fourth) / "checkpoints/1").exists()
+    again = placing.begin("far", files, 1)
+    assert again is not None
+    assert [name for name, _ in again.files] == ["checkpoints/1"]
+    assert placing.begin("other", files, 1) is not None
+    assert placing.nodes == ("far", "other")
+
+
+def test_a_unit_s_own_error_comes_home_as_it_is(tmp_path: Path):
+    def wrong(work: str) -> None:
+        raise RllcError(work, "Mend it.")
+
+    answer = ray_worker.Worker("n", 1).compute(wrong, "a fault", None, None)
+    assert isinstance(answer, RllcError)
+    assert (answer.problem, answer.remedy) == ("a fault", "Mend it.")
+
+
+def test_the_local_engine_tells_what_it_begins():
+    begun: list[int] = []
+    done = dict(LocalEngine(EngineSettings(workers=1)).run(Job(abs, [-3, 2], begun=begun.append)))
+    assert done == {-3: 3, 2: 2}
+    assert begun == [-3, 2]

@@ -1,0 +1,100 @@
+"""The time left is that of units which were seen to take their time, side by side as the engine has them."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from rllc.runs.forecast import GUESSED_RATE, Forecast, Task
+from rllc.runs.progress import Reporter
+
+
+class Clock:
+    """Seconds that a test turns on."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def computed(tasks: list[Task], seconds: dict[str, float], at_once: int, until: int) -> tuple[Forecast, Clock, float]:
+    """A forecast after `until` units have ended, with how long the whole takes from the start by doing it."""
+    clock = Clock()
+    forecast, waiting, running = Forecast(tasks, clock), list(tasks), list[tuple[float, Task]]()
+    done, moment = 0, None
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            task = waiting.pop(0)
+            if moment is None:
+                forecast.begun(task.name)
+            running.append((clock.now + seconds[task.name], task))
+        running.sort(key=lambda pair: pair[0])
+        clock.now, task = running.pop(0)
+        if moment is None:
+            forecast.finished(task.name, seconds[task.name])
+            done += 1
+            if done == until:
+                moment = clock.now
+                if waiting:  # the next is begun at once
+                    forecast.begun(waiting[0].name)
+    end, clock.now = clock.now, moment
+    return forecast, clock, end - moment
+
+
+# Layer 0 does 5 operations a second, layer 1 three times as many: the counted costs alone mislead.
+TASKS = [Task(f"{layer}:{i}", cost, (f"layer {layer} {i % 2}", f"layer {layer}")) for i in range(6) for layer, cost in ((0, 100.0), (1, 90.0))]
+SECONDS = {task.name: 20.0 if task.name.startswith("0") else 6.0 for task in TASKS}
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_the_time_left_is_exact_once_every_kind_was_seen(at_once):
+    for until in (4, 7, 11):
+        forecast, _, left = computed(TASKS, SECONDS, at_once, until)
+        assert forecast.left(at_once) == pytest.approx(left)
+
+
+def test_a_kind_that_was_not_seen_takes_as_long_as_what_is_nearest():
+    first, like, other = TASKS[0], Task("x", 50.0, ("layer 0 elsewhere", "layer 0")), Task("y", 50.0, ("layer 9",))
+    forecast = Forecast([first, TASKS[1], like, other], Clock())
+    assert forecast.predicted(other) == 50.0 / GUESSED_RATE
+    for task in (first, TASKS[1]):
+        forecast.begun(task.name)
+        forecast.finished(task.name, SECONDS[task.name])
+    assert forecast.predicted(like) == pytest.approx(10.0)
+    assert forecast.predicted(other) == pytest.approx(50 * 26 / 190)
+    assert forecast.rate() == pytest.approx(190 / 26)
+
+
+def test_the_longest_that_is_at_work_decides_the_end_however_many_workers_there_are():
+    clock = Clock()
+    forecast = Forecast([Task("seen", 1.0), Task("long", 100.0), Task("short", 1.0)], clock)
+    forecast.begun("seen")
+    forecast.finished("seen", 1.0)
+    forecast.begun("long")
+    clock.now += 30
+    assert forecast.left(8) == pytest.approx(70)
+    forecast.begun("long")  # it was lost and begins again
+    assert forecast.left(8) == pytest.approx(100)
+    clock.now += 500
+    assert forecast.left(1) == pytest.approx(1)  # it should have ended long ago: only what waits is known
+
+
+def test_bars_show_what_is_foretold(monkeypatch):
+    stream = io.StringIO()
+    reporter = Reporter(console=Console(file=stream, force_terminal=True, width=120))
+    with reporter.stage("Sampling", 10.0) as bar:
+        bar.advance(1.0, "one", left=3725.5)
+        reporter.live.refresh()
+    assert "1:02:05" in stream.getvalue()
+    plain = io.StringIO()
+    reporter = Reporter(console=Console(file=plain, force_terminal=False, width=120))
+    with reporter.stage("Sampling", 10.0) as bar:
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 20)
+        bar.advance(1.0, "one", left=600.0)
+    assert "10 %, about 10 min left" in plain.getvalue()

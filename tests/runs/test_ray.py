@@ -1,0 +1,113 @@
+"""The engine ray: the numbers of the engine local, whatever happens to its workers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rllc.core.errors import RllcError
+from rllc.records.store import Store
+from rllc.runs.engines import cluster
+from rllc.runs.engines.job import Job
+from rllc.runs.engines.on_ray import RayEngine
+from rllc.runs.pipeline import run_experiment
+from rllc.runs.settings import EngineSettings
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own processes and sockets
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """A cluster of two workers; nothing of it is left behind."""
+    pytest.importorskip("ray")
+    ray, joined = cluster.connect(EngineSettings(kind="ray", workers=2))
+    assert joined
+    ray.cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["_"]))  # this file is no module of the workers
+    yield ray
+    ray.shutdown()
+
+
+def moody(work: tuple[str, Path]) -> str:
+    """A unit that goes wrong the first time."""
+    name, folder = work
+    try:
+        (folder / name).touch(exist_ok=False)
+    except FileExistsError:
+        return f"{name} again"
+    if name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "hung":
+        time.sleep(600)
+    if name == "wrong":
+        raise RllcError("This unit has a fault of its own.", "Mend it.")
+    if name == "bug":
+        raise ZeroDivisionError("a fault of the program")
+    return name
+
+
+def test_what_a_killed_or_hung_worker_was_at_is_tried_again_and_nothing_else(ray, tmp_path):
+    engine = RayEngine(EngineSettings(kind="ray", workers=2, unit_timeout=2, device="cpu"))
+    engine.back_off = 0.1
+    told: list[str] = []
+    begun: list[str] = []
+    works = [(name, tmp_path) for name in ("killed", "hung", "a", "b", "c")]
+    done = dict(engine.run(Job(moody, works, tell=told.append, begun=lambda work: begun.append(work[0]))))
+    assert {name: text for (name, _), text in done.items()} == {"killed": "killed again", "hung": "hung again", "a": "a", "b": "b", "c": "c"}
+    assert sorted(begun) == ["a", "b", "c", "hung", "hung", "killed", "killed"]
+    assert len(told) == 2
+    assert "its process died. Its unit is tried again, try 2" in " ".join(told)
+    assert "no answer within 2 s. Its unit is tried again, try 2" in " ".join(told)
+    with pytest.raises(RllcError, match="a fault of its own") as raised:
+        list(engine.run(Job(moody, [("wrong", tmp_path), ("d", tmp_path)])))
+    assert type(raised.value) is RllcError
+    assert raised.value.remedy == "Mend it."
+    with pytest.raises(ZeroDivisionError, match="a fault of the program"):
+        list(engine.run(Job(moody, [("bug", tmp_path)])))
+    assert [result for _, result in engine.run(Job(moody, [("e", tmp_path)]))] == ["e"]
+    engine.close()
+    assert ray.is_initialized()  # it was there before the engine
+
+
+def test_a_grid_has_the_numbers_of_the_local_engine_bit_for_bit(ray, finished, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    local, other = Store(finished / "records"), Store(copy / "records")
+    last = [record.digest for record in local.records("sample") if record.meta["step"] == 12]
+    assert len(last) == 15
+    for path in (path for digest in last for path in other.files("sample", digest)):
+        path.unlink()
+    text = (finished / "experiment.toml").read_text().replace("[engine]\n", '[engine]\nkind = "ray"\n').replace("workers = 1", "workers = 2")
+    assert 'kind = "ray"' in text
+    run_experiment(text, copy, "sample", None, None, quiet=True)
+    assert other.digests("sample") == local.digests("sample")
+    for digest in last:
+        one, two = local.get("sample", digest), other.get("sample", digest)
+        assert two.key == one.key
+        assert two.meta | {"seconds": 0} == one.meta | {"seconds": 0}
+        assert two.arrays.keys() == one.arrays.keys()
+        for name, array in one.arrays.items():
+            np.testing.assert_array_equal(two.arrays[name], array, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (EngineSettings(kind="ray", threads=64), "no node of the cluster has that: at most 2 CPUs and 0 GPUs"),
+        (EngineSettings(kind="ray", device="cuda"), "1 CPU and 1 GPU, and no node"),
+    ],
+)
+def test_what_no_node_has_is_refused_at_once(ray, settings, message):
+    with pytest.raises(RllcError, match=message):
+        list(RayEngine(settings).run(Job(moody, [])))
