@@ -72,6 +72,7 @@ def test_the_twin_stands_beside_the_estimate_with_the_errors_of_both(material: M
     error = np.hypot(curves.stderr[mine, at], baselines.stderr["curvature_twin"][theirs, -1])
     shown = line(drawn, "curvature-twin", head, panel=1)
     assert shown.y[-1] == difference
+    assert shown.high is not None
     np.testing.assert_allclose(shown.high[-1] - shown.y[-1], 1.96 * error)
     same = replace(found, difference=np.zeros_like(found.difference))
     level = beside.beyond_the_twin(same, material.findings, material.told)
