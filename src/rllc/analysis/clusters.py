@@ -38,7 +38,7 @@ def clusterings(curves: Curves, settings: AnalysisSettings, seed: int) -> tuple[
         scopes |= {f"layer {layer}": tuple(head for head in curves.parts if layer_of(head) == layer) for layer in layers}
     found: list[Clustering] = []
     reasons: list[str] = []
-    methods = [method for method in settings.methods if method not in WARPED or available()]
+    methods: list[Method] = [method for method in settings.methods if method not in WARPED or available()]
     if len(methods) < len(settings.methods):
         left = " and ".join(METHODS[method] for method in settings.methods if method not in methods)
         reasons.append(f"There are no clusters by {left}: tslearn, which makes them, is not installed (`pip install 'rllc[cluster]'`).")
