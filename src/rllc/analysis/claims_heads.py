@@ -163,7 +163,7 @@ def _agreement(title: str, group: Clustering, evidence: Evidence, findings: Find
     whole = select(heads, group.heads)
     whole_steps = np.isfinite(whole.llc).all(axis=0)
     drawn = redrawn(whole, settings.resamples, generator)[:, :, whole_steps]
-    time = next(time for time in settings.time if time == group.time)
+    time = settings.time[[str(known) for known in settings.time].index(group.time)]
     points = np.stack([prepare(values, settings.preprocessing[0], whole.steps[whole_steps], time) for values in drawn])
     again = repartitions(points, "kmeans", group.n_clusters, generator.integers(2**31, size=len(points)))
     low, high = (float(np.quantile(adjusted_rand(again, ids), share)) for share in (settings.level, 1 - settings.level))
