@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from rllc.analysis.comparisons import Twins
@@ -21,8 +19,9 @@ def twins(curves: Curves, baselines: Baselines | None) -> Twins | None:
     steps = np.intersect1d(curves.steps, baselines.steps)
     if not heads or not len(steps):
         return None
-    ours: Any = np.ix_([curves.parts.index(head) for head in heads], np.searchsorted(curves.steps, steps).tolist())
-    theirs: Any = np.ix_([baselines.heads.index(head) for head in heads], np.searchsorted(baselines.steps, steps).tolist())
+    common: list[int] = steps.tolist()
+    ours = np.ix_([curves.parts.index(head) for head in heads], [curves.steps.tolist().index(step) for step in common])
+    theirs = np.ix_([baselines.heads.index(head) for head in heads], [baselines.steps.tolist().index(step) for step in common])
     llc, llc_stderr = curves.llc[ours], curves.stderr[ours]
     twin, twin_stderr = baselines.values[TWIN][theirs], baselines.stderr[TWIN][theirs]
     return Twins(heads, steps, llc, llc_stderr, twin, twin_stderr, llc - twin, np.hypot(llc_stderr, twin_stderr))
