@@ -118,7 +118,7 @@ def test_log_time_weighs_early_checkpoints_as_the_axis_does() -> None:
     late = np.where(steps > 10_000, 0.6, 0.0)
     llc = np.stack([0 * early, late, early, early + late])
     for time, expected in (("recorded", [0, 1, 0, 1]), ("log", [0, 0, 1, 1])):
-        options = AnalysisSettings(n_clusters=2, resamples=10, time=time)  # pyright: ignore[reportArgumentType]
+        options = AnalysisSettings(n_clusters=2, resamples=10, time=(time,))  # pyright: ignore[reportArgumentType]
         found, _ = cluster(curves_from(llc + 1e-6 * np.arange(4)[:, None], 1e-4, HEADS[:4], steps), "hierarchical", "raw", "all", options, 0)
         assert found is not None
         assert found.time == time

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rllc.behaviour.baselines import COLUMNS, baselines
-from rllc.behaviour.curvature import curvature
+from rllc.behaviour.curvature import Prior, curvature
 from rllc.behaviour.fisher import fisher
 from rllc.behaviour.norms import weight_norm
 from rllc.core.names import Head, Part
@@ -19,12 +19,14 @@ TOKENS = np.random.default_rng(0).integers(0, 11, (3, 9))
 
 
 def test_rows_are_heads_and_columns_are_documented() -> None:
-    table = baselines(SHAPE, PARAMS, TOKENS, probes=1, draws=1, seed=5)
+    table = baselines(SHAPE, PARAMS, TOKENS, probes=1, draws=1, seed=5, prior=Prior(30.0, 20_000.0))
     assert table.heads == SHAPE.heads()
     assert set(table.values) == set(table.stderr) == set(COLUMNS)
     for i, head in enumerate(table.heads):
         part = Part.of_head(head.layer, head.index)
-        bent = curvature(SHAPE, PARAMS, part, TOKENS, top=2, probes=1, seed=5)
+        bent = curvature(SHAPE, PARAMS, part, TOKENS, top=2, probes=1, seed=5, prior=Prior(30.0, 20_000.0))
+        assert bent.twin is not None
+        assert (table.values["curvature_twin"][i], table.stderr["curvature_twin"][i]) == (bent.twin.value, bent.twin.stderr)
         information = fisher(SHAPE, PARAMS, part, TOKENS, draws=1, seed=5)
         assert table.values["hessian_trace"][i] == pytest.approx(bent.trace.value)
         assert table.stderr["top_eigenvalue"][i] == pytest.approx(bent.spectrum.stderr[0])
@@ -37,5 +39,5 @@ def test_rows_are_heads_and_columns_are_documented() -> None:
 def test_heads_can_be_chosen_and_no_eigenvalue_means_no_column() -> None:
     table = baselines(SHAPE, PARAMS, TOKENS, heads=(Head(1, 1),), top=0, probes=1, draws=1)
     assert table.heads == (Head(1, 1),)
-    assert set(COLUMNS) - set(table.values) == {"top_eigenvalue", "spectrum_participation"}
+    assert set(COLUMNS) - set(table.values) == {"top_eigenvalue", "spectrum_participation", "curvature_twin"}
     assert len(table.values["fisher_true"]) == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rllc.behaviour.curvature import curvature
+from rllc.behaviour.curvature import Prior, curvature
 from rllc.behaviour.fisher import fisher
 from rllc.behaviour.norms import circuit_ratios, participation_ratio, weight_norm
 from rllc.behaviour.part_loss import PartLoss, twice_differentiable
@@ -88,6 +88,39 @@ def test_the_gradient_norm(params: dict[str, torch.Tensor], tokens: np.ndarray) 
     assert free.grad is not None
     part = Part.parse("=blocks.1.attn.W_Q")
     assert curvature(SHAPE, params, part, tokens, top=0).gradient_norm == pytest.approx(float(free.grad.norm()), rel=1e-10)
+
+
+def test_the_error_of_the_gradient_norm_is_its_scatter_over_contexts(params: dict[str, torch.Tensor]) -> None:
+    part, rng = Part.parse("1:0"), np.random.default_rng(1)
+    found = [curvature(SHAPE, params, part, rng.integers(0, 11, (24, 9)), top=0, probes=1) for _ in range(40)]
+    scatter = np.std([c.gradient_norm for c in found], ddof=1)
+    assert np.mean([c.gradient_stderr for c in found]) == pytest.approx(scatter, rel=0.3)  # 40 draws tell a deviation to 11 %
+
+
+@pytest.mark.parametrize("top", [0, 3])
+def test_the_twin_is_that_of_the_explicit_hessian_with_an_error_that_covers_it(params: dict[str, torch.Tensor], tokens: np.ndarray, top: int) -> None:
+    part, prior = Part.parse("1:0"), Prior(30.0, 150.0, probes=3, steps=10)
+    h = 30 * np.linalg.eigvalsh(explicit(params, part, tokens).mean(0))
+    assert (h > -150).all()
+    exact = 0.5 * (h / (h + 150)).sum()
+    found = [curvature(SHAPE, params, part, tokens, top=top, probes=1, prior=prior, seed=s).twin for s in range(6)]
+    values = np.array([t.value for t in found if t is not None])
+    assert abs(values.mean() - exact) < 3.5 * values.std(ddof=1) / 6**0.5
+    assert values.std(ddof=1) < 0.2 * 0.5 * np.abs(h / (h + 150)).sum()  # so that the line above can fail
+    tight = curvature(SHAPE, params, part, tokens, top=top, probes=1, prior=Prior(30.0, 150.0, probes=60, steps=10)).twin
+    assert tight is not None
+    probes = values.std(ddof=1) * (3 / 60) ** 0.5  # 3 probes a value, 60 here
+    assert abs(tight.value - exact) < 3.5 * probes
+    each = explicit(params, part, tokens)
+    slope = 0.5 * 30 * 150 * np.linalg.matrix_power(np.linalg.inv(30 * each.mean(0) + 150 * np.eye(each.shape[1])), 2)
+    changes = np.einsum("ij,bji->b", slope, each)
+    assert tight.stderr == pytest.approx(np.hypot(changes.std(ddof=1) / 5**0.5, probes), rel=0.25)
+
+
+def test_a_quadratic_without_a_posterior_has_no_twin(params: dict[str, torch.Tensor], tokens: np.ndarray) -> None:
+    twin = curvature(SHAPE, params, Part.parse("0:1"), tokens, top=0, prior=Prior(30.0, 1e-4)).twin
+    assert twin is not None
+    assert np.isnan(twin.value)
 
 
 def test_fisher_of_a_linear_softmax_model_in_closed_form(params: dict[str, torch.Tensor], tokens: np.ndarray) -> None:

@@ -188,6 +188,7 @@ def _baselines(heads: Any, types: Any, steps: np.ndarray, rng: np.random.Generat
     units = {
         "hessian_trace": "nats",
         "top_eigenvalue": "nats",
+        "curvature_twin": "",
         "fisher_true": "nats",
         "weight_norm": "",
         "qk_participation": "",
@@ -196,6 +197,6 @@ def _baselines(heads: Any, types: Any, steps: np.ndarray, rng: np.random.Generat
     values, stderr = {}, {}
     for i, name in enumerate(units):
         values[name] = (1 + i) * np.stack([rise(steps, ONSET[t] * (1 + 0.2 * i)) * rng.uniform(5, 12) for t in types])
-        stderr[name] = 0.08 * values[name] if i < 3 else np.full(values[name].shape, np.nan)
+        stderr[name] = 0.08 * values[name] if i < 4 else np.full(values[name].shape, np.nan)
     values["hessian_trace"][5, 3] = np.nan
     return Baselines(heads, steps, values, stderr, units)

@@ -13,6 +13,7 @@ from rllc.analysis.across_seeds import match_seeds, seed_features, type_counts
 from rllc.analysis.calibrated import CalibrationMap, Point
 from rllc.analysis.circuit import circuit
 from rllc.analysis.comparisons import Seeds
+from rllc.analysis.falls import falls
 from rllc.analysis.findings import Agreement, Bends, Clustering, Curves, Findings, Numbers, StageAgreement
 from rllc.analysis.learners import ward_tree
 from rllc.analysis.measured import Measured, TokenEffects
@@ -20,6 +21,7 @@ from rllc.analysis.ordering import orderings
 from rllc.analysis.parting import data_part, heads_part
 from rllc.analysis.regression import regress
 from rllc.analysis.token_shares import TokenShares
+from rllc.analysis.twins import twins
 from rllc.figures.material import Material
 from rllc.figures.over_seeds import SeedRun
 from rllc.figures.told import Told
@@ -74,6 +76,8 @@ def material() -> Material:
         regression=regress(heads, curves.llc[:, place], last, "multigrams", 0, stderr=curves.stderr[:, place], permutations=200),
         orderings=orderings(curves, quantities, 0, resamples=50, permutations=200)[0],
         circuit=circuit(against, 0)[0],
+        falls=falls(curves, 0),
+        twins=twins(curves, found.baselines),
         seeds=Seeds(type_counts(types), match_seeds(features, 0, types=types, permutations=100)),
     )
     shares = _shares(heads, found.tokens)
@@ -116,12 +120,10 @@ def _findings(synthetic: ModuleType) -> Findings:
                 tree = ward_tree(points) if method == "hierarchical" and scope == "all" else None
                 found = Clustering(
                     method, scope, preprocessing, tuple(keep), labels, 3, 0.61, 0.88, (0.7, 1.0), tree, ("1:3",), "log",
-                    together if tree is not None else None, numbers=numbers if method == "kmeans" else None,
+                    together if tree is not None else None,
                 )  # fmt: skip
                 clusterings.append(found)
-                agreements.append(
-                    Agreement(method, scope, float(rng.uniform(-0.2, 0.9)), np.eye(3, dtype=np.int64), ("a", "b", "c"), (-0.2, 0.3), preprocessing)
-                )
+                agreements.append(_agreement(method, scope, float(rng.uniform(-0.2, 0.9)), preprocessing))
     bends = Bends(
         "full", np.array([80.0, 340.0, 900.0]), np.array([[50, 120], [300, 420], [800, 1100.0]]),
         np.array([0.9, 0.95, 0.8]), np.array([1.0, 9, -5, 12]),
@@ -139,9 +141,18 @@ def _findings(synthetic: ModuleType) -> Findings:
         behaviour=replace(b, scores=b.scores | more),
         clusterings=tuple(clusterings),
         agreements=tuple(agreements),
+        numbers=replace(numbers, method="kmeans", preprocessing="raw", time="log"),
+        ablation_clusterings=tuple(clusterings[:12]),
+        ablation_agreements=tuple(agreements[:12]),
         bends=bends,
         stage_agreement=both,
     )
+
+
+def _agreement(method: str, scope: str, index: float, preprocessing: str) -> Agreement:
+    """An index beyond its own 95 % point above 0.3, and beyond chance among 36 above 0.6."""
+    p = 0.0002 if index > 0.6 else 0.02 if index > 0.3 else 0.4
+    return Agreement(method, scope, index, np.eye(3, dtype=np.int64), ("a", "b", "c"), (-0.2, 0.3), preprocessing, "log", p)
 
 
 def _against(curves: Curves) -> Curves:

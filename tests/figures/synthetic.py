@@ -69,7 +69,7 @@ def findings(layers: int = 2, steps: np.ndarray = STEPS, data: tuple[str, ...] =
     }
     finals = np.array([{"train": 3.1, "code": 2.6, "prose": 3.5, "echo": 1.9}.get(d, 3.0) for d in data])
     losses = finals[:, None] + (6.24 - finals[:, None]) * (1 - 0.6 * _rise(steps, 90, 0.6) - 0.4 * _rise(steps, 1200, 0.6))
-    behaviour = Behaviour(heads, steps, scores, data, losses, -0.5 * _rise(steps, 1500, 0.3))
+    behaviour = Behaviour(heads, steps, scores, data, losses, -0.5 * _rise(steps, 1500, 0.3), *_errors(scores, losses))
     deciding = np.array([max(s[i, -1] for s in scores.values()) for i in range(len(heads))])
     thresholds = {"previous_token": 0.3, "current_token": 0.3, "prefix_matching": 0.3}
     head_types = HeadTypes(heads, types, deciding, int(steps[-1]), thresholds)
@@ -112,6 +112,11 @@ def findings(layers: int = 2, steps: np.ndarray = STEPS, data: tuple[str, ...] =
         planted_share=0.25,
         notes=("Head 1:3 left the clustering: its curve lacks step 1,000.",),
     )
+
+
+def _errors(scores: dict[str, np.ndarray], losses: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Of scores, losses and the in-context-learning score."""
+    return {name: 0.01 + 0.02 * values for name, values in scores.items()}, 0.03 * losses, np.full(losses.shape[1], 0.02)
 
 
 def _type_names(types: tuple[str, ...]) -> tuple[str, ...]:

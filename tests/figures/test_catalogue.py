@@ -16,7 +16,7 @@ import pytest
 
 from rllc.analysis.measured import Measured
 from rllc.core.errors import RllcError
-from rllc.figures import painting, token_classes
+from rllc.figures import painting
 from rllc.figures.catalogue import CATALOGUE, Drawn, draw_all, write_all
 from rllc.figures.drawing import Cells, Line, Painted, Plot, Points, Rule, Table
 from rllc.figures.interactive import interactive
@@ -60,7 +60,7 @@ def test_every_figure_is_drawn_where_its_data_is_there(drawn: Drawn) -> None:
 
 def test_a_bare_run_says_of_each_figure_what_it_lacks(material: Material) -> None:
     bare = replace(material.findings, curves={}, full={}, clusterings=(), agreements=(), specialisation=(), patterns=None)
-    bare = replace(bare, partings=(), orderings=(), regression=None, seeds=None, circuit=None)
+    bare = replace(bare, partings=(), orderings=(), regression=None, seeds=None, circuit=None, twins=None, numbers=None, ablation_clusterings=())
     behaviour = replace(bare.behaviour, scores={}, steps=np.array([], dtype=np.int64), icl=np.array([]))
     found = draw_all(Material(Told(), replace(bare, behaviour=behaviour, stages=None)))
     assert found.drawings == {}
@@ -148,17 +148,9 @@ def test_a_head_whose_ablation_raises_nothing_has_no_dot(drawn: Drawn) -> None:
     assert "induction 1:6 and 1:7" in drawn.drawings["token-classes"].title
 
 
-def test_classes_within_chance_are_not_claimed(material: Material) -> None:
-    shares = material.measured.shares
-    assert shares is not None
-    level = replace(shares, excess_low=np.full(shares.excess_low.shape, -0.1))
-    found = token_classes.class_shares(level, material.findings, material.told)
-    assert isinstance(found, Plot)
-    assert found.title == "No class stands out among any head's most affected tokens"
-
-
 def test_the_multigram_circuit_tells_a_peak_from_a_rise(drawn: Drawn) -> None:
-    assert re.search(r"layer 0 peaks at step 400 and falls by 6\.\d; of layer 1 rises to the end", drawn.drawings["against-one-layer"].title)
+    title = drawn.drawings["against-one-layer"].title
+    assert re.search(r"layer 0 is largest at step 400 and falls from there by 6\.\d \(p < 0.001\); of layer 1 ends 10.0 ± 0.4 above its start", title)
 
 
 def test_the_regression_shows_heads_their_line_and_what_the_others_foretell(material: Material, drawn: Drawn) -> None:
@@ -187,9 +179,10 @@ def test_heads_that_never_part_have_a_dash(material: Material, drawn: Drawn) -> 
 def test_clusterings_that_chance_explains_have_no_star(material: Material, drawn: Drawn) -> None:
     found = plot(drawn, "clusterings")
     stars = sum("*" in text for cells in layers(found, Cells) for row in cells.texts for text in row)
-    beyond = sum(a.adjusted_rand > a.chance_interval[1] for a in material.findings.agreements)
-    assert 0 < stars == beyond < len(material.findings.agreements)
-    assert found.title.startswith(f"{beyond} of 36 clusterings agree")
+    alone = sum(a.adjusted_rand > a.chance_interval[1] for a in material.findings.agreements)
+    beyond = sum(a.p < 0.001 for a in material.findings.agreements)
+    assert 0 < stars == beyond < alone < len(material.findings.agreements)
+    assert found.title.startswith(f"{beyond} of 36 clusterings of wrLLC curves agree")
 
 
 def test_text_of_the_corpus_is_escaped_wherever_it_is_html(drawn: Drawn, shown: dict[str, go.Figure]) -> None:

@@ -259,7 +259,7 @@ def test_what_is_missing_is_said(findings: Findings) -> None:
         "The full model was not sampled": curves.full_llc({}, None, STYLES),
         "No head was sampled on any data": domains.domain_curves({}, findings.types, STYLES),
         "No head has a final estimate": domains.specialisation(gone, findings.types, STYLES),
-        "No loss was measured": training.losses(replace(findings.behaviour, data=(), losses=np.empty((0, 12))), None, STYLES),
+        "No loss was measured": training.losses(replace(findings.behaviour, data=(), losses=np.empty((0, 12)), losses_stderr=None), None, STYLES),
         "No behaviour was measured": training.scores(replace(findings.behaviour, scores={}), findings.types),
         "No head has a complete curve": clusters.cluster_curves(nobody, findings.curves["train"], findings.types),
         "nothing to compare": clusters.confusion(replace(findings.agreements[0], confusion=np.empty((0, 0), dtype=np.int64))),

@@ -238,7 +238,7 @@ def test_what_is_missing_is_said(synthetic: ModuleType, data: ReportData) -> Non
 def test_a_run_without_any_sample_still_has_a_page(data: ReportData) -> None:
     f = replace(data.findings, curves={}, full={}, clusterings=(), specialisation=(), stages=None, notes=())
     types = replace(f.types, heads=(), types=(), score=np.array([]), thresholds={})
-    behaviour = replace(f.behaviour, heads=(), scores={}, data=(), losses=np.empty((0, 12)), icl=np.full(12, np.nan))
+    behaviour = replace(f.behaviour, heads=(), scores={}, data=(), losses=np.empty((0, 12)), losses_stderr=None, icl=np.full(12, np.nan))
     text = Reader(render(replace(data, findings=replace(f, types=types, behaviour=behaviour), table=(), notes=(), mixture=""))).text
     for words in (
         "No cell was sampled.",

@@ -126,6 +126,10 @@ def test_scores_come_with_their_errors(measured: RunFolder) -> None:
         np.testing.assert_allclose(told.scores[name][:, -1], values, rtol=1e-6)
         np.testing.assert_allclose(told.error(name)[:, -1], stderr, rtol=1e-5)
         assert (stderr > 0).all()
+    losses, icl = told.errors
+    assert losses.shape == told.losses.shape
+    np.testing.assert_array_equal(losses[:, -1], records[-1].arrays["losses_stderr"])
+    assert icl[-1] == records[-1].arrays["icl_stderr"][0] > 0
 
 
 def test_ablation_is_what_the_room_says(measured: RunFolder) -> None:

@@ -28,16 +28,19 @@ def agreement(clustering: Clustering, types: HeadTypes, settings: AnalysisSettin
     confusion = np.zeros((len(present), clustering.n_clusters), dtype=np.int64)
     np.add.at(confusion, (type_ids, labels), 1)
     generator = seeds.generator(seed, "chance", clustering.method, clustering.preprocessing, clustering.scope)
-    chance = adjusted_rand(np.stack([generator.permutation(type_ids) for _ in range(settings.permutations)]), labels)
+    chance = adjusted_rand(generator.permuted(np.broadcast_to(type_ids, (settings.permutations, len(type_ids))), axis=1), labels)
     low, high = (float(value) for value in np.quantile(chance, (0.05, 0.95)))
+    found = float(adjusted_rand(type_ids[None], labels)[0])
     return Agreement(
         clustering.method,
         clustering.scope,
-        float(adjusted_rand(type_ids[None], labels)[0]),
+        found,
         confusion,
         present,
         (low, high),
         clustering.preprocessing,
+        clustering.time,
+        float((1 + (chance >= found - 1e-9).sum()) / (1 + len(chance))) if np.isfinite(found) else float("nan"),
     ), ""
 
 

@@ -14,21 +14,24 @@ from rllc.analysis.bends import bends, stage_agreement
 from rllc.analysis.circuit import circuit
 from rllc.analysis.claims import claims
 from rllc.analysis.claims_baselines import quantities, turns_of
-from rllc.analysis.clusters import clusterings
+from rllc.analysis.clusters import clusterings, how_many
 from rllc.analysis.comparisons import Partings, Regression, Seeds, TypeCounts
-from rllc.analysis.curves import layer_of
+from rllc.analysis.curves import complete, layer_of
 from rllc.analysis.evidence import Evidence
-from rllc.analysis.findings import Agreement, Clustering, Curves, Findings, HeadTypes
+from rllc.analysis.falls import falls
+from rllc.analysis.findings import Agreement, Clustering, Curves, Findings, HeadTypes, Numbers
 from rllc.analysis.ordering import orderings
 from rllc.analysis.parting import data_part, heads_part
 from rllc.analysis.regression import regress
 from rllc.analysis.settings import AnalysisSettings
 from rllc.analysis.specialisation import specialisation
 from rllc.analysis.stages import stages
+from rllc.analysis.twins import twins
 from rllc.analysis.types import head_types
 from rllc.core.errors import RllcError
 
 MAIN = "this model"  # its name among the seeds
+_ABLATION = "effects of ablation"
 
 
 def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs: bool = True) -> Findings:
@@ -39,7 +42,10 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
     """
     notes: list[str] = []
     types = head_types(evidence.behaviour, settings)
-    groups, agreements = _groups(evidence, types, settings, seed, notes)
+    groups, agreements = _groups(evidence.heads, types, settings, seed, notes)
+    if evidence.heads is None:
+        notes.append(f"There are no clusters: no head was measured on {evidence.reference}.")
+    effects, effect_agreements = _groups(_ablation_curves(evidence), types, settings, seed, notes)
     full = evidence.full.get(evidence.reference)
     if full is None:
         boundaries, joints, reasons = None, None, [f"There are no stages: the full model was not measured on {evidence.reference}."]
@@ -59,6 +65,9 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
         types=types,
         clusterings=groups,
         agreements=agreements,
+        numbers=_numbers(evidence, settings, seed),
+        ablation_clusterings=effects,
+        ablation_agreements=effect_agreements,
         stages=boundaries,
         specialisation=special,
         planted_share=evidence.planted_share,
@@ -71,7 +80,7 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
     if evidence.heads is not None:
         rows, reasons = orderings(evidence.heads, quantities(evidence), seed)
         notes.extend(reasons)
-        found = replace(found, orderings=rows)
+        found = replace(found, orderings=rows, falls=falls(evidence.heads, seed), twins=twins(evidence.heads, evidence.measured.baselines))
     if evidence.circuit in evidence.curves:
         shape, reason = circuit(evidence.curves[evidence.circuit], seed)
         notes.append(reason)
@@ -81,13 +90,14 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
 
 
 def _groups(
-    evidence: Evidence, types: HeadTypes, settings: AnalysisSettings, seed: int, notes: list[str]
+    curves: Curves | None, types: HeadTypes, settings: AnalysisSettings, seed: int, notes: list[str]
 ) -> tuple[tuple[Clustering, ...], tuple[Agreement, ...]]:
-    """Clusters of heads on the reference data, and their agreement with the types."""
-    if evidence.heads is None:
-        notes.append(f"There are no clusters: no head was measured on {evidence.reference}.")
+    """Clusters of heads by some curves, and their agreement with the types."""
+    if curves is None:
         return (), ()
-    groups, reasons = clusterings(evidence.heads, settings, seed)
+    groups, reasons = clusterings(curves, settings, seed)
+    if curves.data == _ABLATION:
+        reasons = tuple(f"Of ablation effects: {reason[0].lower()}{reason[1:]}" for reason in reasons if "tslearn" not in reason)
     notes.extend(reasons)
     agreements: list[Agreement] = []
     for group in groups:
@@ -97,6 +107,28 @@ def _groups(
         else:
             notes.append(reason)
     return groups, tuple(agreements)
+
+
+def _ablation_curves(evidence: Evidence) -> Curves | None:
+    """Effects of mean ablation over the loss on the reference data as curves; None where heads were not ablated."""
+    effects = evidence.measured.ablation
+    if effects is None or evidence.reference not in effects.data or not effects.normalised or not len(effects.steps):
+        return None
+    found = effects.quantity("mean" if "mean" in effects.normalised else next(iter(effects.normalised)), evidence.reference)
+    values, error = found.values, np.zeros(found.values.shape) if found.stderr is None else found.stderr
+    steps, outcome = np.array(found.steps, dtype=np.int64), np.where(np.isfinite(values), "ok", "")
+    return Curves(_ABLATION, found.heads, steps, values, error, values - 1.96 * error, values + 1.96 * error, outcome)
+
+
+def _numbers(evidence: Evidence, settings: AnalysisSettings, seed: int) -> Numbers | None:
+    """How many clusters of all heads' curves there are, by the three criteria, by the first method and preprocessing; None for too few curves."""
+    if evidence.heads is None or not settings.methods or not settings.preprocessing:
+        return None
+    whole = complete(evidence.heads)[0]
+    try:
+        return how_many(whole, settings.methods[0], settings.preprocessing[0], settings, seed)
+    except RllcError:  # the notes say the same of every clustering
+        return None
 
 
 def _partings(evidence: Evidence, settings: AnalysisSettings, seed: int) -> tuple[Partings, ...]:

@@ -207,7 +207,8 @@ def _agreement(title: str, group: Clustering, evidence: Evidence, findings: Find
     whole = select(heads, group.heads)
     whole_steps = np.isfinite(whole.llc).all(axis=0)
     drawn = redrawn(whole, settings.resamples, generator)[:, :, whole_steps]
-    points = np.stack([prepare(values, settings.preprocessing[0], whole.steps[whole_steps], settings.time) for values in drawn])
+    time = settings.time[[str(known) for known in settings.time].index(group.time)]
+    points = np.stack([prepare(values, settings.preprocessing[0], whole.steps[whole_steps], time) for values in drawn])
     again = repartitions(points, "kmeans", group.n_clusters, generator.integers(2**31, size=len(points)))
     low, high = (float(np.quantile(adjusted_rand(again, ids), share)) for share in (settings.level, 1 - settings.level))
     high = max(high, found) if group.stability >= _STABLE else 1.0

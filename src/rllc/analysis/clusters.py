@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -10,9 +12,10 @@ from rllc.analysis.agreement import adjusted_rand
 from rllc.analysis.curves import complete, layer_of, select
 from rllc.analysis.findings import Clustering, Curves, Floats, Numbers
 from rllc.analysis.learners import Labels, matched, silhouette_of, ward_tree
-from rllc.analysis.partition import distances, numbers_of, partition, repartitions
+from rllc.analysis.partition import WARPED, distances, numbers_of, partition, repartitions
 from rllc.analysis.redraw import distinct, prepare, redrawn
-from rllc.analysis.settings import AnalysisSettings, Criterion, Method, Preprocessing
+from rllc.analysis.settings import METHODS, AnalysisSettings, Criterion, Method, Preprocessing, Time
+from rllc.analysis.warped import available
 from rllc.core import seeds
 from rllc.core.errors import RllcError
 
@@ -20,12 +23,14 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 _STARTS = 10  # of an iterative method, for the answer
+_WARPED_STARTS = 2
 
 
 def clusterings(curves: Curves, settings: AnalysisSettings, seed: int) -> tuple[tuple[Clustering, ...], tuple[str, ...]]:
-    """Every method and preprocessing, over all heads and over each layer's; then, as sentences, what was left out and why.
+    """Every method, preprocessing and time, over all heads and over each layer's; then, as sentences, what was left out and why.
 
-    Heads and checkpoints without estimates are left out as `curves.complete` says, separately for each scope, and never filled in.
+    Methods that need tslearn are left out where it is not installed. Heads and checkpoints without estimates are left out as `curves.complete` says,
+    separately for each scope, and never filled in.
     """
     scopes = {"all": curves.parts}
     layers = sorted({layer_of(head) for head in curves.parts})
@@ -33,19 +38,22 @@ def clusterings(curves: Curves, settings: AnalysisSettings, seed: int) -> tuple[
         scopes |= {f"layer {layer}": tuple(head for head in curves.parts if layer_of(head) == layer) for layer in layers}
     found: list[Clustering] = []
     reasons: list[str] = []
+    methods: list[Method] = [method for method in settings.methods if method not in WARPED or available()]
+    if len(methods) < len(settings.methods):
+        left = " and ".join(METHODS[method] for method in settings.methods if method not in methods)
+        reasons.append(f"There are no clusters by {left}: tslearn, which makes them, is not installed (`pip install 'rllc[cluster]'`).")
     for scope, heads in scopes.items():
         whole, left_out, steps_out = complete(select(curves, heads))
         if left_out:
             reasons.append(f"Clusters ({scope}) leave out {', '.join(left_out)}: not every checkpoint has an estimate.")
         if steps_out:
             reasons.append(f"Clusters ({scope}) leave out step {', '.join(map(str, steps_out))}: most heads have no estimate there.")
-        for preprocessing in settings.preprocessing:
-            for method in settings.methods:
-                clustering, reason = cluster(whole, method, preprocessing, scope, settings, seed, left_out)
-                if clustering is not None:
-                    found.append(clustering)
-                elif reason not in reasons:
-                    reasons.append(reason)
+        for time, preprocessing, method in product(settings.time, settings.preprocessing, methods):
+            clustering, reason = cluster(whole, method, preprocessing, scope, settings, seed, left_out, time=time)
+            if clustering is not None:
+                found.append(clustering)
+            elif reason not in reasons:
+                reasons.append(reason)
     return tuple(found), tuple(reasons)
 
 
@@ -58,13 +66,14 @@ def cluster(
     seed: int,
     left_out: tuple[str, ...] = (),
     chains: Float[np.ndarray, "P S C"] | None = None,
+    time: Time | None = None,
 ) -> tuple[Clustering | None, str]:
     """One clustering of complete curves, or None and the reason, as a sentence.
 
     Any array over checkpoints will do as curves: λ̂, or a head's ablation effect with its error. `stability` is the mean adjusted Rand index between
     these labels and those of curves redrawn within their errors (`redraw.redrawn`, which `chains` refines; the same number of clusters), with the
-    5 to 95 % range; `together` and `confidence` tell the same of pairs and of single heads. Raises RllcError where a method needs tslearn and it is
-    not installed.
+    5 to 95 % range; `together` and `confidence` tell the same of pairs and of single heads. `time` is the first of the settings' unless told.
+    Raises RllcError where a method needs tslearn and it is not installed.
     """
     n = len(curves.parts)
     what = f"There are no clusters ({scope}, {preprocessing})"
@@ -72,20 +81,21 @@ def cluster(
         return None, f"{what}: {n} of its heads have complete curves, and clusters need at least 3."
     if preprocessing != "raw" and len(curves.steps) < 2:
         return None, f"{what}: one checkpoint has no shape to standardise."
-    points = prepare(curves.llc, preprocessing, curves.steps, settings.time)
+    time, starts = time or settings.time[0], _starts(method)
+    points = prepare(curves.llc, preprocessing, curves.steps, time)
     different = distinct(points)
     if different < 2:
         return None, f"{what}: the curves do not differ."
     if settings.n_clusters > min(different, n - 1):
         return None, f"{what}: {settings.n_clusters} clusters were asked for of {different} distinct curves among {n} heads."
-    drawn, numbers = _redrawn(curves, method, preprocessing, scope, settings, seed, chains), None
+    drawn, numbers = _redrawn(curves, method, preprocessing, scope, time, settings, seed, chains), None
     state = seeds.derive(seed, "clusters", method, preprocessing, scope) % 2**32
     if settings.n_clusters:
-        tried = {settings.n_clusters: partition(points, method, settings.n_clusters, state, _STARTS)}
+        tried = {settings.n_clusters: partition(points, method, settings.n_clusters, state, starts)}
         chosen = settings.n_clusters
     else:
         largest = min(settings.max_clusters, different, n - 1)
-        tried = {size: partition(points, method, size, state, _STARTS) for size in range(1, largest + 1)}
+        tried = {size: partition(points, method, size, state, starts) for size in range(1, largest + 1)}
         stream = _stream(seed, "numbers", method, preprocessing, scope)
         numbers = numbers_of(points, list(tried.values()), method, (settings.criterion,), drawn, settings.gap_references, state, stream)
         chosen = numbers.chosen[settings.criterion]
@@ -112,7 +122,7 @@ def cluster(
         stability_interval=(low, high),
         linkage=ward_tree(points) if method == "hierarchical" else None,
         left_out=left_out,
-        time=settings.time,
+        time=time,
         together=together,
         confidence=confidence,
         numbers=numbers,
@@ -131,7 +141,8 @@ def how_many(
 
     Raises RllcError where fewer than three heads or fewer than two distinct curves are given.
     """
-    points = prepare(curves.llc, preprocessing, curves.steps, settings.time)
+    time = settings.time[0]
+    points = prepare(curves.llc, preprocessing, curves.steps, time)
     if len(points) < 3 or distinct(points) < 2:
         raise RllcError(
             f"The number of clusters was asked for of {len(points)} curves, {distinct(points) if len(points) else 0} of them distinct.",
@@ -139,10 +150,11 @@ def how_many(
         )
     largest = min(settings.max_clusters, distinct(points), len(points) - 1)
     state = seeds.derive(seed, "clusters", method, preprocessing, "all") % 2**32
-    tried = [partition(points, method, size, state, _STARTS) for size in range(1, largest + 1)]
-    drawn = _redrawn(curves, method, preprocessing, "all", settings, seed, chains)
+    tried = [partition(points, method, size, state, _starts(method)) for size in range(1, largest + 1)]
+    drawn = _redrawn(curves, method, preprocessing, "all", time, settings, seed, chains)
     stream = _stream(seed, "numbers", method, preprocessing, "all")
-    return numbers_of(points, tried, method, get_args(Criterion), drawn, settings.gap_references, state, stream)
+    found = numbers_of(points, tried, method, get_args(Criterion), drawn, settings.gap_references, state, stream)
+    return replace(found, method=method, preprocessing=preprocessing, time=time)
 
 
 def _redrawn(
@@ -150,12 +162,18 @@ def _redrawn(
     method: Method,
     preprocessing: Preprocessing,
     scope: str,
+    time: Time,
     settings: AnalysisSettings,
     seed: int,
     chains: Floats | None,
 ) -> Floats:
-    values = redrawn(curves, settings.resamples, _stream(seed, "resamples", method, preprocessing, scope), chains)
-    return np.stack([prepare(value, preprocessing, curves.steps, settings.time) for value in values])
+    count = settings.warped_resamples if method in WARPED else settings.resamples
+    values = redrawn(curves, min(count, settings.resamples), _stream(seed, "resamples", method, preprocessing, scope), chains)
+    return np.stack([prepare(value, preprocessing, curves.steps, time) for value in values])
+
+
+def _starts(method: Method) -> int:
+    return _WARPED_STARTS if method in WARPED else _STARTS
 
 
 def _stream(seed: int, name: str, method: Method, preprocessing: Preprocessing, scope: str) -> np.random.Generator:

@@ -139,6 +139,31 @@ class Circuit:
 
 
 @dataclass(frozen=True)
+class Twins:
+    """Refined LLCs beside what they would be on a quadratic of the same curvature (METHOD 3.1c); see `twins.twins`."""
+
+    heads: tuple[str, ...]  # H
+    steps: NDArray[np.int64]  # [S] checkpoints that have both
+    llc: Floats  # [H, S]
+    llc_stderr: Floats  # [H, S]
+    twin: Floats  # [H, S]; NaN where a quadratic has no posterior
+    twin_stderr: Floats  # [H, S]
+    difference: Floats  # [H, S] λ̂ less the twin: what the refined LLC adds to a Hessian
+    difference_stderr: Floats  # [H, S]; the two are estimated on different text, so that their errors are independent
+
+
+@dataclass(frozen=True)
+class Falls:
+    """Of each head's curve, the fall from its largest estimate to its last; see `falls.falls`."""
+
+    heads: tuple[str, ...]  # H, those with two estimates
+    peak: NDArray[np.int64]  # [H] step of the largest estimate
+    fall: Floats  # [H]; 0 where the last is the largest
+    p: Floats  # [H] chance that a curve which does not change falls as far by its errors alone
+    p_holm: Floats  # [H] the same, held for all heads together (Holm)
+
+
+@dataclass(frozen=True)
 class Turns:
     """Whether the turns of one curve lie at the turns of another, by chance or not; see `onsets.coincidence`."""
 

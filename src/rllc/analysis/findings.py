@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rllc.analysis.comparisons import Circuit, Claim, Ordering, Partings, Regression, Seeds, Turns
+from rllc.analysis.comparisons import Circuit, Claim, Falls, Ordering, Partings, Regression, Seeds, Turns, Twins
 
 Floats = NDArray[np.float64]
 
@@ -43,6 +43,14 @@ class Behaviour:
     losses: Floats  # [N, S] nats per token, held-out
     icl: Floats  # [S] in-context-learning score, nats per token (negative = later positions are easier)
     score_stderr: dict[str, Floats] = field(default_factory=dict[str, Floats])  # [H, S] over contexts; a score without one counts as exact
+    losses_stderr: Floats | None = None  # [N, S] over contexts
+    icl_stderr: Floats | None = None  # [S] over contexts
+
+    @property
+    def errors(self) -> tuple[Floats, Floats]:
+        """Errors of `losses` [N, S] and of `icl` [S]; NaN where they were not recorded."""
+        losses, icl = np.full(self.losses.shape, np.nan), np.full(self.icl.shape, np.nan)
+        return losses if self.losses_stderr is None else self.losses_stderr, icl if self.icl_stderr is None else self.icl_stderr
 
     def error(self, name: str) -> Floats:
         """Errors [H, S] of a score; 0 where they were not measured."""
@@ -86,6 +94,9 @@ class Numbers:
     stability: Floats  # [K]
     stability_sd: Floats  # [K] over redrawn curves
     chosen: dict[str, int]  # by criterion; 1 means that there are no clusters
+    method: str = ""  # of what was clustered, where it stands by itself; likewise the next two
+    preprocessing: str = ""
+    time: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +134,8 @@ class Agreement:
     types: tuple[str, ...]  # Y
     chance_interval: tuple[float, float]  # 5..95 % of the index under permuted labels
     preprocessing: str = ""  # of the clustering
+    time: str = "recorded"  # of the clustering
+    p: float = float("nan")  # share of permuted labels whose index is as high, (1 + such) / (1 + all)
 
 
 @dataclass(frozen=True)
@@ -204,6 +217,11 @@ class Findings:
     seeds: Seeds | None = None
     circuit: Circuit | None = None
     claims: tuple[Claim, ...] = ()
+    numbers: Numbers | None = None  # of clusters of the heads' curves on the reference data, by every criterion
+    ablation_clusterings: tuple[Clustering, ...] = ()  # of the curves of the heads' ablation effects there
+    ablation_agreements: tuple[Agreement, ...] = ()
+    twins: Twins | None = None  # of heads on the reference data
+    falls: Falls | None = None  # of heads on the reference data
     apart: tuple[str, ...] = ()  # data that are no kind of text: targets of a reference model, shuffled tokens
 
     @property

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.analysis.findings import Floats
+from rllc.analysis.learners import normal_quantile
 from rllc.analysis.ordering import Quantity
 
 if TYPE_CHECKING:
@@ -86,6 +87,11 @@ class Composition:
         """Scores of a kind less the baseline."""
         return self.scores[kind] - self.baseline
 
+    def reach(self, level: float) -> float:
+        """The excess that the largest of all pairs of all kinds passes with a chance of `level` where matrices are random (Bonferroni, normal)."""
+        tries = max(len(self.pairs) * len(self.scores), 1)
+        return normal_quantile(1 - level / tries) * float(np.hypot(self.baseline_deviation, self.baseline_stderr))
+
     def table(self, kind: str, place: int, heads: tuple[str, ...]) -> Float[Floats, "H H"]:
         """Scores of a kind at one checkpoint, rows the earlier head, columns the later; NaN where there is no pair."""
         return _table(self.pairs, self.scores[kind][:, place], heads)
@@ -106,6 +112,11 @@ class Edges:
     direct: Float[Floats, "H S N"]  # to the logits
     direct_stderr: Float[Floats, "H S N"]
     loss: Float[Floats, "S N"]  # of the whole model on these contexts
+
+    def helps(self, inputs: int, place: int, n: int, level: float) -> Bool[Flags, " E"]:
+        """Which edges' effects are above zero beyond their errors, all edges tried together (Bonferroni)."""
+        reach = normal_quantile(1 - level / max(len(self.pairs), 1)) * self.stderr[inputs, :, place, n]
+        return self.effect[inputs, :, place, n] > reach
 
     def table(self, inputs: str, data: str, place: int) -> Float[Floats, "H H"]:
         """Effects at one checkpoint on one kind of data, rows the earlier head, columns the later; NaN where there is no pair."""
@@ -157,6 +168,19 @@ class ClassShares:
     excess_high: Float[Floats, "H S N F K"]
     effect: Float[Floats, "H S N K"]  # mean rise of the loss over a class's predictions, nats; NaN where there are none
     effect_stderr: Float[Floats, "H S N K"]
+
+    @property
+    def usual(self) -> int:
+        """The fraction nearest to a hundredth: among fewer predictions a few tokens decide."""
+        return int(np.abs(np.log(np.array(self.fractions)) - np.log(0.01)).argmin())
+
+    def own(self, place: int, n: int, fraction: int, level: float) -> Bool[Flags, "H K"]:
+        """Which classes but "other" exceed their base beyond the error, all heads and classes tried together (Bonferroni, bootstrap error)."""
+        where = (slice(None), place, n, fraction)
+        value = self.shares[where] - self.base[n]
+        error = (self.excess_high[where] - self.excess_low[where]) / (2 * normal_quantile(0.975))
+        named = np.array([name != "other" for name in self.classes])
+        return (value > normal_quantile(1 - level / max(len(self.heads) * int(named.sum()), 1)) * error) & named
 
 
 @dataclass(frozen=True)

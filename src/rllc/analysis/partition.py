@@ -17,6 +17,7 @@ from rllc.analysis.settings import Criterion, Method
 from rllc.analysis.warped import dtw_distances, dtw_kmeans, kshape, shape_distances
 
 RESTARTS = 3  # of an iterative method, for each redrawn set of curves
+WARPED: tuple[Method, ...] = ("dtw", "kshape")  # these take about a hundred times as long
 
 
 def partition(points: Floats, method: Method, n_clusters: int, state: int, starts: int) -> Labels | None:
@@ -40,7 +41,7 @@ def repartitions(drawn: Floats, method: Method, n_clusters: int, states: NDArray
     labels = np.zeros(drawn.shape[:2], dtype=np.int64)
     for i, points in enumerate(drawn):
         if distinct(points) >= n_clusters:
-            found = partition(points, method, n_clusters, int(states[i]), RESTARTS)
+            found = partition(points, method, n_clusters, int(states[i]), 1 if method in WARPED else RESTARTS)
             labels[i] = 0 if found is None else found
     return labels
 
@@ -70,7 +71,10 @@ def gaps(
     theirs = np.full((references, len(tried)), np.nan)
     for i in range(references):
         reference = np.asarray(centre + (low + width * generator.random(points.shape[:1] + low.shape)) @ axes, dtype=np.float64)
-        labels = [None if known is None else partition(reference, method, size, state, RESTARTS) for size, known in enumerate(tried, 1)]
+        labels = [
+            None if known is None else partition(reference, method, size, state, 1 if method in WARPED else RESTARTS)
+            for size, known in enumerate(tried, 1)
+        ]
         theirs[i] = _log_w(distances(reference, method), labels)
     return theirs.mean(axis=0) - own, theirs.std(axis=0) * np.sqrt(1 + 1 / references)
 

@@ -7,6 +7,7 @@ The first call of a process compiles: about ten seconds for time warping, thirty
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from rllc.analysis.findings import Floats
 from rllc.core.errors import RllcError
 
 _ITERATIONS = 50
+_SHAPE_ITERATIONS = 15  # k-shape either settles within these or goes round in circles
 
 
 def dtw_kmeans(points: Floats, n_clusters: int, starts: int, state: int) -> NDArray[np.int64] | None:
@@ -36,7 +38,7 @@ def kshape(points: Floats, n_clusters: int, starts: int, state: int) -> NDArray[
     norms = np.linalg.norm(points, axis=1)
     if (norms == 0).any():
         return None  # a curve that is zero has no shape; tslearn would divide by its length
-    return _filled(_fitted(_tslearn().KShape(n_clusters, n_init=starts, max_iter=_ITERATIONS, random_state=state), points), n_clusters)
+    return _filled(_fitted(_tslearn().KShape(n_clusters, n_init=starts, max_iter=_SHAPE_ITERATIONS, random_state=state), points), n_clusters)
 
 
 def dtw_distances(points: Floats) -> Floats:
@@ -59,6 +61,14 @@ def shape_distances(points: Floats) -> Floats:
     distances = 1.0 - (correlations + correlations.T) / 2
     np.fill_diagonal(distances, 0.0)
     return np.clip(distances, 0.0, 2.0)
+
+
+def available() -> bool:
+    """Whether tslearn is installed."""
+    try:
+        return find_spec("tslearn") is not None
+    except ValueError:  # a module that was put there without a specification
+        return False
 
 
 def _filled(labels: NDArray[np.int64], n_clusters: int) -> NDArray[np.int64] | None:

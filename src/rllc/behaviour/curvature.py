@@ -75,9 +75,13 @@ class _Products:
                 (gradient,) = torch.autograd.grad(share, self._weights, create_graph=True)
                 self._gradients.append(gradient)
 
-    def gradient(self) -> Float[Floats, " d"]:
-        """The gradient of the mean loss."""
-        return torch.stack([g.detach().double() for g in self._gradients]).mean(0).cpu().numpy()
+    def gradient_norm(self) -> Estimate:
+        """Norm of the mean gradient g and its error over contexts, of first order: that of `gᵀg_b / ‖g‖`. Noise of the contexts adds to a norm, so
+        that one which is not clearly above its error is too large.
+        """
+        each: Floats = torch.stack([g.detach().double() for g in self._gradients]).cpu().numpy()
+        norm = float(np.linalg.norm(each.mean(0)))
+        return Estimate(norm, mean_and_stderr(each @ each.mean(0) / norm, self.weights).stderr if norm > 0 else 0.0)
 
     def of(self, context: int, vector: Float[Floats, " d"]) -> Float[Floats, " d"]:
         """H_b times a vector. A gradient that does not depend on the weights has no graph, and its Hessian is zero."""
@@ -99,15 +103,35 @@ class _Products:
 
 @dataclass(frozen=True)
 class Curvature:
-    """What is known of a part's curvature at w*; `gradient_norm` is `‖∇l(w*)‖` over the part, nats per token and unit of weight."""
+    """What is known of a part's curvature at w*; `gradient_norm` is `‖∇l(w*)‖` over the part, nats per token and unit of weight, and its error."""
 
     trace: Estimate
     spectrum: Spectrum
     gradient_norm: float
+    gradient_stderr: float
+    twin: Estimate | None = None  # ½ tr[nβH(nβH + γ)⁻¹], where a prior was given
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the curvature twin is of (METHOD 3.1c), and how it is found: `probes` random vectors, `steps` products of H with each."""
+
+    nbeta: float
+    precision: float  # γ
+    probes: int = 4
+    steps: int = 12
 
 
 def curvature(
-    shape: ModelShape, params: Mapping[str, Tensor], part: Part, tokens: Int[Ints, "B T"] | Contexts, *, top: int = 4, probes: int = 2, seed: int = 0
+    shape: ModelShape,
+    params: Mapping[str, Tensor],
+    part: Part,
+    tokens: Int[Ints, "B T"] | Contexts,
+    *,
+    top: int = 4,
+    probes: int = 2,
+    seed: int = 0,
+    prior: Prior | None = None,
 ) -> Curvature:
     """Trace, top eigenvalues and gradient norm of a part on B contexts.
 
@@ -117,6 +141,7 @@ def curvature(
     Args:
         top: eigenvalues to find, k ≥ 0 and below d; 0 is plain Hutchinson.
         probes: draws a context.
+        prior: of the curvature twin, which is left out without it.
         seed: root of the draws; they are derived from (seed, "curvature", part).
 
     Raises:
@@ -135,7 +160,56 @@ def curvature(
             z = rng.choice([-1.0, 1.0], products.size)
             z -= q.T @ (q @ z)
             values[b] += z @ products.of(b, z) / probes
-    return Curvature(mean_and_stderr(values + within.sum(1), products.weights), spectrum, float(np.linalg.norm(products.gradient())))
+    slope = products.gradient_norm()
+    twin = _twin(products, spectrum, within, prior, rng) if prior is not None else None
+    return Curvature(mean_and_stderr(values + within.sum(1), products.weights), spectrum, slope.value, slope.stderr, twin)
+
+
+def _twin(products: _Products, spectrum: Spectrum, within: Float[Floats, "B k"], prior: Prior, rng: np.random.Generator) -> Estimate:
+    """`tr f(H)`, f(h) = ½ nβh / (nβh + γ): exactly on the eigenvectors found, by stochastic Lanczos quadrature on the rest.
+
+    The error joins the spread of the probes and that of the contexts, to first order: a context changes the trace by `tr f'(H)(H_b - H)`. NaN where
+    some direction has nβh + γ ≤ 0, along which a quadratic has no posterior (METHOD 3.1c).
+    """
+    size, q = prior.precision / prior.nbeta if prior.nbeta > 0 else np.inf, spectrum.vectors  # f(h) = ½ h / (h + size)
+    found, slopes = np.zeros(prior.probes), np.zeros((prior.probes, len(products)))
+    for p in range(prior.probes):
+        z = rng.choice([-1.0, 1.0], products.size)
+        z -= q.T @ (q @ z)
+        values, basis, first = _lanczos(products, z, q, prior.steps)
+        theta, vectors = np.linalg.eigh(values)
+        if (theta <= -size).any():
+            return Estimate(np.nan, np.nan)
+        length = float(z @ z)
+        found[p] = length * float(vectors[0] ** 2 @ (theta / (theta + size))) / 2
+        toward = np.sqrt(length) * basis.T @ (vectors @ (vectors[0] * size / (2 * (theta + size) ** 2)))  # f'(H) z
+        slopes[p] = first @ toward
+    if (spectrum.eigenvalues <= -size).any():
+        return Estimate(np.nan, np.nan)
+    exact = float((spectrum.eigenvalues / (spectrum.eigenvalues + size)).sum()) / 2
+    changes = slopes.mean(0) + within @ (size / (2 * (spectrum.eigenvalues + size) ** 2))
+    of_contexts = mean_and_stderr(changes, products.weights).stderr
+    of_probes = float(found.std(ddof=1)) / np.sqrt(prior.probes) if prior.probes > 1 else np.nan
+    return Estimate(exact + float(found.mean()), float(np.hypot(of_contexts, of_probes)))
+
+
+def _lanczos(products: _Products, z: Floats, away: Floats, steps: int) -> tuple[Floats, Floats, Floats]:
+    """The tridiagonal matrix [m, m] of H from z on, its basis [m, d], orthogonal to the rows of `away`, and every context's product with z [B, d]."""
+    basis, diagonal, beside = [z / np.linalg.norm(z)], list[float](), list[float]()
+    first = np.array([products.of(b, basis[0]) for b in range(len(products))])
+    ahead = first.mean(0)
+    while True:
+        diagonal.append(float(basis[-1] @ ahead))
+        known = np.concatenate([away, np.array(basis)])
+        for _ in range(2):  # twice is enough
+            ahead = ahead - known.T @ (known @ ahead)
+        length = float(np.linalg.norm(ahead))
+        if len(basis) == min(steps, products.size - len(away)) or length <= 1e-7 * max(map(abs, diagonal)):
+            break
+        beside.append(length)
+        basis.append(ahead / length)
+        ahead = products.mean(basis[-1])
+    return np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1), np.array(basis), first * float(np.linalg.norm(z))
 
 
 def mean_and_stderr(values: Float[Floats, " B"], weights: Float[Floats, " B"]) -> Estimate:

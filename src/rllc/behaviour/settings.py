@@ -199,6 +199,8 @@ class BaselineSettings:
         top: eigenvalues of the Hessian that are found.
         probes: random vectors a context behind its trace.
         draws: of signs, and of labels, a context, behind the two Fisher traces.
+        twin_probes: random vectors behind the curvature twin; its error needs two.
+        twin_steps: products of the Hessian with each.
         at: checkpoints.
     """
 
@@ -206,10 +208,12 @@ class BaselineSettings:
     top: int = 2
     probes: int = 2
     draws: int = 4
+    twin_probes: int = 4
+    twin_steps: int = 12
     at: Checkpoints = "last"
 
     def __post_init__(self) -> None:
-        _at_least("baselines", self, contexts=2, top=0, probes=1, draws=1)
+        _at_least("baselines", self, contexts=2, top=0, probes=1, draws=1, twin_probes=2, twin_steps=2)
         _check_at("baselines", self.at)
 
 

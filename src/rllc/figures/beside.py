@@ -7,21 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from rllc.analysis.comparisons import Twins
 from rllc.analysis.findings import Findings
+from rllc.analysis.learners import normal_quantile
 from rllc.analysis.measured import Baselines, HeadEffects
 from rllc.analysis.ordering import Ordering, Quantity
 from rllc.figures.axis import StepAxis
 from rllc.figures.curves import layers_of, steps_axis
 from rllc.figures.drawing import Cells, Layer, Missing, Panel, Plot, Points, Rule, Scale, in_words
-from rllc.figures.head_lines import curve_line, type_legend, type_lines
+from rllc.figures.head_lines import REACH, curve_line, dots, type_colors, type_legend, type_lines
 from rllc.figures.layout import bounds, curve_span
 from rllc.figures.palette import INK, MUTED, TYPES, Style, type_style
-from rllc.figures.told import Told, chance, listed, number, plural, step, type_of
+from rllc.figures.told import TEST_LEVEL, Told, chance, last_column, listed, number, plural, step, type_of
 
 TITLES = {
     "hessian_trace": "Hessian trace",
     "top_eigenvalue": "top Hessian eigenvalue",
     "spectrum_participation": "participation of the spectrum",
+    "curvature_twin": "curvature twin",
     "fisher_empirical": "empirical Fisher trace",
     "fisher_true": "true Fisher trace",
     "gradient_norm": "norm of the gradient",
@@ -30,6 +33,7 @@ TITLES = {
     "ov_participation": "participation ratio, OV",
 }
 MARK = Style(INK, "solid", "circle", "o", 2.0)
+TWIN = Style(MUTED, "dot", "circle-open", "o", 1.5)
 BOUNDARY = Style(MUTED, "dash", "line-ew", "", 0.9)
 
 
@@ -61,6 +65,44 @@ def baselines_over_training(found: Baselines, effects: HeadEffects | None, f: Fi
     title = _peaks_title(quantities, curves.steps[-1] if curves is not None else found.steps[-1])
     legend = type_legend(f.types, found.heads)
     return Plot(title, caption + told.sampling(told.mixture), tuple(panels), 3, 1.55, legend)
+
+
+def beyond_the_twin(found: Twins | None, f: Findings, told: Told) -> Plot | Missing | None:
+    """Left: wrLLC and curvature twin of every head at the last checkpoint of both. Right: their difference over training."""
+    if found is None:
+        return None
+    place = last_column(found.difference)
+    if place < 0:
+        return Missing("No head has both an estimate and a curvature twin.")
+    kinds = type_of(f.types)
+    values = ((found.llc[:, place], found.llc_stderr[:, place], -0.14), (found.twin[:, place], found.twin_stderr[:, place], 0.14))
+    edges = [(value - REACH * error, value + REACH * error) for value, error, _ in values]
+    points: list[Layer] = list(dots(found.heads, values[0][0], *edges[0], f.types, values[0][2]))
+    rows = np.arange(len(found.heads), dtype=np.float64)
+    points.append(Points(values[1][0], rows + values[1][2], TWIN, "curvature twin", x_low=edges[1][0], x_high=edges[1][1], hollow=True))
+    ticks = tuple((float(r), f"{kinds.get(h, 'other')}  {h}") for r, h in enumerate(found.heads))
+    y = Scale("", (len(found.heads) - 0.4, -0.6), ticks=ticks, colors=type_colors(f.types, found.heads))
+    ends = Panel(f"at {step(float(found.steps[place]))}", tuple(points), Scale("wrLLC; hollow: its twin", bounds(*edges[0], *edges[1], zero=True)), y)
+    lines = type_lines(found.heads, found.steps, found.difference, f.types, found.difference_stderr)
+    axis = Scale(steps=StepAxis.of(found.steps))
+    over = Panel("wrLLC less its twin", (Rule(0.0, upright=False), *lines), axis, Scale("", bounds(found.difference, zero=True)))
+    caption = (
+        "Curvature twin: ½ tr[nβH(nβH + γ)⁻¹] of the head's Hessian on held-out text, what its LLC would be if the loss were quadratic; bars and "
+        "bands: 95 %. "
+    )
+    height = 0.9 + 0.2 * len(found.heads)
+    return Plot(_twin_title(found, place), caption + told.sampling(told.mixture), (ends, over), 2, height, type_legend(f.types, found.heads))
+
+
+def _twin_title(found: Twins, place: int) -> str:
+    difference, error = found.difference[:, place], found.difference_stderr[:, place]
+    known = np.flatnonzero(np.isfinite(difference) & np.isfinite(error))
+    reach = normal_quantile(1 - TEST_LEVEL / (2 * max(len(known), 1))) * error
+    above, below = (int((sign * difference[known] > reach[known]).sum()) for sign in (1, -1))
+    ends = f"at {step(float(found.steps[place]))}"
+    if not len(known):
+        return f"No difference of a wrLLC from its curvature twin has an error {ends}"
+    return f"Of {plural(len(known), 'head')} {above} have a wrLLC above their curvature twin {ends}, {below} one below it, beyond the errors of all"
 
 
 def _peaks_title(quantities: dict[str, tuple[Quantity, str]], end: int) -> str:

@@ -58,11 +58,10 @@ def _tree(m: Material) -> Drawing | Missing | None:
 
 
 def _numbers(m: Material) -> Drawing | Missing | None:
-    found = [c for c in m.findings.clusterings if c.numbers is not None]
-    if not found or found[0].numbers is None:
+    found = m.findings.numbers
+    if found is None:
         return None
-    name = f"{grouping.METHODS.get(found[0].method, found[0].method)} on {found[0].preprocessing} curves, {found[0].scope}"
-    return grouping.how_many_clusters(found[0].numbers, name, m.told)
+    return grouping.how_many_clusters(found, f"{grouping.method_name(found.method)} on {found.preprocessing} curves of all heads", m.told)
 
 
 def _matches(m: Material) -> tuple[SeedMatch, ...]:
@@ -177,6 +176,12 @@ CATALOGUE: tuple[Entry, ...] = (
         "K-means, DTW, hierarchical and shape-based clustering, each raw, standardised and min-max, against the types",
     ),
     Entry(
+        "ablation-clusterings",
+        lambda m: grouping.of_ablation(m.findings, m.told),
+        "clusterings of ablation effects over training",
+        "the same of the curves of ablation effects",
+    ),
+    Entry(
         "number-of-clusters",
         _numbers,
         "criteria for the number of clusters",
@@ -277,6 +282,12 @@ CATALOGUE: tuple[Entry, ...] = (
         lambda m: beside.ordering_of_heads(m.findings.orderings, m.told) if m.findings.orderings else None,
         "orders of heads by baselines",
         "which baseline orders heads like rLLC",
+    ),
+    Entry(
+        "curvature-twin",
+        lambda m: beside.beyond_the_twin(m.findings.twins, m.findings, m.told),
+        "curvature twins beside λ̂",
+        "what rLLC adds to a Hessian: the curvature twin (METHOD 3.1c), and rLLC less it",
     ),
     Entry(
         "controls",

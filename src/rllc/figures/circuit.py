@@ -6,15 +6,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from rllc.analysis.comparisons import Circuit
 from rllc.analysis.findings import Curves, Findings, Floats
-from rllc.analysis.measured import Composition, Edges, TokenEffects
+from rllc.analysis.learners import normal_quantile
+from rllc.analysis.measured import Composition, Edges, Pair, TokenEffects
+from rllc.analysis.ordering import holm
 from rllc.figures.axis import StepAxis
 from rllc.figures.curves import layers_of, steps_axis
 from rllc.figures.drawing import Cells, Layer, Line, Missing, Panel, Plot, Rule, Scale, in_words, limits
 from rllc.figures.head_lines import FAINT_LINE, KEY, curve_line, type_colors, type_legend, typed_last
 from rllc.figures.layout import bounds, curve_span
 from rllc.figures.palette import DATA, INK, MUTED, Style, type_style
-from rllc.figures.told import Told, last_column, listed, number, step, type_of, with_error
+from rllc.figures.told import TEST_LEVEL, Told, chance, last_column, listed, number, step, type_of, with_error
 
 MEAN = Style(INK, "solid", "circle", "o", 2.2)
 LEVEL = Style(MUTED, "dash", "line-ew", "", 1.2)
@@ -30,50 +33,51 @@ def against_one_layer(curves: Curves, f: Findings, told: Told) -> Plot | Missing
     if not layers:
         return Missing("No head was sampled against the one-layer reference.")
     axis, span, kinds = steps_axis(f), curve_span(curves), type_of(f.types)
+    found = f.circuit if f.circuit is not None and f.circuit.data == curves.data else None
     panels: list[Panel] = []
-    said: list[str] = []
     for layer, rows in layers.items():
         names = [curves.parts[r] for r in rows]
         lines: list[Layer] = []
         for r in (rows[i] for i in typed_last(names, kinds)):
             kind = kinds.get(curves.parts[r], "other")
             lines.append(curve_line(curves, r, type_style(kind), f"{curves.parts[r]} {kind}", group=kind, end=curves.parts[r], shade=0.07))
-        mean, error = _layer_mean(curves, rows)
-        lines.append(Line(curves.steps, mean, MEAN, f"mean of layer {layer}", mean - 1.96 * error, mean + 1.96 * error, group="mean of the layer"))
+        if found is not None and layer in found.layers:
+            mean, error = (values[found.layers.index(layer)] for values in (found.llc, found.stderr))
+            lines.append(Line(found.steps, mean, MEAN, f"mean of layer {layer}", mean - 1.96 * error, mean + 1.96 * error, group="mean of the layer"))
         y = Scale("refined LLC, loss = KL to the one-layer model" if not panels else "", span)
         panels.append(Panel(f"Layer {layer}", tuple(lines), Scale(steps=axis), y))
-        said.append(f"layer {layer} {_course(curves, mean, error)}")
     caption = (
-        f"Refined LLC of each head where the targets are the predictions of a one-layer model; black: mean of the layer's heads, band 95 %. {KEY} "
+        f"Refined LLC of each head where the targets are the predictions of a one-layer model; black: mean of the layer's heads, band 95 % with the "
+        f"mean of their errors, for minibatches give heads a common noise. {KEY} "
     )
     legend = (*type_legend(f.types, curves.parts), ("mean of the layer", MEAN))
-    title = f"Against the one-layer model the mean refined LLC of {'; of '.join(said)}"
+    title = _course_title(found, next((c.verdict for c in f.claims if c.id == "circuit-falls"), ""))
     return Plot(title, caption + told.sampling(curves.data), tuple(panels), min(2, len(panels)), 3.0, legend)
 
 
-def _layer_mean(curves: Curves, rows: list[int]) -> tuple[Floats, Floats]:
-    """Mean over heads and its error from the heads' own errors; NaN where any head lacks a number, lest the mean jump with who is in it."""
-    values, errors = curves.llc[rows], curves.stderr[rows]
-    return values.mean(axis=0), np.sqrt((errors**2).sum(axis=0)) / len(rows)
+def _course_title(found: Circuit | None, verdict: str) -> str:
+    """Which layers' means fall from their largest value, by the analysis' test held for all layers together, and its verdict on the claim."""
+    if found is None:
+        return "Refined LLC against the one-layer model; too few heads and checkpoints to say where a layer's mean peaks or falls"
+    held = holm(found.fall_p)
+    said = [f"layer {layer} {_course(found, i, float(held[i]))}" for i, layer in enumerate(found.layers)]
+    told = f" (that layer 0 falls while the last rises: {verdict})" if verdict else ""
+    return f"Against the one-layer model the mean refined LLC of {'; of '.join(said)}{told}"
 
 
-def _course(curves: Curves, mean: Floats, error: Floats) -> str:
-    fine = np.flatnonzero(np.isfinite(mean) & np.isfinite(error))
-    if fine.size < 2:
-        return "has too few checkpoints to tell"
-    top, end = int(fine[np.argmax(mean[fine])]), int(fine[-1])
-    fall = mean[top] - mean[end]
-    if top != end and fall > 2 * np.hypot(error[top], error[end]):
-        return f"peaks at {step(float(curves.steps[top]))} and falls by {number(float(fall), 1)}"
-    start = int(fine[0])
-    rises = mean[end] - mean[start] > 2 * np.hypot(error[start], error[end])
-    return "rises to the end" if rises else "stays level within its errors"
+def _course(found: Circuit, i: int, p: float) -> str:
+    if p <= TEST_LEVEL:
+        return f"is largest at {step(float(found.peak[i]))} and falls from there by {number(float(found.fall[i]), 1)} ({chance(p)})"
+    change, error = float(found.llc[i, -1] - found.llc[i, 0]), float(np.hypot(found.stderr[i, 0], found.stderr[i, -1]))
+    if change > normal_quantile(1 - TEST_LEVEL / (2 * len(found.layers))) * error:
+        return f"ends {with_error(change, error, 1)} above its start, with no fall beyond its errors ({chance(p)})"
+    return f"shows neither a rise nor a fall beyond its errors ({chance(p)})"
 
 
 def edge_map(edges: Edges, f: Findings, told: Told, data: str = "") -> Plot | Missing:
     """Rise of the loss when the direct path from a head to a later one's input is ablated, at the last checkpoint; a panel an input.
 
-    An edge's number stands in its cell where it exceeds two errors.
+    An edge's number stands in its cell where it exceeds its error at a level that is held for all cells together.
     """
     if not edges.pairs or not len(edges.steps):
         return Missing("The model has no pair of an earlier and a later head.")
@@ -85,9 +89,10 @@ def edge_map(edges: Edges, f: Findings, told: Told, data: str = "") -> Plot | Mi
     tables = {name: edges.table(name, data, place)[np.ix_(rows, columns)] * 1000 for name in edges.inputs}
     low, high = limits(tables.values(), "diverging")
     panels: list[Panel] = []
+    beyond = normal_quantile(1 - TEST_LEVEL / (2 * len(edges.pairs) * len(edges.inputs)))  # errors, of any cell whatever
     for i, (name, table) in enumerate(tables.items()):
         error = _edge_errors(edges, edges.inputs.index(name), place, n, earlier, later)
-        clear = np.abs(table) > 2000 * error
+        clear = np.abs(table) > 1000 * beyond * error
         texts = tuple(
             tuple(t if c else "" for t, c in zip(ts, cs, strict=True)) for ts, cs in zip(in_words(table, _digits(high), ""), clear, strict=True)
         )
@@ -99,8 +104,7 @@ def edge_map(edges: Edges, f: Findings, told: Told, data: str = "") -> Plot | Mi
         panels.append(Panel(title, (cells,)))
     caption = (
         f"Rise of the loss under {edges.ablation} ablation of the direct path between two heads at {step(float(edges.steps[place]))} on {data}; "
-        f"numbers "
-        "where it exceeds two errors; names in the colours of the types. "
+        f"numbers where it exceeds {number(beyond, 1)} errors, which is 5 % for all cells together; names in the colours of the types. "
     )
     legend = type_legend(f.types, (*earlier, *later))
     height = 0.9 + 0.2 * len(earlier)
@@ -129,9 +133,11 @@ def _edge_title(edges: Edges, place: int, n: int) -> str:
     a, b = edges.pairs[top]
     singles = [(name, edges.effect[i, top, place, n]) for i, name in enumerate(edges.inputs) if name != "QKV"]
     through = max(singles, key=lambda s: s[1] if np.isfinite(s[1]) else -np.inf)[0] if singles else ""
-    clear = int((effect > 2 * error).sum())
-    said = f"The edge that matters most is {a} → {b} ({with_error(1000 * float(effect[top]), 1000 * float(error[top]), 1)} × 10⁻³ nats"
-    return f"{said}{f', most of it through {through}' if through else ''}); {clear} of {len(effect)} edges help by more than two errors"
+    clear, size = int(edges.helps(whole, place, n, TEST_LEVEL).sum()), with_error(1000 * float(effect[top]), 1000 * float(error[top]), 1)
+    if not clear:
+        return f"No edge helps beyond its error, all {len(effect)} tried together; the largest effect is {a} → {b} ({size} × 10⁻³ nats)"
+    said = f"The edge that matters most is {a} → {b} ({size} × 10⁻³ nats"
+    return f"{said}{f', most of it through {through}' if through else ''}); {clear} of {len(effect)} edges help, all tried together"
 
 
 def edges_over_training(edges: Edges, told: Told, most: int = 6) -> Plot | Missing:
@@ -156,18 +162,21 @@ def edges_over_training(edges: Edges, told: Told, most: int = 6) -> Plot | Missi
         f"Rise of the loss under {edges.ablation} ablation of the direct path into Q, K and V together; bands: 95 % over contexts; grey: all other "
         "edges. "
     )
-    first = _onset(edges, whole, top[0]) if top else ""
-    title = f"The strongest edges at the end are {listed([f'{edges.pairs[i][0]} → {edges.pairs[i][1]}' for i in top[:3]])}{first}"
+    helps = np.any([edges.helps(whole, -1, n, TEST_LEVEL / len(edges.data)) for n in range(len(edges.data))], axis=0)
+    strong = [i for i in top if helps[i]]
+    names = listed([f"{edges.pairs[i][0]} → {edges.pairs[i][1]}" for i in strong[:3]])
+    title = f"No edge helps beyond its error at the end, all {len(edges.pairs)} tried together"
+    if strong:
+        title = f"The strongest edges at the end are {names}{_onset(edges, whole, strong[0])}"
     return Plot(title, caption + told.measuring(*edges.data), tuple(panels), min(2, len(panels)), 2.3)
 
 
 def _onset(edges: Edges, whole: int, edge: int) -> str:
-    """From which checkpoint on an edge's effect on the first kind of data stays above two errors, in words."""
-    values, errors = edges.effect[whole, edge, :, 0], edges.stderr[whole, edge, :, 0]
-    weak = np.flatnonzero(~(values > 2 * errors))
+    """From which checkpoint on an edge's effect on the first kind of data stays beyond its error, edges tried together, in words."""
+    weak = np.flatnonzero([not edges.helps(whole, place, 0, TEST_LEVEL)[edge] for place in range(len(edges.steps))])
     start = int(weak[-1]) + 1 if weak.size else 0
     a, b = edges.pairs[edge]
-    return f"; {a} → {b} helps by more than two errors from {step(float(edges.steps[start]))} on" if start < len(edges.steps) else ""
+    return f"; {a} → {b} helps beyond its error from {step(float(edges.steps[start]))} on" if start < len(edges.steps) else ""
 
 
 def composition_scores(found: Composition, f: Findings, most: int = 4) -> Plot | Missing:
@@ -176,9 +185,9 @@ def composition_scores(found: Composition, f: Findings, most: int = 4) -> Plot |
         return Missing("The model has no pair of an earlier and a later head.")
     axis, kinds = StepAxis.of(found.steps), type_of(f.types)
     span = bounds(*(found.excess(k) for k in found.scores), zero=True)
-    level = 3 * found.baseline_deviation
+    level = found.reach(TEST_LEVEL)
     panels: list[Panel] = []
-    said: list[str] = []
+    beyond: list[tuple[float, str, Pair]] = []
     types: list[str] = []
     for kind in found.scores:
         excess = found.excess(kind)
@@ -191,16 +200,20 @@ def composition_scores(found: Composition, f: Findings, most: int = 4) -> Plot |
             types.append(b)
             style = type_style(kinds.get(b, "other"))
             lines.append(Line(found.steps, excess[i], style, f"{a}→{b}", end=f"{a}→{b}", group=kinds.get(b, "other")))
-        best = found.pairs[top[0]]
-        said.append(f"{kind.upper()} {best[0]} → {best[1]} ({number(float(excess[top[0], end]), signed=True)})")
+        beyond += [(float(excess[i, end]), kind.upper(), found.pairs[i]) for i in np.flatnonzero(excess[:, end] > level)]
         y = Scale("score less baseline" if not panels else "", span)
         panels.append(Panel(NAMES.get(kind, kind), tuple(lines), Scale(steps=axis), y))
     caption = (
         f"‖AB‖/(‖A‖‖B‖) of every pair less the mean of random matrices ({number(found.baseline, 3)} ± {number(found.baseline_stderr, 3)}); grey "
-        f"stripe: "
-        f"three standard deviations of one random pair. Named pairs in the colour of the later head's type; grey: all other pairs. "
+        f"stripe: what random matrices give any of all pairs in one of twenty models (Bonferroni). Named pairs in the colour of the later head's "
+        "type; grey: all other pairs. "
     )
-    title = f"Strongest composition at the end, above random: {listed(said)}"
+    tried = f"{len(found.pairs)} pairs in {len(found.scores)} kinds"
+    if beyond:
+        said = [f"{kind} {a} → {b} ({number(value, signed=True)})" for value, kind, (a, b) in sorted(beyond, reverse=True)]
+        title = f"{len(beyond)} of {tried} compose more than random matrices would in any: {listed(said, 4)}"
+    else:
+        title = f"No composition at the end is above what random matrices would give any of {tried}"
     return Plot(title, caption.strip(), tuple(panels), len(panels), 2.5, type_legend(f.types, types))
 
 
@@ -235,15 +248,19 @@ def affected_together(tokens: TokenEffects, f: Findings, told: Told, data: str =
 
 
 def _together_title(tokens: TokenEffects, place: int, n: int) -> str:
-    best: tuple[float, str, str] | None = None
-    table = tokens.overlap[:, :, place, n]
-    for a, one in enumerate(tokens.heads):
-        for b, other in enumerate(tokens.heads):
-            across = one.split(":")[0] < other.split(":")[0]
-            if across and np.isfinite(table[a, b]) and (best is None or table[a, b] > best[0]):
-                best = (float(table[a, b]), one, other)
-    if best is None:
-        return "No two heads of different layers have a most affected prediction to share"
-    row, column = tokens.heads.index(best[1]), tokens.heads.index(best[2])
-    told = with_error(float(tokens.correlation[row, column, place, n]), float(tokens.correlation_stderr[row, column, place, n]))
-    return f"{best[1]} and {best[2]} affect the same tokens most among heads of two layers: {best[0]:.0%} in common, correlation {told}"
+    """The pair of two layers whose effects go together most, where they do beyond the error, all pairs tried together."""
+    value, error = tokens.correlation[:, :, place, n], tokens.correlation_stderr[:, :, place, n]
+    pairs = [
+        (float(value[a, b]), float(error[a, b]), one, other)
+        for a, one in enumerate(tokens.heads)
+        for b, other in enumerate(tokens.heads)
+        if one.split(":")[0] < other.split(":")[0] and np.isfinite(value[a, b]) and np.isfinite(error[a, b])
+    ]
+    if not pairs:
+        return "No two heads of different layers have effects on tokens that could be compared"
+    reach = normal_quantile(1 - TEST_LEVEL / len(pairs))
+    clear = sorted((pair for pair in pairs if pair[0] > reach * pair[1]), reverse=True)
+    if not clear:
+        return f"No two heads of different layers affect the same tokens beyond the error, all {len(pairs)} pairs tried together"
+    best, many = clear[0], f"{len(clear)} of {len(pairs)} pairs of heads of two layers affect the same tokens beyond the error, all tried together"
+    return f"{many}; most {best[2]} and {best[3]}: correlation {with_error(best[0], best[1])}"

@@ -35,7 +35,7 @@ def attention_scores(f: Findings, told: Told) -> Plot | Missing:
         own = [h for h in b.heads if decides and kinds.get(h) == decides]
         if end >= 0 and not decides:
             own = [b.heads[i] for i in np.argsort(-np.nan_to_num(table[:, end], nan=-1.0))[:3]]
-        layers: list[Layer] = list(type_lines(b.heads, b.steps, table, f.types, named=own))
+        layers: list[Layer] = list(type_lines(b.heads, b.steps, table, f.types, b.score_stderr.get(name), named=own))
         if (threshold := threshold_of(f.types, name)) is not None and decides:
             layers.insert(0, Rule(threshold, upright=False, label="threshold"))
         span = (min(0.0, bounds(table)[0]), max(0.5, bounds(table)[1]))
@@ -44,7 +44,7 @@ def attention_scores(f: Findings, told: Told) -> Plot | Missing:
         if decides:
             told_of.append(f"{decides} {listed(own)}" if own else f"no {decides} head")
     caption = "Mean attention: to the token before, to the token itself, to tokens behind earlier occurrences (repeated random tokens), and to "
-    caption += "earlier occurrences and to the first token where these were measured. Lines in the colours of the types. "
+    caption += "earlier occurrences and to the first token where these were measured. Lines in the colours of the types; bands: 95 % over contexts. "
     title = f"Heads whose score passes the threshold at {step(f.types.step)}: {'; '.join(told_of)}" if told_of else "Attention scores of every head"
     return Plot(title, caption + told.measuring(), tuple(panels), min(3, len(panels)), 2.1, type_legend(f.types, b.heads))
 

@@ -9,15 +9,16 @@ import numpy as np
 from scipy.cluster.hierarchy import dendrogram, leaves_list
 
 from rllc.analysis.findings import Agreement, Clustering, Findings, Numbers
+from rllc.analysis.ordering import holm
+from rllc.analysis.settings import METHODS
 from rllc.figures.clusters import cluster_name
 from rllc.figures.drawing import Cells, Layer, Line, Missing, Panel, Plot, Rule, Scale
 from rllc.figures.head_lines import type_colors, type_legend
 from rllc.figures.layout import bounds
 from rllc.figures.palette import DATA, INK, MUTED, Style
-from rllc.figures.told import Told, listed, number, plural, type_of
+from rllc.figures.told import TEST_LEVEL, Told, listed, number, plural, type_of
 
 BRANCH = Style(INK, "solid", "line-ew", "", 1.6)
-METHODS = {"kmeans": "K-means", "hierarchical": "Ward", "dtw": "DTW K-means", "kshape": "k-shape"}
 
 
 def tree_and_stability(clustering: Clustering, f: Findings, told: Told) -> Plot | Missing:
@@ -67,10 +68,10 @@ def tree_and_stability(clustering: Clustering, f: Findings, told: Told) -> Plot 
     return Plot(title, caption + told.sampling(told.mixture), tuple(panels), 2, 0.8 + 0.19 * len(heads), type_legend(f.types, heads))
 
 
-def methods_against_types(clusterings: Sequence[Clustering], agreements: Sequence[Agreement], told: Told) -> Plot | Missing:
+def methods_against_types(clusterings: Sequence[Clustering], agreements: Sequence[Agreement], told: Told, what: str = "wrLLC") -> Plot | Missing:
     """Every method, preprocessing, time and scope against the behavioural types: the adjusted Rand index, and what chance gives.
 
-    `agreements` stand in the order of `clusterings`, or are found by method, scope and preprocessing.
+    `agreements` stand in the order of `clusterings`, or are found by method, scope, preprocessing and time. `what` names the curves.
     """
     pairs = _paired(clusterings, agreements)
     if not pairs:
@@ -80,7 +81,8 @@ def methods_against_types(clusterings: Sequence[Clustering], agreements: Sequenc
     methods = list(dict.fromkeys(c.method for c, _ in pairs))
     names = tuple(p if len({t for _, t in columns}) == 1 else f"{p}, {t}" for p, t in columns)
     panels: list[Panel] = []
-    beyond = 0
+    held = holm(np.array([a.p for _, a in pairs], dtype=np.float64))
+    clear = {id(a) for (_, a), p in zip(pairs, held, strict=True) if p <= TEST_LEVEL}
     for scope in scopes:
         index = np.full((len(methods), len(columns)), np.nan)
         texts = [["" for _ in columns] for _ in methods]
@@ -89,25 +91,24 @@ def methods_against_types(clusterings: Sequence[Clustering], agreements: Sequenc
                 continue
             row, column = methods.index(c.method), columns.index((c.preprocessing, c.time))
             index[row, column] = a.adjusted_rand
-            passed = a.adjusted_rand > a.chance_interval[1]
-            beyond += int(passed)
+            passed = id(a) in clear
             texts[row][column] = (
                 f"{number(a.adjusted_rand)}{'*' if passed else ''} (≤ {number(a.chance_interval[1])})" if np.isfinite(a.adjusted_rand) else "–"
             )
-        rows = tuple(METHODS.get(m, m) for m in methods)
+        rows = tuple(method_name(m) for m in methods)
         cells = Cells(index, rows, names, -1.0, 1.0, "diverging", tuple(map(tuple, texts)), name="adjusted Rand index")
         panels.append(Panel(_scope(scope), (cells,)))
     best, top = max(pairs, key=lambda pair: pair[1].adjusted_rand if np.isfinite(pair[1].adjusted_rand) else -2.0)
     title = (
-        f"{beyond} of {plural(len(pairs), 'clustering')} agree with the head types beyond chance; the best is "
-        f"{METHODS.get(best.method, best.method)} on "
-        f"{best.preprocessing} curves of {_scope(best.scope)} ({number(top.adjusted_rand)})"
+        f"{len(clear)} of {plural(len(pairs), 'clustering')} of {what} curves agree with the head types beyond chance, all tried together; "
+        f"the highest index is that of {method_name(best.method)} on {best.preprocessing} curves of "
+        f"{_scope(best.scope)} ({number(top.adjusted_rand)})"
     )
     caption = (
-        "Adjusted Rand index of clusters with behavioural types; in brackets the 95 % point of the index where types are dealt to the heads "
-        "at random, "
+        "Adjusted Rand index of clusters with behavioural types; in brackets the 95 % point of each index by itself where types are dealt to the "
+        "heads at random; a star where such dealings pass the index in 5 % at most, all clusterings held together (Holm). "
     )
-    caption += "a star where the index passes it. A dash: undefined; blank: no clustering. "
+    caption += "A dash: undefined; blank: no clustering. "
     width = 6.8 if len(panels) > 1 or len(columns) > 2 else 5.0
     per_row = 1 if len(columns) > 3 else min(2, len(panels))
     return Plot(
@@ -115,17 +116,22 @@ def methods_against_types(clusterings: Sequence[Clustering], agreements: Sequenc
     )
 
 
+def of_ablation(f: Findings, told: Told) -> Plot | Missing | None:
+    """`methods_against_types` of the curves of ablation effects; None where these were not clustered."""
+    return methods_against_types(f.ablation_clusterings, f.ablation_agreements, told, "mean ablation") if f.ablation_clusterings else None
+
+
 def _paired(clusterings: Sequence[Clustering], agreements: Sequence[Agreement]) -> list[tuple[Clustering, Agreement]]:
     fits = [
-        c.method == a.method and c.scope == a.scope and a.preprocessing in ("", c.preprocessing)
+        c.method == a.method and c.scope == a.scope and a.preprocessing in ("", c.preprocessing) and a.time == c.time
         for c, a in zip(clusterings, agreements, strict=False)
     ]
     if len(clusterings) == len(agreements) and all(fits):
         return list(zip(clusterings, agreements, strict=True))
     found: list[tuple[Clustering, Agreement]] = []
     for c in clusterings:
-        own = [a for a in agreements if a.method == c.method and a.scope == c.scope and a.preprocessing in ("", c.preprocessing)]
-        if len(own) == 1:  # of several, as on two kinds of time, none can be told to be its own
+        own = [a for a in agreements if a.method == c.method and a.scope == c.scope and a.preprocessing in ("", c.preprocessing) and a.time == c.time]
+        if len(own) == 1:
             found.append((c, own[0]))
     return found
 
@@ -158,6 +164,15 @@ def how_many_clusters(numbers: Numbers, name: str, told: Told) -> Plot | Missing
     title = f"The criteria {'agree on' if agree else 'choose'} the number of clusters: {listed(said)}"
     caption = f"{name}. Bands: gap ± its standard error; stability (mean adjusted Rand index over redrawn curves) ± its standard deviation. "
     return Plot(title, caption + told.sampling(told.mixture), tuple(panels), len(panels), 2.2)
+
+
+def method_name(method: str) -> str:
+    """A method of clustering in words.
+
+    >>> method_name("kshape")
+    'k-shape'
+    """
+    return {str(name): words for name, words in METHODS.items()}.get(method, method)
 
 
 def _scope(scope: str) -> str:

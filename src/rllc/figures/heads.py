@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from rllc.analysis.comparisons import Falls
 from rllc.analysis.findings import Curves, Findings
 from rllc.figures.curves import layers_of, steps_axis
 from rllc.figures.drawing import Layer, Line, Missing, Panel, Plot, Rule, Scale
 from rllc.figures.head_lines import FAINT_LINE, KEY, by_type, curve_line, type_legend, typed_last
 from rllc.figures.layout import bounds, curve_span
 from rllc.figures.palette import DATA, MUTED, RULE, TYPES, Style, type_color, type_style
-from rllc.figures.told import Told, last_column, listed, number, plural, step, type_of
+from rllc.figures.told import TEST_LEVEL, Told, last_column, listed, number, plural, step, type_of, with_error
 
 BEHIND = Style(RULE, "solid", "circle", "o", 1.3)
 OTHER = Style(MUTED, "solid", "circle", "o", 1.8)  # alone in its panel it need not stand back
@@ -54,7 +55,12 @@ def every_head(f: Findings, told: Told) -> Plot | Missing:
         panels.append(Panel(f"{head} {kind}", (*others, own), Scale(steps=axis), y, type_color(kind)))
     caption = f"Refined LLC of each head on {curves.data} with its interval as a band, over those of all other heads in grey. {KEY} "
     return Plot(
-        _rise_title(curves), caption + told.sampling(curves.data), tuple(panels), min(4, len(panels)), 1.45, type_legend(f.types, curves.parts)
+        _rise_title(f.falls, len(rows)),
+        caption + told.sampling(curves.data),
+        tuple(panels),
+        min(4, len(panels)),
+        1.45,
+        type_legend(f.types, curves.parts),
     )
 
 
@@ -111,23 +117,15 @@ def _by_type_title(f: Findings, curves: Curves) -> str:
     return f"wrLLC at {at}, mean by type, lowest first: {listed(told)}"
 
 
-def _rise_title(curves: Curves) -> str:
-    """Of how many heads the curve is still at its top at the end, and who has fallen from it by more than the errors."""
-    fallen: list[str] = []
-    known = 0
-    for head, row, error in zip(curves.parts, curves.llc, curves.stderr, strict=True):
-        fine = np.flatnonzero(np.isfinite(row) & np.isfinite(error))
-        if not fine.size:
-            continue
-        known += 1
-        top, end = fine[np.argmax(row[fine])], fine[-1]
-        if row[top] - row[end] > 2 * np.hypot(error[top], error[end]):
-            fallen.append(head)
-    if not known:
-        return "No head has an estimate with an error"
+def _rise_title(falls: Falls | None, drawn: int) -> str:
+    """Which heads end below their largest estimate by more than the largest of so many noisy ones explains, all heads together."""
+    if falls is None or not falls.heads:
+        return f"The wrLLC of {plural(drawn, 'head')} over training; whether any has fallen could not be tested"
+    fallen = [head for head, p in zip(falls.heads, falls.p_holm, strict=True) if p <= TEST_LEVEL]
+    known, tested = plural(len(falls.heads), "head"), "(p below 0.05 for all heads together, Holm)"
     if not fallen:
-        return f"None of {plural(known, 'head')} ends below its highest wrLLC by more than two errors"
-    return f"{len(fallen)} of {plural(known, 'head')} end below their highest wrLLC by more than two errors: {listed(fallen, 8)}"
+        return f"None of {known} ends below its highest wrLLC beyond what errors make of a level curve {tested}"
+    return f"{len(fallen)} of {known} end below their highest wrLLC beyond what errors make of a level curve {tested}: {listed(fallen, 8)}"
 
 
 def _controls_title(curves: Curves, others: Mapping[str, Curves]) -> str:
@@ -139,6 +137,8 @@ def _controls_title(curves: Curves, others: Mapping[str, Curves]) -> str:
     for name, c in others.items():
         end = last_column(c.llc)
         if end >= 0:
-            told.append(f"{name} {number(float(np.nanmean(c.llc[:, end])), 1)}")
+            known = np.isfinite(c.llc[:, end])
+            # The mean of the errors: what the error of a mean comes to where minibatches give all parts one noise.
+            told.append(f"{name} {with_error(float(c.llc[known, end].mean()), float(c.stderr[known, end].mean()), 1)}")
     at = step(float(curves.steps[place]))
     return f"Heads end between {number(low, 1)} and {number(high, 1)} at {at}; the controls' last estimates: {listed(told)}"

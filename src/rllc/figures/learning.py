@@ -11,7 +11,7 @@ from rllc.figures.drawing import Layer, Line, Missing, Panel, Plot, Rule, Scale
 from rllc.figures.head_lines import REACH
 from rllc.figures.layout import bounds
 from rllc.figures.palette import DATA, INK, MUTED, Style
-from rllc.figures.told import Told, listed, number, step
+from rllc.figures.told import Told, listed, step, with_error
 
 FLOOR = Style(MUTED, "dash", "line-ew", "", 1.2)
 SCORE = Style(INK, "solid", "circle", "o", 2.0)
@@ -40,8 +40,11 @@ def ngrams_and_context(scores: NgramScores, behaviour: Behaviour, told: Told) ->
     if entries:
         panels.append(Panel("n-grams and skip n-grams", tuple(lines), Scale(steps=axis), Scale("mean loss / loss on these", bounds(*edges))))
     if np.isfinite(behaviour.icl).any():
-        icl = (Rule(0.0, upright=False, style=FLOOR), Line(behaviour.steps, behaviour.icl, SCORE, "in-context learning"))
-        panels.append(Panel("In-context learning", icl, Scale(steps=axis), Scale("late minus early loss (nats)", bounds(behaviour.icl, zero=True))))
+        reach = REACH * behaviour.errors[1]
+        low, high = behaviour.icl - reach, behaviour.icl + reach
+        icl = (Rule(0.0, upright=False, style=FLOOR), Line(behaviour.steps, behaviour.icl, SCORE, "in-context learning", low, high))
+        y = Scale("late minus early loss (nats)", bounds(behaviour.icl, low, high, zero=True))
+        panels.append(Panel("In-context learning", icl, Scale(steps=axis), y))
     if not panels:
         return Missing("No n-gram score and no in-context-learning score was measured.")
     caption = (
@@ -59,14 +62,16 @@ def _title(scores: NgramScores, behaviour: Behaviour) -> str:
     excess = scores.bigram_excess
     if np.isfinite(excess).any():
         best = int(np.nanargmin(excess))
-        said.append(f"closest to the bigram at {step(float(scores.steps[best]))} ({number(float(excess[best]))} nats above its entropy)")
+        above = with_error(float(excess[best]), float(scores.bigram_excess_stderr[best]))
+        said.append(f"closest to the bigram at {step(float(scores.steps[best]))} ({above} nats above its entropy)")
     ends = [(f"{n}-grams", row) for n, row in zip(scores.orders, scores.ngram, strict=True)] + [("skip n-grams", scores.skip)]
     firsts = [f"{name} {_first_above(scores.steps, row)}" for name, row in ends if np.isfinite(row).any()]
     if firsts:
         said.append(f"known better than other text: {listed(firsts)}")
     fine = np.flatnonzero(np.isfinite(behaviour.icl))
     if fine.size:
-        said.append(f"in-context score {number(float(behaviour.icl[fine[-1]]))} nats at the end")
+        last = int(fine[-1])
+        said.append(f"in-context score {with_error(float(behaviour.icl[last]), float(behaviour.errors[1][last]))} nats at the end")
     text = "; ".join(said)
     return text[0].upper() + text[1:] if text else "n-gram and in-context scores over training"
 

@@ -56,7 +56,7 @@ def wrllc_on_multigrams(fit: Regression, held: Memorised, f: Findings, told: Tol
 def _fit_title(fit: Regression) -> str:
     low, high = fit.slope_interval
     said = "rises with" if low > 0 else "falls with" if high < 0 else "does not clearly go with"
-    ranks = f"Spearman ρ {number(fit.rank_correlation, signed=True)}, {chance(fit.rank_p)}"
+    ranks = f"Spearman ρ within layers {number(fit.rank_correlation, signed=True)}, {chance(fit.rank_p)}"
     return f"Final wrLLC {said} the number of memorised multigrams ({ranks}; R² of heads left out {number(fit.r2_left_out)})"
 
 

@@ -24,8 +24,10 @@ def loss_and_stages(f: Findings, told: Told) -> Plot | Missing:
         return Missing("The full model was not sampled.")
     axis, styles = steps_axis(f), styles_of(f, told.mixture)
     marks = (*_zeros(f.stages), *_bends(f.bends))
+    reach = REACH * f.behaviour.errors[0]
     losses = tuple(
-        Line(f.behaviour.steps, row, styles[name], name, group=name, end=name) for name, row in zip(f.behaviour.data, f.behaviour.losses, strict=True)
+        Line(f.behaviour.steps, row, styles[name], name, row - own, row + own, group=name, end=name)
+        for name, row, own in zip(f.behaviour.data, f.behaviour.losses, reach, strict=True)
     )
     layers: list[Layer] = [*marks]
     spans = []
@@ -44,7 +46,8 @@ def loss_and_stages(f: Findings, told: Told) -> Plot | Missing:
     entries += [("smoothed", SMOOTHED), ("zero of the derivative", ZERO)] if f.stages is not None else []
     entries += [("bend of the fit by pieces", BEND)] if f.bends is not None else []
     caption = (
-        "LLC of the full model with 95 % intervals, smoothed by a Gaussian process over log(step + 1). Dashed: zeros of the smoothed derivative; "
+        "Losses with 95 % bands over contexts; LLC of the full model with 95 % intervals, smoothed by a Gaussian process "
+        "over log(step + 1). Dashed: zeros of the smoothed derivative; "
         "dotted: "
         "joints of a continuous fit by straight pieces; stripes: where 90 % of curves redrawn within the errors have them. "
     )

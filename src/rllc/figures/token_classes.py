@@ -10,7 +10,7 @@ from rllc.figures.drawing import Cells, Layer, Missing, Panel, Plot, Rule, Scale
 from rllc.figures.head_lines import dots, type_colors, type_legend
 from rllc.figures.layout import bounds
 from rllc.figures.palette import MUTED, Style
-from rllc.figures.told import Told, last_column, listed, step, type_of
+from rllc.figures.told import TEST_LEVEL, Told, last_column, listed, step, type_of
 
 BASE = Style(MUTED, "dash", "line-ew", "", 1.3)
 
@@ -18,14 +18,15 @@ BASE = Style(MUTED, "dash", "line-ew", "", 1.3)
 def class_shares(found: ClassShares, f: Findings, told: Told, data: str = "", fraction: float = 0.0) -> Plot | Missing:
     """A panel a class: its share among each head's most affected predictions, with 95 % intervals, against its share among all (dashed).
 
-    `data` and `fraction` choose the kind of data and how many count as most affected; the mixture and the smallest fraction unless told.
+    `data` and `fraction` choose the kind of data and how many count as most affected; the mixture and the fraction nearest to 1 % unless told.
+    The title names heads by the claims' test: beyond the error, all heads and classes tried together.
     """
     n = found.data.index(data or told.mixture) if (data or told.mixture) in found.data else 0
-    k = found.fractions.index(fraction) if fraction else int(np.argmin(found.fractions))
+    k = found.fractions.index(fraction) if fraction else found.usual
     place = last_column(found.shares[:, :, n, k, 0]) if len(found.steps) else -1
     if place < 0:
         return Missing("No head's ablation raises a loss, so there is no most affected token.")
-    kinds = type_of(f.types)
+    kinds, passed = type_of(f.types), found.own(place, n, k, TEST_LEVEL)
     panels: list[Panel] = []
     own: list[str] = []
     for c, name in enumerate(found.classes):
@@ -36,8 +37,8 @@ def class_shares(found: ClassShares, f: Findings, told: Told, data: str = "", fr
         y = Scale("", (len(found.heads) - 0.4, -0.6), ticks=ticks, colors=type_colors(f.types, found.heads))
         span = bounds(low, high, [0.0, float(found.base[n, c])], pad=0.06)
         panels.append(Panel(class_name(name), layers, Scale("share", (max(span[0], -0.02), span[1])), y))
-        heads = [h for h, edge in zip(found.heads, found.excess_low[:, place, n, k, c], strict=True) if np.isfinite(edge) and edge > 0]
-        if heads and name != "other":
+        heads = [h for h, beyond in zip(found.heads, passed[:, c], strict=True) if beyond]
+        if heads:
             own.append(f"{class_name(name)} {listed(heads, 3)}")
     at, share_of = step(float(found.steps[place])), f"{found.fractions[k]:.1%}".replace(".0%", "%")
     title = (
@@ -47,7 +48,7 @@ def class_shares(found: ClassShares, f: Findings, told: Told, data: str = "", fr
     )
     caption = (
         f"The {share_of} of predictions on {found.data[n]} whose loss rises most under {found.ablation} ablation at {at}; dashed: share among all "
-        "predictions; bars: 95 % over contexts. Classes overlap. "
+        "predictions; bars: 95 % over contexts, each by itself; the title holds 5 % for all heads and classes together. Classes overlap. "
     )
     return Plot(
         title, caption + told.measuring(found.data[n]), tuple(panels), len(panels), 0.8 + 0.17 * len(found.heads), type_legend(f.types, found.heads)

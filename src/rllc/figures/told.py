@@ -10,6 +10,8 @@ import numpy as np
 
 from rllc.analysis.findings import Floats, HeadTypes
 
+TEST_LEVEL = 0.05  # of a title's tests, held for all that is tried in one figure together
+
 
 @dataclass(frozen=True)
 class Told:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from rllc.analysis.findings import Behaviour, HeadTypes, Stages
+from rllc.analysis.findings import Behaviour, Floats, HeadTypes, Stages
 from rllc.figures.axis import StepAxis
 from rllc.figures.curves import legend_of_types, mark_stages
+from rllc.figures.head_lines import REACH
 from rllc.figures.layout import Grid, bounds, end_labels, label_gap, nothing, on, panels, spread
 from rllc.figures.palette import INK, MIXTURE, MUTED, Style, in_order, type_style
 from rllc.figures.text import label
@@ -31,6 +33,7 @@ def losses(behaviour: Behaviour, stages: Stages | None, styles: Mapping[str, Sty
     x, rows = axis(behaviour.steps), dict(zip(behaviour.data, behaviour.losses, strict=True))
     span = bounds(behaviour.losses)
     last = [float(row[np.isfinite(row)][-1]) if np.isfinite(row).any() else np.nan for row in behaviour.losses]
+    errors = dict(zip(behaviour.data, behaviour.errors[0], strict=True))
     for name in in_order(rows, styles):
         row, style = rows[name], styles.get(name, MIXTURE)
         figure.add_trace(
@@ -40,6 +43,7 @@ def losses(behaviour: Behaviour, stages: Stages | None, styles: Mapping[str, Sty
                 mode="lines+markers",
                 name=label(name),
                 customdata=behaviour.steps,
+                error_y=_bars(errors[name]),
                 line=style.stroke(),
                 marker=style.mark(6),
                 hovertemplate=f"<b>{label(name)}</b><br>step %{{customdata:,}}<br>%{{y:.3f}} nats per token<extra></extra>",
@@ -110,6 +114,7 @@ def scores(behaviour: Behaviour, types: HeadTypes, axis: StepAxis | None = None)
                 y=behaviour.icl,
                 mode="lines+markers",
                 showlegend=False,
+                error_y=_bars(behaviour.errors[1]),
                 line={"color": INK, "width": 2},
                 marker={"size": 6, "color": INK},
                 customdata=behaviour.steps,
@@ -120,6 +125,11 @@ def scores(behaviour: Behaviour, types: HeadTypes, axis: StepAxis | None = None)
         figure.update_layout({f"yaxis{panel + 1}": {"range": list(bounds(behaviour.icl, zero=True))}})
     legend_of_types(figure, (by_head.get(h, "other") for h in behaviour.heads))
     return figure
+
+
+def _bars(stderr: Floats) -> dict[str, Any]:
+    """Bars of 95 % either way; none where an error was not recorded."""
+    return {"array": REACH * stderr, "thickness": 1.0, "width": 2} if np.isfinite(stderr).any() else {}
 
 
 def threshold_of(types: HeadTypes, score: str) -> float | None:

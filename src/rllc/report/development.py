@@ -119,17 +119,17 @@ def cluster_section(page: Page) -> Section:
         body.append(tag("div", *_clustering(page, i, clustering, name), data_block="clusters", data_value=str(i), hidden=i > 0))
     if len(f.clusterings) > 1:
         body.append(_all_clusterings(page.data))
-    body.append(page.drawings(folded=("clusterings", "clusters", "number-of-clusters")))
+    body.append(page.drawings(folded=("clusterings", "ablation-clusterings", "clusters", "number-of-clusters")))
     return Section("clusters", "Clusters", join(body))
 
 
 def pictured(found: Sequence[Clustering]) -> list[Clustering]:
-    """The clusterings that the page draws: those of all heads, and of single layers by the first method alone. The table tells all."""
+    """The clusterings that the page draws, on the first kind of time: of all heads, and of single layers by the first method. The table tells all."""
     first = found[0] if found else None
     return [
         c
         for c in found
-        if c.scope == "all" or (first is not None and (c.method, c.preprocessing, c.time) == (first.method, first.preprocessing, first.time))
+        if first is not None and c.time == first.time and (c.scope == "all" or (c.method, c.preprocessing) == (first.method, first.preprocessing))
     ]
 
 
@@ -166,7 +166,7 @@ def _all_clusterings(data: ReportData) -> Markup:
         index, chance = ("none", "none") if agreement is None else (measure(agreement.adjusted_rand), summary.interval(*agreement.chance_interval))
         method = summary.METHODS.get(c.method, c.method)
         stability = f"{c.stability:.2f} ({summary.interval(*c.stability_interval)})"
-        rows.append([method, c.preprocessing, _scope(c.scope), c.n_clusters, f"{c.silhouette:.2f}", stability, index, chance])
+        rows.append([method, f"{c.preprocessing}, {c.time} time", _scope(c.scope), c.n_clusters, f"{c.silhouette:.2f}", stability, index, chance])
     head = ["method", "curves", "heads", "clusters", "silhouette", "stability", "adjusted Rand index", "by chance"]
     title = "Every clustering: stability is the mean adjusted Rand index over resamples, with its 5 to 95 % range."
     return tag("details", tag("summary", "All clusterings side by side"), table(head, rows, title, numbers=range(3, 8)))

@@ -8,6 +8,7 @@ from rllc.core.outcome import Outcome
 from rllc.figures import health
 from rllc.report import summary
 from rllc.report.data import LEFT_OUT, Row, cells, shown_rows
+from rllc.report.diagnostics import diagnostics_table
 from rllc.report.markup import Markup, join, paragraph, table, tag
 from rllc.report.patterns import thin
 from rllc.report.sections import Page, Section, planted_note
@@ -73,6 +74,8 @@ def chain_health(page: Page) -> Section:
         paragraph(summary.cells_sentence(page.data)),
         tag("ul", *legend, class_="outcomes"),
         page.figure("health", drawn, "Outcome and R-hat of every cell: parts by checkpoints.", told),
+        tag("h3", "Diagnostics"),
+        diagnostics_table(rows),
         tag("h3", "Refused cells"),
         refused_table(refused) if refused else paragraph("No cell was refused." if rows else "No cell was sampled."),
     ]

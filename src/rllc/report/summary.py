@@ -175,7 +175,7 @@ def cluster_sentence(clustering: Clustering, f: Findings) -> str:
 
 def matches(clustering: Clustering, agreement: object) -> bool:
     """Whether an agreement is about this clustering."""
-    same = [getattr(agreement, name, "") == getattr(clustering, name) for name in ("method", "scope")]
+    same = [getattr(agreement, name, "") == getattr(clustering, name) for name in ("method", "scope", "time")]
     preprocessing = getattr(agreement, "preprocessing", "")
     return all(same) and preprocessing in ("", clustering.preprocessing)
 

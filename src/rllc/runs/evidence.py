@@ -88,6 +88,8 @@ def behaviour_of(measurements: list[Record]) -> Behaviour:
         data=data,
         losses=np.stack([record.arrays["losses"] for record in measurements], axis=1),
         icl=np.array([record.arrays["icl"][data.index(MIXTURE)] for record in measurements]),
+        losses_stderr=np.stack([record.arrays["losses_stderr"] for record in measurements], axis=1),
+        icl_stderr=np.array([record.arrays["icl_stderr"][data.index(MIXTURE)] for record in measurements]),
         score_stderr={name: np.stack([record.arrays[f"score_stderr/{name}"] for record in measurements], axis=1) for name in names},
     )
 

@@ -60,9 +60,9 @@ def convert(hint: Any, value: Any, where: str) -> Any:
                 return convert(arg, value, where)
             except RllcError:
                 continue  # no alternative fits: told below of all of them
-    if type(value) in (int, float) and not _LEAST <= value <= _MOST:  # also false of NaN
+    if isinstance(value, int | float) and not isinstance(value, bool) and not _LEAST <= value <= _MOST:  # also false of NaN
         raise RllcError(f"{where} is {cut(value)}, where a finite number of at most {_MOST:g} is expected.", "Mend the experiment file.")
-    if hint is float and type(value) in (int, float):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint is int and type(value) is int and abs(value) > _LARGEST:
         raise RllcError(f"{where} is {value}, where whole numbers go up to {_LARGEST}.", "Mend the experiment file.")
