@@ -14,6 +14,7 @@ from rllc.analysis.measured import Measured
 from rllc.behaviour.ablation import ablation_effects
 from rllc.behaviour.attention import attention_scores
 from rllc.behaviour.baselines import baselines
+from rllc.behaviour.curvature import Prior
 from rllc.behaviour.composition import composition
 from rllc.behaviour.contexts import Contexts, ratio_and_stderr
 from rllc.behaviour.loss_scores import context_losses
@@ -173,7 +174,10 @@ def test_baselines_are_what_the_room_says(measured: RunFolder) -> None:
     experiment, found = read(measured)
     shape, params = last(measured)
     tokens = probes(measured, experiment, "baselines", 3)
-    expected = baselines(shape, params, tokens, heads=(Head(1, 1),), top=1, seed=experiment.seed)
+    settings, sampler = experiment.behaviour.baselines, experiment.sampler
+    prior = Prior(sampler.nbeta, sampler.precision, settings.twin_probes, settings.twin_steps)
+    expected = baselines(shape, params, tokens, heads=(Head(1, 1),), top=1, seed=experiment.seed, prior=prior)
+    assert "curvature_twin" in expected.values
     assert found.baselines is not None
     for name, values in expected.values.items():
         assert found.baselines.values[name][3, 0] == pytest.approx(values[0], rel=1e-4), name

@@ -73,6 +73,8 @@ def small(hub: Path) -> str:
     """The shipped experiment with small numbers; the data sets alone change their names, for a library that reads no others offline."""
     text = TEXT.replace('"timaeus/', f'"{hub}/sets/')
     text = re.sub(r"steps = \[\n.*?\n\]", f"steps = {list(STEPS)}", text, flags=re.DOTALL)
+    text, count = re.subn(r"checkpoints = \[0, 1000, .*\]", f"checkpoints = {list(STEPS)}", text)
+    assert count == 1
     for name, value in SIZES.items():
         text, count = re.subn(rf"(?m)^{name} = \d+$", f"{name} = {value}", text)
         assert count, name

@@ -64,7 +64,7 @@ class Settings:
         value = self.get(name, default or None)
         if not isinstance(value, int) or not 1 <= value <= _LARGEST:
             raise RllcError(
-                f"The config of {self.what} says {name} = {str(value)[:100]!r}, expected a positive whole number.",
+                f"The config of {self.what} says {name} = {repr(value)[:100]}, expected a positive whole number.",
                 f"Give the whole config that belongs to the weights, with {name} in it.",
             )
         return value

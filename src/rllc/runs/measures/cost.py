@@ -148,6 +148,6 @@ class _Counts:
 
     def baselines(self) -> float:
         told, heads = self.settings.baselines, self.shape.n_heads
-        products = told.probes + (_LANCZOS + told.top if told.top else 0)
+        products = told.probes + (_LANCZOS + told.top if told.top else 0) + told.twin_probes * told.twin_steps
         passes = 1 + _BACKWARD + products * _PRODUCT + 1 + 2 * told.draws * _BACKWARD
         return told.contexts * heads * sum(passes * self.forward(1, start=layer) for layer in range(self.shape.n_layers))
