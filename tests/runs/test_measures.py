@@ -14,9 +14,9 @@ from rllc.analysis.measured import Measured
 from rllc.behaviour.ablation import ablation_effects
 from rllc.behaviour.attention import attention_scores
 from rllc.behaviour.baselines import baselines
-from rllc.behaviour.curvature import Prior
 from rllc.behaviour.composition import composition
 from rllc.behaviour.contexts import Contexts, ratio_and_stderr
+from rllc.behaviour.curvature import Prior
 from rllc.behaviour.loss_scores import context_losses
 from rllc.behaviour.paths import Edge, direct_effects, path_effects
 from rllc.behaviour.settings import MEASURES, BehaviourSettings, chosen

@@ -94,8 +94,12 @@ def test_the_released_models_are_read_by_their_names_and_sampled(hub: Path) -> N
             assert info.released == (layers == 2)  # the one-layer model is what refinements are held against
     records = planned_samples(parse(text), folder, Store(folder.records))
     assert {(r.meta["step"], r.meta["data"], r.meta["part"]) for r in records} == {
-        (step, data, f"{layer}:{head}") for step in STEPS for data in ("mixture", "code", "circuit") for layer in (0, 1) for head in (0, 1)
-    } | {(step, "mixture", "full") for step in STEPS}
+        (step, data, f"{layer}:{head}")
+        for step in STEPS
+        for data in ("mixture", "code", "circuit", "shuffled")
+        for layer in (0, 1)
+        for head in (0, 1)
+    } | {(step, "mixture", part) for step in STEPS for part in ("full", "0.random0", "1.random0")}
 
 
 def test_the_paper_s_own_numbers_are_in_the_file() -> None:
