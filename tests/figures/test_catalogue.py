@@ -281,3 +281,13 @@ def test_the_documentation_lists_every_figure_with_what_it_needs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert rows == [f"| `{entry.name}` | {entry.stands_for} | {entry.needs} |" for entry in CATALOGUE]
+
+
+def test_files_have_no_date_and_the_same_bytes_for_the_same_findings(drawn: Drawn, tmp_path: Path) -> None:
+    few = Drawn({name: drawn.drawings[name] for name in ("heads", "most-affected")})
+    first, second = ({path.name: path.read_bytes() for path in write_all(few, tmp_path / name)} for name in "ab")
+    assert first == second
+    for name in few.drawings:
+        assert first[f"{name}.png"].startswith(b"\x89PNG")
+        assert b"<svg" in first[f"{name}.svg"]
+        assert b"<dc:date>" not in first[f"{name}.svg"]

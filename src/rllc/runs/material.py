@@ -18,7 +18,7 @@ from rllc.figures.material import Material
 from rllc.figures.over_seeds import SeedRun
 from rllc.figures.told import Told, plural
 from rllc.model.slices import size
-from rllc.records.store import Store
+from rllc.records.store import DamagedRecordError, Store
 from rllc.runs.evidence import planted_share, seeds_of, sibling_of
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import MAP, RunFolder
@@ -102,5 +102,7 @@ def _shares(experiment: Experiment, folder: RunFolder) -> TokenShares | None:
         return None
     try:
         return token_shares(folder.root, MIXTURE)
+    except DamagedRecordError:
+        raise
     except RllcError:  # none are recorded, which the catalogue says in its own words
         return None
