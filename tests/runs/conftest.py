@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
+from rllc.records.store import Store
 from rllc.runs.pipeline import run_experiment
 
 WORDS = ["river", "stone", "quiet", "under", "paper", "light", "seven", "garden", "north", "copper", "window", "salt", "evening", "winter"]
@@ -117,3 +119,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page without its figures as files, which take longer than all the rest; `finished` has them."""
     monkeypatch.setattr("rllc.runs.reporting.write_all", lambda *_: None)
+
+
+@pytest.fixture
+def unfinished(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that lacks the cells of its last two checkpoints."""
+    shutil.copytree(finished, tmp_path / "run")
+    store = Store(tmp_path / "run" / "records")
+    for record in list(store.records("sample")):
+        if record.meta["step"] >= 9:
+            for path in store.files("sample", record.digest):
+                path.unlink()
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def text(finished: Path) -> str:
+    """The finished run's experiment."""
+    return (finished / "experiment.toml").read_text()

@@ -34,6 +34,11 @@ def of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
     return h.hexdigest()
 
 
+def of_bytes(content: bytes) -> str:
+    """Digest of bytes, which is that of a file that holds them."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def of_file(path: Path) -> str:
     """Digest of a file's bytes."""
     with path.open("rb") as stream:

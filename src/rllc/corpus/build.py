@@ -25,6 +25,7 @@ from rllc.corpus.tokens import (
     make_domain,
     open_corpus,
     read_header,
+    tokenizer_entry,
     write_domain,
     write_header,
     write_tokenizer,
@@ -39,7 +40,7 @@ _LIBRARY = {
 }
 
 
-def build_corpus(settings: CorpusSettings, folder: Path, progress: Progress | None = None) -> Corpus:
+def build_corpus(settings: CorpusSettings, folder: Path, progress: Progress | None = None, expected: str = "") -> Corpus:
     """Build the corpus of `settings` in `folder`, or open it where it is there already.
 
     It is there already where settings and local text are those it was made from (remote datasets count by name and revision) and no
@@ -50,6 +51,7 @@ def build_corpus(settings: CorpusSettings, folder: Path, progress: Progress | No
         settings: sources, tokenizer, split.
         folder: where the corpus goes.
         progress: called with a stage and the share of it that is done.
+        expected: digest of the corpus that the folder is to hold; a new one that is another is refused, and what lies there stays.
 
     Raises:
         RllcError: a domain without text, a vocabulary larger than the text allows, text that cannot be read, a missing extra,
@@ -82,11 +84,18 @@ def build_corpus(settings: CorpusSettings, folder: Path, progress: Progress | No
             domains[name] = _planted_domain(name, source, settings, tokenizer, bos)
             report(f"planting {name}", 1.0)
 
-    entry = write_tokenizer(folder, tokenizer.to_str())
+    entry = tokenizer_entry(tokenizer.to_str())
+    key_of_all = digest.of_json({"tokenizer": entry["digest"], "bos": bos, "domains": {name: domains[name].digest for name in domains}})
+    if expected not in ("", key_of_all):
+        raise RllcError(
+            f"The text of the corpus, or a setting of it, is another one than the checkpoints beside {folder} were trained with.",
+            "Put text and settings back as they were, or choose another folder with --out; nothing here was changed.",
+        )
+    write_tokenizer(folder, tokenizer.to_str())
     header = {
         "settings": inputs["settings"],
         "inputs": key,
-        "digest": digest.of_json({"tokenizer": entry["digest"], "bos": bos, "domains": {name: domains[name].digest for name in domains}}),
+        "digest": key_of_all,
         "tokenizer": entry,
         "vocabulary": vocabulary_size(tokenizer),
         "bos": bos,

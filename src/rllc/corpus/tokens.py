@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Ints = NDArray[np.int64]
+Stamps = tuple[tuple[str, int, int], ...]
 FORMAT = 1
 HEADER = "corpus.json"
 SPLITS = ("train", "heldout")
@@ -107,6 +108,7 @@ class Corpus:
         specials: ids that no text contains, BOS among them.
         digest: digest of tokenizer and all domains: what a model trained on it was trained on.
         inputs: digest of settings and sources, by which a build is recognised.
+        stamps: size and last change of its files when they were opened.
     """
 
     folder: Path
@@ -117,6 +119,21 @@ class Corpus:
     specials: tuple[int, ...]
     digest: str
     inputs: str
+    stamps: Stamps = ()
+
+    @property
+    def touched(self) -> bool:
+        """Whether a file was written to, or exchanged, since the corpus was opened."""
+        return bool(self.stamps) and _stamps(self.folder) != self.stamps
+
+    def check_untouched(self) -> None:
+        """Raises RllcError where a file was touched since: tokens are mapped, so that what was read of them may be of another text."""
+        if self.touched:
+            open_corpus(self.folder)
+            raise RllcError(
+                f"The corpus in {self.folder} was written to while it was read; what was computed meanwhile is not kept.",
+                "Leave it alone and run the same command again, which goes on where it was.",
+            )
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> list[str]:
         r"""One printable string a token: a space reads ␣, a line end ⏎, a tab ⇥, bytes that are no character by themselves \xNN.
@@ -172,6 +189,7 @@ def open_corpus(folder: Path, verify: bool = True) -> Corpus:
 
     Raises RllcError where there is none, where a file is missing or altered, or where a newer version wrote it.
     """
+    stamps = _stamps(folder)
     header = read_header(folder)
     try:
         domains = {name: _open_domain(folder, name, entry, verify) for name, entry in sorted(header["domains"].items())}
@@ -185,9 +203,18 @@ def open_corpus(folder: Path, verify: bool = True) -> Corpus:
             specials=tuple(header["specials"]),
             digest=header["digest"],
             inputs=header["inputs"],
+            stamps=stamps,
         )
     except (ValueError, EOFError, OSError, KeyError, TypeError, AttributeError, IndexError) as error:
         _damaged(folder, f"its arrays cannot be read ({error})")
+
+
+def _stamps(folder: Path) -> Stamps:
+    try:
+        found = [(path.name, path.stat()) for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError:  # a file is gone, of which those who need it tell
+        return (("", 0, 0),)
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found))
 
 
 def read_header(folder: Path) -> dict[str, Any]:
@@ -242,12 +269,16 @@ def write_domain(folder: Path, domain: Domain) -> dict[str, Any]:
     }
 
 
+def tokenizer_entry(text: str) -> dict[str, str]:
+    """The entry of the header for a tokenizer's json: a name made from its content, and its digest."""
+    return {"file": f"{digest.of_json(text)[:12]}.tokenizer.json", "digest": digest.of_bytes(text.encode())}
+
+
 def write_tokenizer(folder: Path, text: str) -> dict[str, str]:
-    """Write the tokenizer's json under a name made from its content, and return its entry of the header."""
-    key = digest.of_json(text)
-    name = f"{key[:12]}.tokenizer.json"
-    files.write_atomic(folder / name, text)
-    return {"file": name, "digest": digest.of_file(folder / name)}
+    """Write the tokenizer's json under its name, and return its entry of the header."""
+    entry = tokenizer_entry(text)
+    files.write_atomic(folder / entry["file"], text)
+    return entry
 
 
 def write_header(folder: Path, header: dict[str, Any]) -> None:

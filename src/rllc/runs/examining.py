@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from rllc.checkpoints.resume import load_resume
 from rllc.checkpoints.store import FORMAT as CHECKPOINT_FORMAT
 from rllc.checkpoints.store import checkpoint_name, load, read_info
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, is_leftover, make_folder, write_atomic
+from rllc.core.files import disk_error, make_folder, write_atomic
 from rllc.corpus.tokens import DamagedCorpusError, open_corpus
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
-from rllc.runs.provenance import read_provenance
+from rllc.runs.leftovers import leftovers_of
+from rllc.runs.provenance import known_weights, read_provenance
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,7 @@ class Chart:
 
 def leftovers(chart: Chart) -> None:
     """What interrupted writes left behind, anywhere in the folder but among siblings, which are looked at by themselves."""
-    found = list(_leftovers(chart.folder.root))
-    folder = chart.folder.checkpoints
-    if folder.is_dir() and not (folder / "resume.json").exists():
-        found += sorted(folder.glob("resume-*.safetensors"))
+    found = leftovers_of(chart.folder)
     if not found:
         return
 
@@ -108,14 +106,6 @@ def leftovers(chart: Chart) -> None:
     size = sum(part.stat().st_size for path in found for part in (path.rglob("*") if path.is_dir() else [path]) if part.is_file())
     places = ", ".join(sorted({str(path.parent.relative_to(chart.folder.root)) for path in found}))
     chart.wrong(f"{len(found)} leftovers of interrupted writes take {size / 1e6:.1f} MB, in {places}.", "They are nobody's work.", remove)
-
-
-def _leftovers(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if is_leftover(path.name):
-            yield path
-        elif path.is_dir() and not path.is_symlink() and path.name not in ("siblings", "damaged"):
-            yield from _leftovers(path)
 
 
 def corpus(chart: Chart) -> None:
@@ -139,10 +129,7 @@ def corpus(chart: Chart) -> None:
 def checkpoints(chart: Chart, experiment: Experiment | None) -> None:
     """Weights, by their digests; what they were trained from; the state that training goes on from."""
     folder = chart.folder.checkpoints
-    known = read_provenance(chart.folder) or {}
-    told: dict[str, str] = known.get("checkpoints", {})
-    if chart.folder.main is not chart.folder:
-        told = (read_provenance(chart.folder.main) or {}).get("siblings", {}).get(chart.folder.root.name, {}).get("checkpoints", {})
+    known, told = read_provenance(chart.folder) or {}, known_weights(chart.folder)
     there = sorted(path for path in folder.glob("step-*") if path.is_dir())
     for path in there:
         try:
@@ -153,10 +140,10 @@ def checkpoints(chart: Chart, experiment: Experiment | None) -> None:
             else:
                 chart.wrong(error.problem, "Set aside, it is trained or imported again by the next run.", lambda path=path: chart.aside(path))
             continue
-        if told.get(str(info.step), info.digest) != info.digest:
+        if told.get(info.step, info.digest) != info.digest:
             chart.wrong(
                 f"The weights of step {info.step} are not those that provenance.json names.",
-                "Put them back from a copy; otherwise the next run computes whatever was computed with the others anew.",
+                "Put them back from a copy, or delete the folder of that step: the next run makes it again.",
             )
     if experiment is not None and (missing := [s for s in experiment.checkpoints() if folder / checkpoint_name(s) not in there]):
         chart.remark(f"{len(missing)} of {len(experiment.checkpoints())} checkpoints are not there yet.")

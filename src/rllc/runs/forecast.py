@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 # A guess at what one core does, in operations a second, until finished units tell the truth.
 GUESSED_RATE = 4e10
+# What the slowest does, of whose workers none has finished anything yet.
+_SLOWEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class Forecast:
             if cost:
                 return task.cost * seconds / cost
         return task.cost / GUESSED_RATE
+
+    def at_most(self, task: Task) -> float:
+        """As `predicted`, but where nothing is finished by no guess that a slow machine could not keep to."""
+        return self.predicted(task) if self._spent else task.cost / _SLOWEST
 
     def left(self, at_once: int) -> float:
         """Seconds until the last unit ends, where `at_once` are computed side by side and the next begins when one ends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -26,8 +27,10 @@ from rllc.runs.plan import Unit, make_plan, make_unit, pass_key
 from rllc.runs.progress import Reporter, duration
 from rllc.runs.sampling import Work, sample_unit
 from rllc.runs.shards import Shard
-from rllc.runs.unit_data import referred
+from rllc.runs.unit_data import reads_of, referred
 from rllc.runs.unit_files import files_of_run
+
+_FAILURES = 3  # units that may be given up before any is finished
 
 
 def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, only: int | None = None) -> None:
@@ -65,17 +68,26 @@ def _run(works: list[Work], experiment: Experiment, folder: RunFolder, reporter:
 
     def halved(work: Work) -> Work:
         less = work.smaller()
-        reporter.line(f"  a worker was lost, perhaps for want of memory: {work.unit} goes on with {less.unit.chunk} variants at a time.")
+        reporter.line(f"  perhaps for want of memory: {work.unit} goes on with {less.unit.chunk} variants at a time.")
         return less
+
+    failures: list[str] = []
+
+    def given_up(work: Work, error: RllcError) -> None:
+        if len(failures) + 1 >= _FAILURES and not tally:
+            raise error  # what fails from the first unit on is no matter of one unit
+        failures.append(f"{work.unit}: {error.problem}")
+        reporter.line(f"  not computed: {failures[-1]}")
 
     job = Job(
         sample_unit,
         works,
         smaller=halved,
         files=files_of_run(folder),
-        seconds=lambda work: forecast.predicted(tasks[_name(work)]),
+        seconds=lambda work: forecast.at_most(tasks[_name(work)]),
         begun=lambda work: forecast.begun(_name(work)),
         tell=lambda text: reporter.line(f"  {text}"),
+        failed=given_up,
     )
     store, chain_steps = folder.store(), 0
     with reporter.stage(verb, sum(work.unit.cost for work in works)) as bar:
@@ -94,6 +106,11 @@ def _run(works: list[Work], experiment: Experiment, folder: RunFolder, reporter:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.items()))
     reporter.line(f"{verb} {cells} cells took {duration(bar.seconds)} ({chain_steps / bar.seconds:.0f} chain-steps a second): {counts}.")
     reporter.log(f"a worker did {forecast.rate() / 1e9:.3g} GFLOP/s, which `rllc plan --rate` takes")
+    if failures:
+        raise RllcError(
+            f"{len(failures)} of {len(works)} units could not be computed, and the others are recorded. {' '.join(failures[:_FAILURES])}",
+            "Run the same command again, it takes them up; with a smaller engine.memory or sampling.batch_size if it happens again.",
+        )
 
 
 def _name(work: Work) -> tuple[Any, ...]:
@@ -108,7 +125,7 @@ def _task(work: Work) -> Task:
 
 def _saving(experiment: Experiment, folder: RunFolder, store: Store) -> str:
     """How many of the draws that the cap allows were not needed."""
-    stopping, records = experiment.stopping, [bundle[0] for _, bundles in _recorded(experiment, folder, store) for bundle in bundles]
+    stopping, records = experiment.stopping, [bundle[0] for _, bundles, _ in _recorded(experiment, folder, store) for bundle in bundles]
     drawn, cap = sum(record.meta["draws"] for record in records), stopping.max_draws * len(records)
     reached = sum(r.meta["llc"] is not None and stopping.reached(r.meta["llc"], r.meta["stderr"]) for r in records if "llc" in r.meta)
     return (
@@ -120,11 +137,11 @@ def _saving(experiment: Experiment, folder: RunFolder, store: Store) -> str:
 def missing_work(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[Work]:
     """The planned units of which the store lacks a cell, or the shares of its tokens. Raises RllcError where a planned checkpoint is missing."""
     works: list[Work] = []
-    for unit, keys in keyed_units(experiment, folder, only):
+    for unit, keys, reads in _planned(experiment, folder, only):
         if not all(store.has(KIND, key) for key in keys):
-            works.append(Work(folder.root, experiment, unit))
+            works.append(Work(folder.root, experiment, unit, reads=reads))
         elif experiment.shares_at(unit.step):
-            works += _shares_work(experiment, folder, store, unit, keys)
+            works += [replace(work, reads=reads) for work in _shares_work(experiment, folder, store, unit, keys)]
     return works
 
 
@@ -147,14 +164,14 @@ def _shares_work(experiment: Experiment, folder: RunFolder, store: Store, unit: 
 def unfinished_work(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[Work]:
     """The planned cells whose record has fewer draws than are asked for, or a larger error; those of a unit with equally many go together."""
     works: list[Work] = []
-    for unit, bundles in _recorded(experiment, folder, store, only):
+    for unit, bundles, reads in _recorded(experiment, folder, store, only):
         groups: dict[str, list[int]] = {}
         for p, bundle in enumerate(bundles):
             if not all(finished(experiment, record, bundle[0]) for record in bundle):
                 groups.setdefault(str([(record.segments, record.meta["segments"]) for record in bundle]), []).append(p)
         for places in groups.values():
             part = make_unit(experiment, unit.step, unit.data, tuple(unit.parts[p] for p in places), unit.evaluate_on)
-            works.append(Work(folder.root, experiment, replace(part, chunk=unit.chunk), bundles[places[0]][0].segments))
+            works.append(Work(folder.root, experiment, replace(part, chunk=unit.chunk), bundles[places[0]][0].segments, reads=reads))
     return works
 
 
@@ -173,20 +190,29 @@ def finished(experiment: Experiment, record: Record, own: Record) -> bool:
 
 def keyed_units(experiment: Experiment, folder: RunFolder, only: int | None = None) -> list[tuple[Unit, list[dict[str, Any]]]]:
     """The planned units with the keys of their cells' records. Raises RllcError where a planned checkpoint is missing."""
+    return [(unit, keys) for unit, keys, _ in _planned(experiment, folder, only)]
+
+
+def _planned(experiment: Experiment, folder: RunFolder, only: int | None = None) -> list[tuple[Unit, list[dict[str, Any]], Mapping[str, str]]]:
+    """As `keyed_units`, with the digests of what each unit reads."""
     corpus_digest, weights = open_corpus(folder.corpus).digest, weights_of(experiment, folder, only)
     units, shard = make_plan(experiment, only).units, Shard.parse(experiment.engine.shard)
     if shard is not None:
         units = shard.share(units, lambda unit: unit.cost)
-    return [(unit, [record_key(experiment, cell, weights, corpus_digest) for cell in unit.cells]) for unit in units]
+    held = {refinement.reference for refinement in experiment.refinements.values() if refinement.refers}
+    reads = {step: reads_of(corpus_digest, {name: weights[name] for name in {step, *held}}) for step in {unit.step for unit in units}}
+    return [(unit, [record_key(experiment, cell, weights, corpus_digest) for cell in unit.cells], reads[unit.step]) for unit in units]
 
 
-def _recorded(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[tuple[Unit, list[list[Record]]]]:
-    """The planned units that are recorded whole, with the records of each part: on its own data first, and then elsewhere."""
-    found: list[tuple[Unit, list[list[Record]]]] = []
-    for unit, keys in keyed_units(experiment, folder, only):
+def _recorded(
+    experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None
+) -> list[tuple[Unit, list[list[Record]], Mapping[str, str]]]:
+    """The planned units that are recorded whole, with the records of each part, on its own data first and then elsewhere, and what they read."""
+    found: list[tuple[Unit, list[list[Record]], Mapping[str, str]]] = []
+    for unit, keys, reads in _planned(experiment, folder, only):
         if all(store.has(KIND, key) for key in keys):
             records = iter([store.get(KIND, key) for key in keys])
-            found.append((unit, [list(islice(records, len(unit.bundle(part)))) for part in unit.parts]))
+            found.append((unit, [list(islice(records, len(unit.bundle(part)))) for part in unit.parts], reads))
     return found
 
 

@@ -17,7 +17,7 @@ from rllc.corpus.tokens import open_corpus
 from rllc.runs.doubts import doubtful
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
-from rllc.runs.preparing import claim
+from rllc.runs.preparing import claim, exchanged_weights
 from rllc.runs.progress import Reporter, duration
 from rllc.runs.settings import ImportSettings
 
@@ -29,9 +29,17 @@ def import_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
 
     Raises RllcError as `fetch_checkpoints` does.
     """
+    tell_exchanged(folder, reporter)
     asked = _asked(experiment)
     known = {info.step for info in list_checkpoints(folder.checkpoints) if not (asked.keep and info.released)}
     fetch_checkpoints(experiment, folder, sorted(set(asked.steps) - known), reporter, release_all=not asked.keep)
+
+
+def tell_exchanged(folder: RunFolder, reporter: Reporter) -> None:
+    """Tell of converted checkpoints that lie there with other weights than the run has computed with."""
+    if other := exchanged_weights(folder):
+        steps = ", ".join(map(str, other))
+        reporter.line(f"  WARNING: the weights of steps {steps} are others than before: whatever was computed with those is computed anew.")
 
 
 def fetch_checkpoints(experiment: Experiment, folder: RunFolder, steps: Sequence[int], reporter: Reporter, *, release_all: bool = False) -> None:

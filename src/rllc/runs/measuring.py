@@ -21,6 +21,7 @@ from rllc.runs.measures.measure import Measure, Subject, find
 from rllc.runs.measures.steps import asked_digest, planned_steps
 from rllc.runs.memory import cores
 from rllc.runs.progress import Reporter
+from rllc.runs.unit_data import exchanged
 
 Missing = dict[int, list[tuple[Measure, dict[str, Any]]]]
 
@@ -55,13 +56,16 @@ def _measure(experiment: Experiment, folder: RunFolder, bench: Bench, missing: M
     seconds: dict[str, float] = {}
     with reporter.stage("Measuring", sum(map(len, missing.values()))) as bar:
         for step, todo in sorted(missing.items()):
-            shape, weights, _ = load(infos[step].folder, experiment.model)
+            shape, weights, info = load(infos[step].folder, experiment.model)
+            if info.digest != infos[step].digest:
+                raise exchanged(f"the checkpoint of step {step}", folder.root)
             subject = Subject(shape, {name: tensor.to(device=device, dtype=dtype) for name, tensor in weights.items()}, bench)
             for measure, key in todo:
                 bar.note(f"step {step}, {measure.kind}")
                 started = time.monotonic()
                 arrays, meta = measure.take(subject, bench)
                 spent = time.monotonic() - started
+                bench.corpus.check_untouched()
                 heads = [str(head) for head in shape.heads()]
                 store.put(measure.kind, key, arrays, {"step": step, "heads": heads, **meta, "seconds": round(spent, 3)})
                 seconds[measure.kind] = seconds.get(measure.kind, 0.0) + spent

@@ -15,6 +15,7 @@ from rllc.core.files import parse_json, write_atomic
 from rllc.runs.engines import registry
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.layout import RunFolder, existing
+from rllc.runs.leftovers import sweep
 from rllc.runs.memory import fixed
 from rllc.runs.progress import Reporter
 from rllc.runs.shards import Shard
@@ -53,6 +54,8 @@ def run_experiment(
         reporter = Reporter(quiet, folder.log_of(shard))
         try:
             if shard is None:
+                if left := sweep(folder):
+                    reporter.log(f"took away {left} leftovers of interrupted writes")
                 _go(text, experiment, folder, last, reporter)
             else:
                 _go_shard(text, experiment, folder, shard, reporter)

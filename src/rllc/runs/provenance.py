@@ -43,7 +43,10 @@ def note_provenance(experiment: Experiment, folder: RunFolder, stage: str) -> No
         sessions.append(session)
     session["last"] = now
     session["stages"] = [*session["stages"], stage] if stage not in session["stages"] else session["stages"]
-    content = {"format": FORMAT, **facts(experiment, folder), "environments": sessions}
+    found = facts(experiment, folder)
+    if stage == "corpus":  # what lies there was not looked at yet
+        found |= {name: known[name] for name in ("checkpoints", "siblings") if name in known}
+    content = {"format": FORMAT, **found, "environments": sessions}
     write_atomic(folder.provenance, json.dumps({**content, "digest": digest.of_json(content)}, indent=1) + "\n")
 
 
@@ -54,6 +57,14 @@ def read_provenance(folder: RunFolder) -> dict[str, Any] | None:
         return content if content.pop("digest") == digest.of_json(content) and content["format"] <= FORMAT else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def known_weights(folder: RunFolder) -> dict[int, str]:
+    """The digests of the checkpoints of a run, or of a sibling, by step as they were written down; none where that is damaged or missing."""
+    known = read_provenance(folder.main) or {}
+    if folder.main is not folder:
+        known = known.get("siblings", {}).get(folder.root.name, {})
+    return {int(step): digest for step, digest in known.get("checkpoints", {}).items()}
 
 
 def facts(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice, repeat
 from pathlib import Path
@@ -38,7 +38,7 @@ from rllc.runs.layout import RunFolder
 from rllc.runs.plan import Unit
 from rllc.runs.recording import arrays_of, meta_of, prolonged, traces_of
 from rllc.runs.token_probe import TokenProbe
-from rllc.runs.unit_data import UnitData
+from rllc.runs.unit_data import UnitData, exchanged, reads_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Work:
     Args:
         segment: how many segments its cells have in the store already; above 0 their chains are prolonged.
         planned_chunk: the chunk of the plan, where a lost worker made the unit's smaller; 0 where it is the unit's.
+        reads: digests of what it was planned to read, by what to call it (`reads_of`); where that was exchanged since, the unit is refused.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Work:
     unit: Unit
     segment: int = 0
     planned_chunk: int = 0
+    reads: Mapping[str, str] = field(default_factory=dict)
 
     def smaller(self) -> Work:
         """The same with half as many variants in a pass. Raises RllcError where there is one already."""
@@ -92,7 +94,7 @@ class OpenedUnit:
     Noise is seeded by (root, part, chain) and batches by (root, data): equal at every checkpoint, so that differences between
     checkpoints have smaller errors than their ends.
 
-    Raises RllcError for a missing or foreign checkpoint or corpus.
+    Raises RllcError for a missing or foreign checkpoint or corpus, and for one that is not what the plan was made with.
     """
 
     def __init__(self, work: Work) -> None:
@@ -109,6 +111,9 @@ class OpenedUnit:
         self.weights: dict[int | str, str] = {work.unit.step: self.checkpoint.digest}
         for data in (self.data, *others):
             self.weights |= data.weights
+        for what, found in reads_of(self.corpus.digest, self.weights).items():
+            if work.reads.get(what, found) != found:
+                raise exchanged(what, work.folder)
         self._products = getattr(torch, work.experiment.engine.products)
         self._built: list[PartObjective[Any]] = []
         self.objective = self._build(range(len(work.unit.parts)))
@@ -192,6 +197,7 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
         earlier=earlier,
         narrow=unit.narrow,
     )
+    unit.corpus.check_untouched()
     common = _common(work, unit, (time.perf_counter() - started) / len(bundles))
     samples = (
         (p, _sample(cell, keys[cell], records.get(cell), sampled, p, earlier, common, experiment.sampling.keep_state))
@@ -258,10 +264,14 @@ def _kept_state(store: Store, digests: Sequence[str], segment: int) -> Snapshot 
     return {name: np.concatenate([state[name] for state in states]) for name in states[0]}
 
 
-@lru_cache(maxsize=1)
 def opened(folder: Path) -> Corpus:
-    """The corpus of a run; a worker opens it once."""
-    return open_corpus(folder)
+    """The corpus of a run; a worker opens it once, and again where its files were touched since."""
+    if _opened(folder).touched:
+        _opened.cache_clear()
+    return _opened(folder)
+
+
+_opened = lru_cache(maxsize=1)(open_corpus)
 
 
 def _last_restart(record: Record) -> int:

@@ -9,7 +9,7 @@ from rllc.checkpoints.store import checkpoint_name, list_checkpoints, release
 from rllc.records.index import fresh_problems
 from rllc.runs.experiment import Experiment
 from rllc.runs.grid import missing_work, sample_stage, unfinished_work
-from rllc.runs.importing import fetch_checkpoints
+from rllc.runs.importing import fetch_checkpoints, tell_exchanged
 from rllc.runs.layout import RunFolder
 from rllc.runs.measures.bench import Bench
 from rllc.runs.measuring import measure_stage, missing_measures, note_measured
@@ -36,6 +36,7 @@ def stream_stages(experiment: Experiment, folder: RunFolder, reporter: Reporter,
     kept = {step for step in (*own, *referred) if isinstance(step, int)}
     if experiment.imported is not None and experiment.imported.keep:
         kept = set(experiment.checkpoints())
+    tell_exchanged(folder, reporter)
     with timed(folder, "train"):
         fetch_checkpoints(experiment, folder, sorted(kept), reporter)
     bench = Bench.of(experiment, folder)  # its contexts are drawn once for all checkpoints

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rllc.checkpoints.store import CheckpointInfo
 from rllc.core import seeds
+from rllc.core.errors import RllcError
 from rllc.core.names import DataKey
 from rllc.corpus.batches import Mixture, batch_stream, snippets
 from rllc.corpus.refinement import RefinedStream, Refinement
@@ -107,3 +109,17 @@ def referred(experiment: Experiment, folder: RunFolder, reference: int | str) ->
         return folder, reference, experiment.model
     sibling = experiment.sibling(reference)
     return folder.sibling(reference), sibling.checkpoints()[-1], sibling.model
+
+
+def reads_of(corpus: str, weights: Mapping[int | str, str]) -> dict[str, str]:
+    """What a unit reads, by what to call it, with its digest: the corpus and checkpoints, those of siblings by name."""
+    called = {f"the checkpoint of step {name}" if isinstance(name, int) else f"the last checkpoint of {name}": name for name in weights}
+    return {"the corpus": corpus} | {what: weights[name] for what, name in called.items()}
+
+
+def exchanged(what: str, folder: Path) -> RllcError:
+    """The sentence for something that a run reads and that another was put in the place of while it was at work."""
+    return RllcError(
+        f"{what[0].upper()}{what[1:]} in {folder} is another one than when the run began; nothing was computed with it.",
+        "Put it back and run the same command again, which goes on where it was.",
+    )

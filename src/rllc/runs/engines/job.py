@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
+
+from rllc.core.errors import RllcError
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -32,20 +36,47 @@ class Job(Generic[Work, Result]):
 
     Args:
         function: computes a work; a module's own function, so that it has a name elsewhere. An RllcError of it ends the job.
-        smaller: a work that needs less memory, for what was under way when a worker was lost; raises RllcError where there is none.
+        smaller: a work that needs less memory, for what was under way when a worker was lost again, or memory was short; raises RllcError where
+            there is none.
         files: what works read; None where they carry everything along.
-        seconds: how long a work is expected to take.
+        seconds: how long a work is expected to take at most; without end where nobody knows.
         begun: is told of each work as it is handed to a worker, again where it is tried again.
         tell: is told in words what the user should know.
+        failed: is told of each work that is given up because workers were lost with it, or memory did not suffice, and why; the others go on.
+            None ends the job with the first one.
     """
 
     function: Callable[[Work], Result]
     works: Sequence[Work]
     smaller: Callable[[Work], Work] | None = None
     files: Files[Work] | None = None
-    seconds: Callable[[Work], float] = lambda work: 0.0  # noqa: ARG005
+    seconds: Callable[[Work], float] = lambda work: math.inf  # noqa: ARG005
     begun: Callable[[Work], None] = lambda work: None  # noqa: ARG005
     tell: Callable[[str], None] = lambda text: None  # noqa: ARG005
+    failed: Callable[[Work, RllcError], None] | None = None
+
+
+@dataclass(frozen=True)
+class Short:
+    """What comes home in place of a result where memory did not suffice, and what was said of that."""
+
+    why: str
+
+
+def attempt(function: Callable[[Any], Any], work: Any) -> Any:
+    """function(work), or that memory was short for it; this process goes on either way. Raises whatever else `function` raises."""
+    try:
+        return function(work)
+    except (MemoryError, RuntimeError) as error:
+        from rllc.model.evaluation import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        said = str(error).strip().splitlines()
+        why = f"memory did not suffice ({said[0].rstrip('.')})" if said else "memory did not suffice"
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what the failed pass held is free by now, and may be wanted in other pieces
+    return Short(why)
 
 
 class Engine(Protocol):
@@ -59,7 +90,7 @@ class Engine(Protocol):
     def run(self, job: Job[Any, Any]) -> Iterator[tuple[Any, Any]]:
         """Yield (work, result) as works finish; the work is the one that was computed, smaller perhaps than the one that was given.
 
-        Raises RllcError as the function does, and where workers are lost for good.
+        Raises RllcError as the function does, and where workers are lost for good and the job does not want to be told of it.
         """
         ...
 

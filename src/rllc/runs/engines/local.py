@@ -1,6 +1,7 @@
 """The local engine: units on worker processes of this machine, one thread each, results in the order in which they finish.
 
-Two processes with one thread each do more here than one with two, and the numbers do not depend on how many there are.
+Two processes with one thread each do more here than one with two, and the numbers do not depend on how many there are. What is lost with a worker is
+tried again as with the engine `ray`, first as it was, so that its numbers are those of a run that nobody disturbed.
 """
 
 from __future__ import annotations
@@ -10,28 +11,41 @@ import os
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any
 
-from rllc.core.errors import RllcError
-from rllc.runs.engines.job import Job, Result, Work
+from rllc.runs.engines.job import Job, Result, Short, Work, attempt
+from rllc.runs.engines.waiting import BACK_OFF, LEAST_TIMEOUT, Item, Waiting, allowed
 from rllc.runs.memory import cores
 from rllc.runs.settings import EngineSettings
+
+_LOOK = 1.0  # seconds between looks at workers that may have taken too long
+_GRACE = 5.0  # seconds that a worker has to end, before it is ended
 
 
 class LocalEngine:
     """The engine `local`."""
+
+    back_off = BACK_OFF
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
         self.at_once = settings.workers or cores()
 
     def run(self, job: Job[Any, Any]) -> Iterator[tuple[Any, Any]]:
-        """Yield (work, result) as works finish. Raises RllcError as `run_units` does."""
-        yield from run_units(job.function, job.works, self.at_once, self._settings.threads, job.smaller, job.begun)
+        """Yield (work, result) as works finish, on `workers` processes; in this process where that is 1, and then nobody watches the time.
+
+        Raises RllcError as the job's function does, and where a work was tried often enough and nobody is told of those that are given up.
+        """
+        waiting = Waiting(job.works, back_off=self.back_off)
+        if self.at_once <= 1:
+            set_threads(self._settings.threads)
+            yield from _here(job, waiting)
+        else:
+            yield from _side_by_side(job, waiting, self.at_once, self._settings)
 
     def close(self) -> None:
         """Its workers end with every job."""
@@ -43,58 +57,101 @@ def run_units(
     workers: int,
     threads: int,
     smaller: Callable[[Work], Work] | None = None,
-    begun: Callable[[Work], None] = lambda work: None,  # noqa: ARG005
 ) -> Iterator[tuple[Work, Result]]:
-    """Yield (work, function(work)) as they finish, on `workers` processes; in this process where workers is 1.
+    """Yield (work, function(work)) as they finish, on `workers` processes of this machine, however long they take.
 
     Args:
-        smaller: a work that needs less memory, for what was under way when a worker was lost; it is tried in its place.
-        begun: is told of each work as it is handed to a worker.
+        smaller: a work that needs less memory, for what was under way when a worker was lost for the second time; it is tried in its place.
 
-    Raises RllcError where a worker was lost, for instance for want of memory, and nothing is smaller; and whatever `function` raises.
+    Raises RllcError where a worker was lost again and again, for instance for want of memory; and whatever `function` raises.
     """
-    if workers <= 1:
-        set_threads(threads)
-        for work in works:
-            begun(work)
-            yield work, function(work)
-        return
-    queue = deque(works)
-    workers = min(workers, max(len(queue), 1))
-    pool = _pool(workers, threads)
-    running: dict[Future[Result], Work] = {}
+    yield from LocalEngine(EngineSettings(workers=workers, threads=threads)).run(Job(function, tuple(works), smaller=smaller))
+
+
+def _here(job: Job[Any, Any], waiting: Waiting) -> Iterator[tuple[Any, Any]]:
+    while waiting:
+        item = waiting.next()
+        if item is None:
+            time.sleep(waiting.soonest())
+            continue
+        job.begun(item.work)
+        result = attempt(job.function, item.work)
+        if isinstance(result, Short):
+            waiting.again(item, job, result.why, memory=True)
+        else:
+            yield item.work, result
+
+
+@dataclass
+class _Busy:
+    """A worker, which is a pool of one process so that it can be ended alone, and what it is at since when; it has begun once it said hello."""
+
+    pool: ProcessPoolExecutor
+    hello: Future[Any]
+    item: Item
+    since: float
+    begun: bool = False
+
+    def late(self, now: float, seconds: float) -> bool:
+        """Whether it takes longer than it may."""
+        if not self.hello.done() and now - self.since < LEAST_TIMEOUT:
+            return False
+        if self.hello.done() and not self.begun:
+            self.begun, self.since = True, now
+        return now - self.since > seconds
+
+
+def _side_by_side(job: Job[Any, Any], waiting: Waiting, workers: int, settings: EngineSettings) -> Iterator[tuple[Any, Any]]:
+    idle: list[ProcessPoolExecutor] = []
+    busy: dict[Future[Any], _Busy] = {}
+    now = 0.0  # seconds that this process was awake: one that is stopped and goes on does not find its workers late
     try:
-        while queue or running:
-            try:
-                # No more is handed out than is being worked on, so that an interruption loses little.
-                while queue and len(running) < workers:
-                    future = pool.submit(function, queue[0])
-                    begun(queue[0])
-                    running[future] = queue.popleft()
-                yield from _finished(running)
-            except BrokenProcessPool as error:
-                _stop(pool)
-                queue.extendleft(_again(work, smaller, error) for work in running.values())
-                running.clear()
-                pool = _pool(workers, threads)
+        while waiting or busy:
+            # No more is handed out than is being worked on, so that an interruption loses little.
+            while len(busy) < workers and (item := waiting.next()) is not None:
+                pool, hello, future = _submitted(idle, settings.threads, job, item)
+                busy[future] = _Busy(pool, hello, item, now)
+                job.begun(item.work)
+            patience = min(_LOOK, waiting.soonest()) if waiting and len(busy) < workers else _LOOK
+            started = time.monotonic()
+            if not busy:
+                time.sleep(patience)
+                continue
+            done = wait(busy, timeout=patience, return_when=FIRST_COMPLETED).done
+            now += min(time.monotonic() - started, patience + _LOOK)
+            for future in done:
+                one = busy[future]
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    del busy[future]
+                    _stop([one.pool])
+                    waiting.again(one.item, job, "its process died")
+                    continue
+                del busy[future]
+                idle.append(one.pool)
+                if isinstance(result, Short):
+                    waiting.again(one.item, job, result.why, memory=True)
+                else:
+                    yield one.item.work, result
+            for future, one in list(busy.items()):
+                if not future.done() and one.late(now, allowed(job, one.item.work, settings.unit_timeout)):
+                    del busy[future]
+                    _stop([one.pool], grace=0.0)
+                    waiting.again(one.item, job, f"no answer within {now - one.since:.0f} s")
     finally:
-        _stop(pool)
+        _stop([*idle, *(one.pool for one in busy.values())])
 
 
-def _pool(workers: int, threads: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker, (os.getpid(), threads))
-
-
-def _again(work: Work, smaller: Callable[[Work], Work] | None, error: BrokenProcessPool) -> Work:
-    try:
-        if smaller is not None:
-            return smaller(work)
-    except RllcError:
-        pass
-    raise RllcError(
-        "A worker process was lost, perhaps for want of memory.",
-        "Run the same command again, it goes on where it was; with fewer engine.workers or a smaller engine.memory if it happens again.",
-    ) from error
+def _submitted(idle: list[ProcessPoolExecutor], threads: int, job: Job[Any, Any], item: Item) -> tuple[ProcessPoolExecutor, Future[Any], Future[Any]]:
+    """A work at a worker that waits for one, or a new one, behind its hello. Those that died while they waited are no loss."""
+    while True:
+        context = multiprocessing.get_context("spawn")
+        pool = idle.pop() if idle else ProcessPoolExecutor(1, context, _begin_worker, (os.getpid(), threads))
+        try:
+            return pool, pool.submit(os.getpid), pool.submit(attempt, job.function, item.work)
+        except BrokenProcessPool:
+            _stop([pool])
 
 
 def set_threads(threads: int) -> None:
@@ -104,21 +161,20 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _finished(running: dict[Future[Any], Any]) -> Iterator[tuple[Any, Any]]:
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
-    for future in done:
-        result = future.result()  # what was lost stays in `running`
-        yield running.pop(future), result
-
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the pool at once: a unit that nobody waits for any more is not worth finishing."""
-    processes = list((getattr(pool, "_processes", None) or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
+def _stop(pools: Iterable[ProcessPoolExecutor], grace: float = _GRACE) -> None:
+    """End pools at once: a unit that nobody waits for any more is not worth finishing."""
+    processes: list[Any] = []
+    for pool in pools:
+        processes += (getattr(pool, "_processes", None) or {}).values()
+        pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.terminate()
+    until = time.monotonic() + grace
     for process in processes:
-        process.join()
+        process.join(max(until - time.monotonic(), 0.0))
+        if process.exitcode is None:  # one that is stopped, or stuck, does not hear
+            process.kill()
+            process.join()
 
 
 def _begin_worker(parent: int, threads: int) -> None:

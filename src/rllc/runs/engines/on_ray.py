@@ -14,13 +14,12 @@ from typing import Any
 
 from rllc.core.errors import RllcError
 from rllc.runs.engines import cluster
-from rllc.runs.engines.job import Job
+from rllc.runs.engines.job import Job, Short
 from rllc.runs.engines.placing import Placing
 from rllc.runs.engines.ray_worker import Hello, Worker, versions
-from rllc.runs.engines.waiting import Item, Waiting
+from rllc.runs.engines.waiting import Item, Waiting, allowed
 from rllc.runs.settings import EngineSettings
 
-LEAST_TIMEOUT = 600.0  # seconds; a unit is given up after that, and not before twenty times what is expected of it
 PATIENCE = 600.0  # seconds without any worker, before the run gives up
 _LOOK = 5.0  # seconds between looks at what nodes there are
 _STARTS = 5  # workers that may fail to begin, one after the other
@@ -129,9 +128,8 @@ class RayEngine:
             delivery = self._placing.begin(hand.node, job.files, item.work)
             moved = job.files.moved if job.files is not None else None
             now = time.monotonic()
-            allowed = self._settings.unit_timeout or max(LEAST_TIMEOUT, 20 * job.seconds(item.work))
             reference = hand.actor.compute.remote(job.function, item.work, moved, delivery)
-            self._busy[reference] = _Busy(hand, item, now, now + allowed)
+            self._busy[reference] = _Busy(hand, item, now, now + allowed(job, item.work, self._settings.unit_timeout))
             job.begun(item.work)
 
     def _gather(self, waiting: Waiting, job: Job[Any, Any]) -> Iterator[tuple[Any, Any]]:
@@ -169,15 +167,16 @@ class RayEngine:
         self._placing.end(busy.hand.node, job.files, busy.item.work, arrived=True)
         if isinstance(result, RllcError):
             raise result
+        if isinstance(result, Short):
+            waiting.again(busy.item, job, result.why, busy.hand.node, busy.hand.hello.host if busy.hand.hello else "?", memory=True)
+            return
         yield busy.item.work, result
 
     def _lose(self, busy: _Busy, why: str, waiting: Waiting, job: Job[Any, Any], memory: bool = False) -> None:
         """A worker is gone, or is taken for gone: its unit is tried again."""
         self._dismiss(busy.hand)
         self._placing.end(busy.hand.node, job.files, busy.item.work, arrived=False)
-        where = busy.hand.hello.host if busy.hand.hello else "?"
-        again = waiting.lost(busy.item, f"{why} (on {where})", busy.hand.node, job.smaller, memory)
-        job.tell(f"a worker was lost on {where}: {why}. Its unit is tried again, try {again.tries + 1}.")
+        waiting.again(busy.item, job, why, busy.hand.node, busy.hand.hello.host if busy.hand.hello else "?", memory)
 
     def _greet(self, reference: Any) -> None:
         hand = self._starting.pop(reference)

@@ -16,6 +16,7 @@ from typing import Any
 
 from rllc.core.errors import RllcError
 from rllc.core.files import write_aside
+from rllc.runs.engines.job import attempt
 from rllc.runs.engines.local import set_threads
 
 _STALE = 7 * 24 * 3600.0  # seconds; what a killed run left on a node longer ago is taken away by the next
@@ -61,11 +62,14 @@ class Worker:
         return Hello(node, socket.gethostname(), os.getpid(), versions())
 
     def compute(self, function: Callable[[Any], Any], work: Any, moved: Callable[[Any, Path], Any] | None, delivery: Delivery | None) -> Any:
-        """function(work), on files of this node where there is a delivery; an RllcError is returned, so that it comes home as it is."""
+        """function(work), on files of this node where there is a delivery; an RllcError is returned, so that it comes home as it is.
+
+        So is `Short` where memory did not suffice.
+        """
         try:
             if delivery is not None and moved is not None:
                 work = moved(work, place(delivery))
-            return function(work)
+            return attempt(function, work)
         except RllcError as error:
             return error
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rllc.core.errors import RllcError
+from rllc.runs.engines.job import Job
 
 TRIES = 4
+LEAST_TIMEOUT = 600.0  # seconds; a unit is given up after that, and not before twenty times what is expected of it
 BACK_OFF = 1.0  # seconds before the second try; each further one waits twice as long
 
 
@@ -69,7 +71,7 @@ class Waiting:
         tries = item.tries + 1
         if tries >= TRIES:
             raise RllcError(
-                f"A unit was tried {tries} times, and each time its worker was lost. The last time: {why}.",
+                f"It was tried {tries} times, and each time its worker was lost or its memory did not suffice. The last time: {why}.",
                 "Run the same command again, it goes on where it was; with a smaller engine.memory or fewer workers if it happens again.",
             )
         work = item.work
@@ -82,3 +84,21 @@ class Waiting:
         again = Item(work, tries, self._clock() + self._back_off * 2 ** (tries - 1), node)
         self._lost.append(again)
         return again
+
+    def again(self, item: Item, job: Job[Any, Any], why: str, node: str = "", where: str = "", memory: bool = False) -> None:
+        """As `lost`, and told in words; what was tried often enough is given up where the job wants to hear of that. Raises RllcError otherwise."""
+        try:
+            item = self.lost(item, f"{why}{f' (on {where})' if where else ''}", node, job.smaller, memory)
+        except RllcError as error:
+            if job.failed is None:
+                raise
+            job.failed(item.work, error)
+            return
+        where = f" on {where}" if where else ""
+        what = f"a unit failed{where}" if memory else f"a worker was lost{where}"
+        job.tell(f"{what}: {why}. {'It' if memory else 'Its unit'} is tried again, try {item.tries + 1}.")
+
+
+def allowed(job: Job[Any, Any], work: Any, timeout: float = 0.0) -> float:
+    """Seconds after which a work's worker is taken for lost: those of `timeout` unless that is 0."""
+    return timeout or max(LEAST_TIMEOUT, 20 * job.seconds(work))

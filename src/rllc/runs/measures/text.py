@@ -33,7 +33,7 @@ def text_key(corpus: Corpus, shares: Mapping[str, float], settings: NgramSetting
 
 
 def text_tables(store: Store, corpus: Corpus, shares: Mapping[str, float], settings: NgramSettings) -> TextTables:
-    """The tables, from the store where they lie in it; else counted, and put there."""
+    """The tables, from the store where they lie in it; else counted, and put there. Raises RllcError where the text was changed meanwhile."""
     key = text_key(corpus, shares, settings)
     if store.has(KIND, key):
         return _read(store.get(KIND, key))
@@ -45,6 +45,7 @@ def text_tables(store: Store, corpus: Corpus, shares: Mapping[str, float], setti
     for n, level in enumerate(ngrams.levels, 1):
         arrays |= {f"{n}/{name}": getattr(level, name) for name in _LEVEL}
     meta = {"vocabulary": corpus.vocabulary, "bos": corpus.bos, "least": settings.least, "window": settings.window, "tested": skips.tested}
+    corpus.check_untouched()
     store.put(KIND, key, arrays, meta | {"longest": settings.longest})
     return found
 
