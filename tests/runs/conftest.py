@@ -121,15 +121,20 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rllc.runs.reporting.write_all", lambda *_: None)
 
 
-@pytest.fixture
-def unfinished(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run that lacks the cells of its last two checkpoints."""
-    shutil.copytree(finished, tmp_path / "run")
-    store = Store(tmp_path / "run" / "records")
+def forget(folder: Path, *steps: int) -> None:
+    """Remove the sampled cells of some checkpoints."""
+    store = Store(folder / "records")
     for record in list(store.records("sample")):
-        if record.meta["step"] >= 9:
+        if record.meta["step"] in steps:
             for path in store.files("sample", record.digest):
                 path.unlink()
+
+
+@pytest.fixture
+def unfinished(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that lacks the five cells of step 9."""
+    shutil.copytree(finished, tmp_path / "run")
+    forget(tmp_path / "run", 9)
     return tmp_path / "run"
 
 

@@ -18,8 +18,12 @@ from rllc.posterior.protocol import Evaluation
 from rllc.records.store import Store
 from rllc.runs import sampling
 from rllc.runs.experiment import parse
+from rllc.runs.importing import tell_exchanged
+from rllc.runs.layout import RunFolder
 from rllc.runs.overview import export_table
 from rllc.runs.pipeline import run_experiment
+from rllc.runs.preparing import corpus_stage
+from rllc.runs.progress import Reporter
 
 from .faulty import in_between, log, records, sampled, samples
 
@@ -133,7 +137,7 @@ def test_a_checkpoint_that_is_exchanged_while_others_are_measured(unfinished: Pa
         return reading(folder, shape)
 
     monkeypatch.setattr("rllc.runs.measuring.load", read)
-    with pytest.raises(RllcError, match="The checkpoint of step 6 in .* is another one"):
+    with pytest.raises(RllcError, match=r"The checkpoint of step 6 in .* is another one"):
         run_experiment(text, unfinished, "measure", None, None, quiet=True)
     assert {record.meta["step"] for record in Store(unfinished / "records").records("behaviour")} == {0, 3}
 
@@ -236,8 +240,21 @@ def test_another_corpus_in_the_place_of_the_run_s_after_the_plan(finished: Path,
 
     with pytest.MonkeyPatch.context() as patch:
         in_between(patch, exchange)
-        with pytest.raises(RllcError, match="The corpus in .* is another one than when the run began"):
+        with pytest.raises(RllcError, match=r"The corpus in .* is another one than when the run began"):
             sampled(text, unfinished)
     assert samples(unfinished).items() <= samples(finished).items()
     sampled(text, unfinished)
     assert samples(unfinished) == samples(finished)
+
+
+def test_other_weights_and_another_text_of_an_imported_model_are_told(unfinished: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was trained on that text, and the weights are somebody else's to change: cells are of other keys then."""
+    folder, reporter = RunFolder(unfinished), Reporter()
+    tell_exchanged(folder, reporter)
+    assert capsys.readouterr().err == ""
+    foreign(unfinished, 6, 3)
+    tell_exchanged(folder, reporter)
+    assert "the weights of steps 6 are others than before: whatever was computed with those is computed anew" in capsys.readouterr().err
+    folder.training.unlink()  # as where nothing was trained
+    corpus_stage(parse(text.replace("tokens = 6000", "tokens = 6024")), folder, reporter)
+    assert "The text is another one than before: whatever was computed on the former is computed anew" in capsys.readouterr().err

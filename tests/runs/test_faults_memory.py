@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from rllc.runs.layout import RunFolder
 from rllc.runs.settings import EngineSettings
 
 from .faulty import log, records, sampled, samples
+from .faulty_units import moody, smaller
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")])
@@ -60,34 +58,10 @@ def test_memory_that_suffices_for_none_ends_the_run_soon(unfinished: Path, text:
 
     monkeypatch.setattr("rllc.runs.grid.sample_unit", computed)
     monkeypatch.setattr(LocalEngine, "back_off", 0.01)
-    with pytest.raises(RllcError, match="does not fit the memory with one variant|memory did not suffice"):
+    with pytest.raises(RllcError, match=r"does not fit the memory with one variant|memory did not suffice"):
         sampled(text, unfinished)
     assert len(set(tried)) == 3
     assert len(missing_work(parse(text), RunFolder(unfinished), RunFolder(unfinished).store())) > 3
-
-
-def moody(work: tuple[str, Path, int]) -> str:
-    """A unit that goes wrong the first time, or always."""
-    name, folder, size = work
-    if name == "hopeless":
-        raise MemoryError("there is none")
-    try:
-        (folder / name).touch(exist_ok=False)
-    except FileExistsError:
-        return f"{name} again, {size}"
-    if name == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if name == "hung":
-        time.sleep(600)
-    if name == "stopped":
-        os.kill(os.getpid(), signal.SIGSTOP)
-    if name == "short":
-        raise MemoryError
-    return f"{name}, {size}"
-
-
-def smaller(work: tuple[str, Path, int]) -> tuple[str, Path, int]:
-    return (work[0], work[1], work[2] // 2)
 
 
 def test_the_local_engine_gives_up_no_unit_but_the_hopeless_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +77,7 @@ def test_the_local_engine_gives_up_no_unit_but_the_hopeless_one(tmp_path: Path, 
         tell=told.append,
         failed=lambda work, error: lost.append((work[0], error.problem)),
     )
-    done = sorted(result for _, result in LocalEngine(EngineSettings(workers=2, unit_timeout=2)).run(job))
+    done = sorted(result for _, result in LocalEngine(EngineSettings(workers=2, unit_timeout=4)).run(job))
     assert done == ["a, 8", "b, 8", "hung again, 8", "killed again, 8", "short again, 4", "stopped again, 8"]
     assert lost == [("hopeless", "It was tried 4 times, and each time its worker was lost or its memory did not suffice. The last time: memory did "
                      "not suffice (there is none).")]  # fmt: skip

@@ -17,6 +17,7 @@ from rllc.runs.layout import RunFolder
 from rllc.runs.leftovers import leftovers_of
 from rllc.runs.pipeline import read_timings
 
+from .conftest import forget
 from .faulty import STAGES, UNITS, Kill, assert_same, begun, drawn, ended, log, missing_units, records, samples, small_text, start, strike, until
 
 KILLS = 50  # of the long suite, in rounds of so many a folder
@@ -33,7 +34,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def killed(kills: list[Kill], experiment: Path, out: Path) -> list[Kill]:
-    """Run, be killed and run again, until it ends by itself; the kills for which it ended too early. After each, what was recorded stays untouched."""
+    """Run, be killed and run again, until it ends by itself; the kills for which it ended too early. What was recorded stays untouched."""
     kills, disturbed, process = list(kills), 0, start(experiment, out)
     sizes = [missing_units(out)] if (out / "checkpoints" / "step-00000060").exists() else []
     while kills and process.poll() is None:
@@ -89,6 +90,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_one_that_was_not(undisturbed
 
 def test_a_killed_worker_and_a_killed_group_leave_the_numbers_alone(finished: Path, unfinished: Path, tmp_path: Path) -> None:
     """The worker's unit is tried again as it was, by the run itself; after the second kill nothing goes on by itself, and the next call ends it."""
+    forget(unfinished, 12)
     path = tmp_path / "experiment.toml"
     path.write_text((finished / "experiment.toml").read_text().replace("workers = 1", "workers = 2"))
     (unfinished / ".findings.json.k3_x9w0q.tmp").write_text("half of it")

@@ -15,7 +15,7 @@ from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.model.cost import bytes_per_variant, bytes_shared
 from rllc.runs import memory
-from rllc.runs.engines.local import run_units
+from rllc.runs.engines.local import LocalEngine, run_units
 from rllc.runs.experiment import Experiment, parse, preset
 from rllc.runs.layout import RunFolder
 from rllc.runs.memory import available_bytes, fixed, found, total_bytes
@@ -109,18 +109,25 @@ def shy(size: int) -> int:
     return size
 
 
-def test_what_a_lost_worker_was_at_is_tried_again_smaller() -> None:
-    done = dict(run_units(shy, [1, 12, 2, 3], 2, 1, lambda size: size // 2))
-    assert set(done.values()) <= {0, 1, 2, 3}
-    assert len(done) >= 3  # the neighbour of the lost one may have been halved with it
-    assert 3 in done  # of 12, or of itself
+def test_what_a_lost_worker_was_at_is_tried_again_and_then_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalEngine, "back_off", 0.01)
+    tried: list[int] = []
+
+    def half(size: int) -> int:
+        tried.append(size)
+        return size // 2
+
+    assert dict(run_units(shy, [1, 6, 2], 2, 1, half)) == {1: 1, 3: 3, 2: 2}
+    assert tried == [6]  # after it was lost twice, and the one beside it went on
 
 
-def test_a_lost_worker_is_told_where_nothing_is_smaller() -> None:
+def test_a_lost_worker_is_told_where_nothing_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalEngine, "back_off", 0.01)
+
     def stubborn(size: int) -> int:
         raise RllcError(f"{size} is the least.", "")
 
-    with pytest.raises(RllcError, match="worker process was lost"):
+    with pytest.raises(RllcError, match=r"tried 4 times, and each time its worker was lost.*The last time: its process died"):
         list(run_units(shy, [1, 12], 2, 1, stubborn))
 
 

@@ -42,6 +42,8 @@ def ray() -> Iterator[Any]:
 def moody(work: tuple[str, Path]) -> str:
     """A unit that goes wrong the first time."""
     name, folder = work
+    if name == "hopeless":
+        raise MemoryError("there is none")
     try:
         (folder / name).touch(exist_ok=False)
     except FileExistsError:
@@ -50,6 +52,8 @@ def moody(work: tuple[str, Path]) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     if name == "hung":
         time.sleep(600)
+    if name == "short":
+        raise MemoryError
     if name == "wrong":
         raise RllcError("This unit has a fault of its own.", "Mend it.")
     if name == "bug":
@@ -69,6 +73,15 @@ def test_what_a_killed_or_hung_worker_was_at_is_tried_again_and_nothing_else(ray
     assert len(told) == 2
     assert "its process died. Its unit is tried again, try 2" in " ".join(told)
     assert "no answer within 2 s. Its unit is tried again, try 2" in " ".join(told)
+    told.clear()
+    lost: list[str] = []
+    works = [(name, tmp_path) for name in ("short", "hopeless", "f")]
+    done = [result for _, result in engine.run(Job(moody, works, tell=told.append, failed=lambda work, error: lost.append(f"{work[0]}: {error}")))]
+    assert sorted(done) == ["f", "short again"]
+    assert len(told) == 4
+    assert all("memory did not suffice" in text for text in told)
+    assert len(lost) == 1
+    assert lost[0].startswith("hopeless: It was tried 4 times")
     with pytest.raises(RllcError, match="a fault of its own") as raised:
         list(engine.run(Job(moody, [("wrong", tmp_path), ("d", tmp_path)])))
     assert type(raised.value) is RllcError

@@ -158,7 +158,7 @@ class EngineSettings:
         workers: processes that sample side by side; 0 takes one for every core, and with Ray as many as the cluster has room for.
         gpus_per_worker: GPUs that Ray sets aside for a worker, 0.5 for two workers on each; 0 takes one where the cluster has some and `device`
             does not say otherwise.
-        unit_timeout: seconds after which Ray gives a unit up and tries it elsewhere; 0 for twenty times what the finished ones predict, and at
+        unit_timeout: seconds after which a unit is taken for lost and tried again; 0 for twenty times what the finished ones predict, and at
             least ten minutes.
         shard: "2/5" samples the second of five shares of the units alone, beside other calls on the same folder; empty for all.
         threads: threads of each worker. More threads change the order of sums, so equal numbers need equal threads.

@@ -68,10 +68,11 @@ def attempt(function: Callable[[Any], Any], work: Any) -> Any:
     try:
         return function(work)
     except (MemoryError, RuntimeError) as error:
-        from rllc.model.evaluation import out_of_memory
+        if not isinstance(error, MemoryError):
+            from rllc.model.evaluation import out_of_memory
 
-        if not out_of_memory(error):
-            raise
+            if not out_of_memory(error):
+                raise
         said = str(error).strip().splitlines()
         why = f"memory did not suffice ({said[0].rstrip('.')})" if said else "memory did not suffice"
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():

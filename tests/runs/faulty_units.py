@@ -1,0 +1,33 @@
+"""Units that go wrong, in a module that a worker process imports in no time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def moody(work: tuple[str, Path, int]) -> str:
+    """A unit that goes wrong the first time, or always."""
+    name, folder, size = work
+    if name == "hopeless":
+        raise MemoryError("there is none")
+    try:
+        (folder / name).touch(exist_ok=False)
+    except FileExistsError:
+        return f"{name} again, {size}"
+    if name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "hung":
+        time.sleep(600)
+    if name == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if name == "short":
+        raise MemoryError
+    return f"{name}, {size}"
+
+
+def smaller(work: tuple[str, Path, int]) -> tuple[str, Path, int]:
+    """Half of it."""
+    return (work[0], work[1], work[2] // 2)
