@@ -133,9 +133,15 @@ def workers_of(group: int) -> list[int]:
     return [int(pid) for pid, of, command in found if int(of) == group and "spawn_main" in command]
 
 
-def strike(kill: Kill, process: subprocess.Popen[bytes], out: Path) -> bool:
-    """Wait for the moment and kill; whether there was anything to kill by then."""
+def said(out: Path) -> int:
+    """How long a run's log is."""
+    return (out / "log.txt").stat().st_size if (out / "log.txt").exists() else 0
+
+
+def strike(kill: Kill, process: subprocess.Popen[bytes], out: Path, before: int = 0) -> bool:
+    """Wait for the moment and kill; whether there was anything to kill by then. `before` is how long the log was when the process was started."""
     reached = STAGES.index(kill.stage)
+    until(lambda: said(out) > before or process.poll() is not None, "a word of the run")
     until(lambda: STAGES.index(begun(out)) >= reached or process.poll() is not None, kill.stage)
     deadline = time.monotonic() + kill.delay
     while time.monotonic() < deadline and process.poll() is None:

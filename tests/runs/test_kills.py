@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,25 @@ from rllc.runs.leftovers import leftovers_of
 from rllc.runs.pipeline import read_timings
 
 from .conftest import forget
-from .faulty import STAGES, UNITS, Kill, assert_same, begun, drawn, ended, log, missing_units, records, samples, small_text, start, strike, until
+from .faulty import (
+    STAGES,
+    UNITS,
+    Kill,
+    assert_same,
+    begun,
+    drawn,
+    ended,
+    log,
+    missing_units,
+    records,
+    said,
+    samples,
+    small_text,
+    start,
+    strike,
+    until,
+    workers_of,
+)
 
 KILLS = 50  # of the long suite, in rounds of so many a folder
 A_ROUND = 5
@@ -35,11 +52,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def killed(kills: list[Kill], experiment: Path, out: Path) -> list[Kill]:
     """Run, be killed and run again, until it ends by itself; the kills for which it ended too early. What was recorded stays untouched."""
-    kills, disturbed, process = list(kills), 0, start(experiment, out)
+    kills, disturbed, length, process = list(kills), 0, 0, start(experiment, out)
     sizes = [missing_units(out)] if (out / "checkpoints" / "step-00000060").exists() else []
     while kills and process.poll() is None:
         before = records(out)
-        if not strike(kills[0], process, out):
+        if not strike(kills[0], process, out, length):
             if kills[0].who == "worker" and process.poll() is None:
                 kills[0] = replace(kills[0], who="driver")  # no worker was there to be killed
                 continue
@@ -50,7 +67,7 @@ def killed(kills: list[Kill], experiment: Path, out: Path) -> list[Kill]:
             disturbed += 1
             if begun(out) in ("sample", "measure"):
                 sizes.append(missing_units(out))
-            process = start(experiment, out)
+            length, process = said(out), start(experiment, out)
         assert before.items() <= records(out).items(), f"{kill} changed what was recorded"
     kept = records(out)
     assert ended(process) == 0, out.with_suffix(".err").read_text()[-2000:]
@@ -74,7 +91,6 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_one_that_was_not(undisturbed
     kills = sorted((drawn(rng, stage, spent[stage]) for stage in stages[:A_ROUND]), key=lambda kill: STAGES.index(kill.stage))
     for attempt in range(10):
         folder = tmp_path / str(attempt)
-        shutil.copytree(undisturbed.parent / "text", tmp_path / "text", dirs_exist_ok=True)
         folder.mkdir()
         (folder / "experiment.toml").write_text((undisturbed / "experiment.toml").read_text())
         kills = killed(kills, folder / "experiment.toml", folder / "run")
@@ -96,9 +112,8 @@ def test_a_killed_worker_and_a_killed_group_leave_the_numbers_alone(finished: Pa
     (unfinished / ".findings.json.k3_x9w0q.tmp").write_text("half of it")
     process, there = start(path, unfinished), records(unfinished)
     until(lambda: "Sampling 20 cells" in log(unfinished) or process.poll() is not None, "the sampling")
-    assert strike(Kill("sample", 0.0, "worker", signal.SIGKILL), process, unfinished) or strike(
-        Kill("sample", 2.0, "worker", signal.SIGKILL), process, unfinished
-    )
+    until(lambda: bool(workers_of(process.pid)) or process.poll() is not None, "a worker")
+    assert strike(Kill("sample", 0.0, "worker", signal.SIGKILL), process, unfinished)
     until(lambda: len(records(unfinished)) >= len(there) + 5 or process.poll() is not None, "records")
     assert strike(Kill("sample", 0.0, "group", signal.SIGKILL), process, unfinished)
     assert ended(process) == -signal.SIGKILL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,30 +53,6 @@ class Job(Generic[Work, Result]):
     begun: Callable[[Work], None] = lambda work: None  # noqa: ARG005
     tell: Callable[[str], None] = lambda text: None  # noqa: ARG005
     failed: Callable[[Work, RllcError], None] | None = None
-
-
-@dataclass(frozen=True)
-class Short:
-    """What comes home in place of a result where memory did not suffice, and what was said of that."""
-
-    why: str
-
-
-def attempt(function: Callable[[Any], Any], work: Any) -> Any:
-    """function(work), or that memory was short for it; this process goes on either way. Raises whatever else `function` raises."""
-    try:
-        return function(work)
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError):
-            from rllc.model.evaluation import out_of_memory
-
-            if not out_of_memory(error):
-                raise
-        said = str(error).strip().splitlines()
-        why = f"memory did not suffice ({said[0].rstrip('.')})" if said else "memory did not suffice"
-    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()  # what the failed pass held is free by now, and may be wanted in other pieces
-    return Short(why)
 
 
 class Engine(Protocol):

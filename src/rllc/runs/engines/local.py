@@ -17,7 +17,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
-from rllc.runs.engines.job import Job, Result, Short, Work, attempt
+from rllc.runs.engines.attempt import Short, attempt
+from rllc.runs.engines.job import Job, Result, Work
 from rllc.runs.engines.waiting import BACK_OFF, LEAST_TIMEOUT, Item, Waiting, allowed
 from rllc.runs.memory import cores
 from rllc.runs.settings import EngineSettings
@@ -148,10 +149,14 @@ def _submitted(idle: list[ProcessPoolExecutor], threads: int, job: Job[Any, Any]
     while True:
         context = multiprocessing.get_context("spawn")
         pool = idle.pop() if idle else ProcessPoolExecutor(1, context, _begin_worker, (os.getpid(), threads))
+        # What is started here does not hear an interrupt of the whole group from its first instruction on: this process ends it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return pool, pool.submit(os.getpid), pool.submit(attempt, job.function, item.work)
         except BrokenProcessPool:
             _stop([pool])
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def set_threads(threads: int) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 from rllc.core.errors import RllcError
 from rllc.runs.engines import cluster
-from rllc.runs.engines.job import Job, Short
+from rllc.runs.engines.attempt import Short
+from rllc.runs.engines.job import Job
 from rllc.runs.engines.placing import Placing
 from rllc.runs.engines.ray_worker import Hello, Worker, versions
 from rllc.runs.engines.waiting import Item, Waiting, allowed

@@ -16,7 +16,7 @@ from typing import Any
 
 from rllc.core.errors import RllcError
 from rllc.core.files import write_aside
-from rllc.runs.engines.job import attempt
+from rllc.runs.engines.attempt import attempt
 from rllc.runs.engines.local import set_threads
 
 _STALE = 7 * 24 * 3600.0  # seconds; what a killed run left on a node longer ago is taken away by the next
