@@ -144,6 +144,8 @@ def strike(kill: Kill, process: subprocess.Popen[bytes], out: Path, before: int 
     reached = STAGES.index(kill.stage)
     until(lambda: said(out) > before or process.poll() is not None, "a word of the run")
     until(lambda: STAGES.index(begun(out)) >= reached or process.poll() is not None, kill.stage)
+    if kill.who == "worker":
+        until(lambda: bool(workers_of(process.pid)) or STAGES.index(begun(out)) > reached or process.poll() is not None, "a worker")
     deadline = time.monotonic() + kill.delay
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
