@@ -122,14 +122,14 @@ def until(true: Callable[[], bool], what: str) -> None:
 
 def family(group: int) -> list[int]:
     """The processes of a group that are alive."""
-    lines = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout.splitlines()
     found = [line.split() for line in lines]
     return [int(pid) for pid, of, state in found if int(of) == group and not state.startswith("Z")]
 
 
 def workers_of(group: int) -> list[int]:
     """The worker processes of a run: what multiprocessing has started but for its own helper."""
-    lines = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,pgid=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
     found = [line.split(None, 2) for line in lines]
     return [int(pid) for pid, of, command in found if int(of) == group and "spawn_main" in command]
 
