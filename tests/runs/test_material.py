@@ -12,8 +12,8 @@ from rllc.analysis.calibrated import CalibrationMap, Point
 from rllc.analysis.findings import Findings
 from rllc.analysis.stored import from_json, map_to_json
 from rllc.core.errors import RllcError
-from rllc.figures.catalogue import draw_all
 from rllc.figures.material import Material
+from rllc.figures.whole_set import draw_all
 from rllc.records.store import Store
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.keys import SHARES
