@@ -140,7 +140,14 @@ def test_shares_are_kept_at_the_last_checkpoint_alone(paper: tuple[RunFolder, Ex
     with pytest.raises(RllcError, match=r"at step 0\. There are some at 12\."):
         token_shares(folder.root, "mixture", 0)
     at_last = {(cell, data) for data in ("mixture", "prose", "echo/heldout", "circuit", "shuffled") for cell in ("0:0", "0:1", "1:0", "1:1")}
-    others = {("full", "mixture"), ("full", "mixture^23"), ("0.random0", "mixture"), ("1.random0", "mixture"), ("0.attn", "prose"), ("0.attn", "echo/heldout")}
+    others = {
+        ("full", "mixture"),
+        ("full", "mixture^23"),
+        ("0.random0", "mixture"),
+        ("1.random0", "mixture"),
+        ("0.attn", "prose"),
+        ("0.attn", "echo/heldout"),
+    }
     assert len(Store(folder.records).digests(SHARES)) == len(at_last | others)
     assert [experiment.shares_at(step) for step in (0, 12)] == [False, True]
 
