@@ -110,10 +110,14 @@ def shy(size: int) -> int:
 
 
 def test_what_a_lost_worker_was_at_is_tried_again_smaller() -> None:
-    done = dict(run_units(shy, [1, 12, 2, 3], 2, 1, lambda size: size // 2))
+    heard: list[tuple[str, int]] = []
+    hear = lambda event, work, **facts: heard.append((event, work))  # noqa: E731
+    done = dict(run_units(shy, [1, 12, 2, 3], 2, 1, lambda size: size // 2, hear=hear))
     assert set(done.values()) <= {0, 1, 2, 3}
     assert len(done) >= 3  # the neighbour of the lost one may have been halved with it
     assert 3 in done  # of 12, or of itself
+    assert {12, 6} <= {work for event, work in heard if event == "unit_retried"}
+    assert {work for event, work in heard if event == "work_finished"} == set(done)
 
 
 def test_a_lost_worker_is_told_where_nothing_is_smaller() -> None:

@@ -53,7 +53,7 @@ def _measure(experiment: Experiment, folder: RunFolder, bench: Bench, missing: M
     device, dtype = choose_device(experiment.engine.device), getattr(torch, experiment.engine.dtype)
     check_fits(experiment.model, dtype, device)
     seconds: dict[str, float] = {}
-    with reporter.stage("Measuring", sum(map(len, missing.values()))) as bar:
+    with reporter.stage("Measuring", sum(map(len, missing.values())), "measurements") as bar:
         for step, todo in sorted(missing.items()):
             shape, weights, _ = load(infos[step].folder, experiment.model)
             subject = Subject(shape, {name: tensor.to(device=device, dtype=dtype) for name, tensor in weights.items()}, bench)

@@ -84,7 +84,7 @@ def train_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -
     if saved is not None and {key: saved.facts.get(key) for key in facts} == facts:
         state = TrainingState.restore(shape, saved.tensors, saved.facts)
         reporter.line(f"Training goes on from step {state.step}.")
-    with reporter.stage("Training", settings.steps) as bar:
+    with reporter.stage("Training", settings.steps, "steps") as bar:
         for item in train(shape, settings, stream, state.to(device)):
             if item.step in wanted:
                 save(folder.checkpoints, item.step, shape, item.params, item.metrics)

@@ -37,6 +37,8 @@ class Job(Generic[Work, Result]):
         seconds: how long a work is expected to take.
         begun: is told of each work as it is handed to a worker, again where it is tried again.
         tell: is told in words what the user should know.
+        hear: is told for the log what happens, as the name of an event and named facts: `work_finished` with `work` and `worker`, before the result
+            is yielded; `unit_retried` with `work` and `why`, where its worker was lost; `worker_begun`, `room_changed`.
     """
 
     function: Callable[[Work], Result]
@@ -46,6 +48,7 @@ class Job(Generic[Work, Result]):
     seconds: Callable[[Work], float] = lambda work: 0.0  # noqa: ARG005
     begun: Callable[[Work], None] = lambda work: None  # noqa: ARG005
     tell: Callable[[str], None] = lambda text: None  # noqa: ARG005
+    hear: Callable[..., None] = lambda event, **facts: None  # noqa: ARG005
 
 
 class Engine(Protocol):

@@ -31,7 +31,7 @@ class LocalEngine:
 
     def run(self, job: Job[Any, Any]) -> Iterator[tuple[Any, Any]]:
         """Yield (work, result) as works finish. Raises RllcError as `run_units` does."""
-        yield from run_units(job.function, job.works, self.at_once, self._settings.threads, job.smaller, job.begun)
+        yield from run_units(job.function, job.works, self.at_once, self._settings.threads, job.smaller, job.begun, job.hear)
 
     def close(self) -> None:
         """Its workers end with every job."""
@@ -44,12 +44,14 @@ def run_units(
     threads: int,
     smaller: Callable[[Work], Work] | None = None,
     begun: Callable[[Work], None] = lambda work: None,  # noqa: ARG005
+    hear: Callable[..., None] = lambda event, **facts: None,  # noqa: ARG005
 ) -> Iterator[tuple[Work, Result]]:
     """Yield (work, function(work)) as they finish, on `workers` processes; in this process where workers is 1.
 
     Args:
         smaller: a work that needs less memory, for what was under way when a worker was lost; it is tried in its place.
         begun: is told of each work as it is handed to a worker.
+        hear: is told what happens, as `Job.hear`; a worker is known by the number of its process.
 
     Raises RllcError where a worker was lost, for instance for want of memory, and nothing is smaller; and whatever `function` raises.
     """
@@ -57,24 +59,30 @@ def run_units(
         set_threads(threads)
         for work in works:
             begun(work)
-            yield work, function(work)
+            result = function(work)
+            hear("work_finished", work=work, worker=os.getpid())
+            yield work, result
         return
     queue = deque(works)
     workers = min(workers, max(len(queue), 1))
     pool = _pool(workers, threads)
-    running: dict[Future[Result], Work] = {}
+    running: dict[Future[tuple[int, Result]], Work] = {}
     try:
         while queue or running:
             try:
                 # No more is handed out than is being worked on, so that an interruption loses little.
                 while queue and len(running) < workers:
-                    future = pool.submit(function, queue[0])
+                    future = pool.submit(_signed, function, queue[0])
                     begun(queue[0])
                     running[future] = queue.popleft()
-                yield from _finished(running)
+                for work, worker, result in _finished(running):
+                    hear("work_finished", work=work, worker=worker)
+                    yield work, result
             except BrokenProcessPool as error:
                 _stop(pool)
-                queue.extendleft(_again(work, smaller, error) for work in running.values())
+                for work in running.values():
+                    queue.appendleft(_again(work, smaller, error))
+                    hear("unit_retried", work=work, why="its process died, or another one of the pool")
                 running.clear()
                 pool = _pool(workers, threads)
     finally:
@@ -104,11 +112,16 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _finished(running: dict[Future[Any], Any]) -> Iterator[tuple[Any, Any]]:
+def _signed(function: Callable[[Work], Result], work: Work) -> tuple[int, Result]:
+    """The result with the process that it is of."""
+    return os.getpid(), function(work)
+
+
+def _finished(running: dict[Future[Any], Any]) -> Iterator[tuple[Any, int, Any]]:
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
-        result = future.result()  # what was lost stays in `running`
-        yield running.pop(future), result
+        worker, result = future.result()  # what was lost stays in `running`
+        yield running.pop(future), worker, result
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
