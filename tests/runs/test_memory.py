@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,7 +112,10 @@ def shy(size: int) -> int:
 
 def test_what_a_lost_worker_was_at_is_tried_again_smaller() -> None:
     heard: list[tuple[str, int]] = []
-    hear = lambda event, work, **facts: heard.append((event, work))  # noqa: E731
+
+    def hear(event: str, work: int, **facts: Any) -> None:
+        heard.append((event, work))
+
     done = dict(run_units(shy, [1, 12, 2, 3], 2, 1, lambda size: size // 2, hear=hear))
     assert set(done.values()) <= {0, 1, 2, 3}
     assert len(done) >= 3  # the neighbour of the lost one may have been halved with it
