@@ -23,15 +23,19 @@ from rllc.runs.shards import Shard
 from rllc.runs.status_text import running_lines
 
 AT_WORK = """
-import sys, time
+import json, sys, time
 from pathlib import Path
+from rllc.runs import live
 from rllc.runs.layout import RunFolder
 from rllc.runs.session import session
 from rllc.runs.shards import Shard
-with session(RunFolder(Path(sys.argv[1])), "sample", True, Shard.parse(sys.argv[2])) as reporter, reporter.during(stage="sample"):
+live.INTERVAL = 0.02
+folder, shard = RunFolder(Path(sys.argv[1])), Shard.parse(sys.argv[2])
+with session(folder, "sample", True, shard) as reporter, reporter.during(stage="sample"):
     with reporter.stage("Sampling", 10.0, "cells") as bar:
         bar.advance(4.0, "step 3, prose, 1:0")
-        time.sleep(0.1)
+        while json.loads(folder.live_of(shard).read_text())["done"] != 4.0:
+            time.sleep(0.01)
         print("ready", flush=True)
         sys.stdin.read()
 """
@@ -166,9 +170,13 @@ def test_torn_files_and_leftovers_are_passed_over(tmp_path: Path) -> None:
     assert seen(tmp_path) == []
 
 
-def test_hostile_words_are_no_orders_to_a_terminal(left_behind: Any) -> None:
-    (one,) = left_behind(command=["x"], stage={}, work="\x1b[2J", share="much", counts=7, rate="fast", unit=3, seconds_left=[], since=4, last=5)
-    assert running_lines([one.as_dict()])  # whatever it holds there are words for it
+def test_any_values_have_words(left_behind: Any) -> None:
+    """Whatever a file holds that says it is ours, there are words for it; what it cannot mean counts as missing."""
+    hostile = {"stage": {}, "share": "much", "rate": float("inf"), "unit": 3, "seconds_left": [], "since": 4, "last": 5, "done": float("nan")}
+    for counts in (7, {"cells": "all"}, {"cells": None}, {"cells": 3}):
+        (one,) = left_behind(command=["x"], work="Sampling", counts=counts, **hostile)
+        assert running_lines([one.as_dict()])[0].startswith("  at work  rllc ?, process ")
+        assert running_lines([one.as_dict()])[1] == "           Sampling" + (", 3 of 0 cells on 1 worker" if counts == {"cells": 3} else ", 0 of 0 3")
 
 
 def test_a_disk_that_refuses_is_told_once_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def test_status_while_a_run_is_at_work(copy: Path, monkeypatch: pytest.MonkeyPat
     (text,) = watched
     assert "at work  rllc sample, process" in text
     assert "sample: Sampling, " in text
-    assert " cells on 1 workers" in text
+    assert " cells on 1 worker, " in text
     found = status_of(copy)
     assert found["running"] == []
     assert [(s["log"], s["command"], s["outcome"], s["exit_code"]) for s in found["sessions"]] == [("log.jsonl", "sample", "done", 0)]
@@ -166,7 +166,15 @@ def test_what_ended_the_last_session_and_what_was_tried_again(copy: Path) -> Non
     reporter = Reporter(True, folder.log)  # and one that was killed: neither an end nor a live file of its own
     reporter.event("run_begun", command="run")
     reporter.close()
-    assert status_of(copy)["sessions"][0]["outcome"] == "killed"
+    found = status_of(copy)
+    assert found["sessions"][0]["outcome"] == "killed"
+    assert "killed   rllc run did not end by itself" in render(found)
+    for n, when in {1: "2000-01-01T00:00:00.000Z", 2: "9999-01-01T00:00:00.000Z"}.items():  # one shard ended before the whole run, one after
+        end = {"time": when, "level": "error", "event": "run_ended", "outcome": "stopped", "exit_code": 2, "reason": f"of shard {n}"}
+        (copy / f"log-{n}-of-2.jsonl").write_text(f"{json.dumps(end)}\n")
+    text = render(status_of(copy))
+    assert "exit code 2: of shard 2" in text
+    assert "of shard 1" not in text
 
 
 def test_watching_ends_with_the_run(copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

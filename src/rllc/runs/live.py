@@ -9,6 +9,7 @@ unless that was killed: then it stays, and its reader finds out by the age of th
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import threading
@@ -30,6 +31,7 @@ FORMAT = 1
 INTERVAL = 2.0  # seconds between heartbeats
 SILENT = 30.0  # seconds without one after which something is amiss; clocks of machines differ, and network disks show changes late
 _LARGEST = 2**20
+_NUMBERS = ("process_started", "done", "total", "share", "rate", "seconds_left")
 
 
 class LiveFile:
@@ -127,7 +129,21 @@ def _read(path: Path, now: float) -> Seen | None:
         age = max(now - datetime.fromisoformat(content["heartbeat"]).timestamp(), 0.0)
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
+    content = {name: value for name, value in content.items() if _fits(name, value)}
     return Seen(path.stem, content, _pulse(content, age), age)
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a value is of the kind that its reader reckons with; one that is not counts as missing."""
+    if name == "counts":
+        return isinstance(value, dict) and all(_is_number(count) for count in value.values())
+    if name in _NUMBERS:
+        return value is None or _is_number(value)
+    return value is None or isinstance(value, str | int)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _pulse(content: Mapping[str, Any], age: float) -> Pulse:

@@ -23,7 +23,8 @@ def render(found: Mapping[str, Any]) -> str:
         lines.append(f"  beside it, {name}: training {trained}; {one['sample']['recorded']} cells recorded, {one['sample']['planned']} planned")
     lines += [line for group in found["refused"] for line in _refused(group)]
     lines += [f"    {problem}" for problem in found["damaged"]]
-    lines += [line for session in found["sessions"] for line in _session(session)]
+    live = {one.get("log") for one in found["running"]}
+    lines += [line for session in _latest(found["sessions"]) for line in _session(session, session["log"] in live)]
     lines.append(f"  disk     {_disk(found['disk'])}")
     if found["page"]:
         lines.append(f"  page     {found['page']}")
@@ -36,7 +37,7 @@ def running_lines(running: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _running(one: Mapping[str, Any]) -> list[str]:
-    who = f"rllc {one.get('command', '?')}" + (f", shard {one['shard']}" if one.get("shard") else "")
+    who = f"rllc {one.get('command') or '?'}" + (f", shard {one['shard']}" if one.get("shard") else "")
     beat = f"{duration(one['heartbeat_age'])} ago"
     if one["state"] == Pulse.KILLED:
         last = f"It was at: {_work(one)}." if _work(one) else ""
@@ -59,21 +60,27 @@ def _work(one: Mapping[str, Any]) -> str:
     told = [f"{one['stage']}: {one['work']}" if one.get("stage") else str(one["work"])]
     if one.get("sibling"):
         told[0] += f", beside it {one['sibling']}"
-    if isinstance(one.get("share"), int | float):
-        told[0] += f", {100 * one['share']:.0f} %"
-    counts = one.get("counts") or {}
+    counts, unit = one.get("counts") or {}, str(one.get("unit") or "")
+    share, rate, left = one.get("share"), one.get("rate"), one.get("seconds_left")
+    if share is not None:
+        told[0] += f", {100 * share:.0f} %"
     if "cells" in counts:
         refused = f" ({counts['refused']} refused)" if counts.get("refused") else ""
-        told.append(f"{counts['cells']:,} of {counts.get('cells_total', 0):,} cells{refused} on {counts.get('workers', '?')} workers")
-    elif one.get("unit") and one["unit"] != "operations":
-        told.append(f"{one['done']:,.0f} of {one['total']:,.0f} {one['unit']}")
+        told.append(f"{counts['cells']:,} of {counts.get('cells_total', 0):,} cells{refused} on {_workers(counts)}")
+    elif unit and unit != "operations":
+        told.append(f"{one.get('done') or 0:,.0f} of {one.get('total') or 0:,.0f} {unit}")
     if counts.get("chain_steps_per_second"):
         told.append(f"{counts['chain_steps_per_second']:,.0f} chain-steps a second")
-    elif one.get("rate"):
-        told.append(f"{one['rate'] / 1e9:.3g} GFLOP/s" if one["unit"] == "operations" else f"{one['rate']:.3g} {one['unit']} a second")
-    if isinstance(one.get("seconds_left"), int | float):
-        told.append(f"about {duration(one['seconds_left'])} left")
+    elif rate:
+        told.append(f"{rate / 1e9:.3g} GFLOP/s" if unit == "operations" else f"{rate:.3g} {unit} a second")
+    if left is not None:
+        told.append(f"about {duration(left)} left")
     return ", ".join(told)
+
+
+def _workers(counts: Mapping[str, Any]) -> str:
+    number = counts.get("workers", 1)
+    return f"{number} worker{'s' * (number != 1)}"
 
 
 def _since(time: Any) -> str:
@@ -106,10 +113,18 @@ def _refused(group: Mapping[str, Any]) -> list[str]:
     return [f"  refused  {group['count']} {group['outcome']}, {such}{group['reason']}", f"           {'; '.join(names)}{more}"]
 
 
-def _session(session: Mapping[str, Any]) -> list[str]:
-    """What was wrong with the last session; nothing of one that is at work or done without anything."""
+def _latest(sessions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without those of shards that were over when the last whole run began: it did what they had left."""
+    whole = max((str(session["begun"]) for session in sessions if session["log"] == "log.jsonl"), default="")
+    return [session for session in sessions if session["log"] == "log.jsonl" or str(session["ended"] or session["begun"]) > whole]
+
+
+def _session(session: Mapping[str, Any], live: bool) -> list[str]:
+    """What was wrong with the last session of a log; how it ends is told elsewhere where it has a live file."""
     who, lines = f"rllc {session['command'] or '?'}", list[str]()
-    if session["outcome"] not in ("done", *Pulse):
+    if session["outcome"] == Pulse.KILLED and not live:
+        lines.append(f"  killed   {who} did not end by itself. The same command goes on where it was.")
+    elif session["outcome"] not in ("done", *Pulse):
         when, code = str(session["ended"])[:16].replace("T", " "), session["exit_code"]
         lines.append(f"  ended    {who} {session['outcome']} at {when} UTC with exit code {code}: {session['reason']}")
     for one in session["retried"]:
