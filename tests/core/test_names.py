@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
+from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rllc.core.errors import RllcError
@@ -50,6 +52,16 @@ def test_a_union_knows_no_order_and_no_repetition(lists: tuple[list[Atom], list[
 @given(parts, parts)
 def test_different_parts_have_different_names(a: Part, b: Part) -> None:
     assert (str(a) == str(b)) == (a == b)
+
+
+@given(data_keys, st.decimals(min_value="1e-9", max_value="99999999", places=9))
+def test_data_at_another_temperature_prints_and_parses(key: DataKey, nbeta: Decimal) -> None:
+    assume(float(nbeta) > 0)
+    tempered = replace(key, nbeta=float(nbeta))
+    assert DataKey.parse(str(tempered)) == tempered
+    assert str(tempered).startswith(f"{key}^")
+    assert tempered.text == key == tempered.at("other").text
+    assert DataKey.parse(f"{tempered}@other").sampled == tempered
 
 
 @given(data_keys)
@@ -106,9 +118,12 @@ def test_a_part_without_pieces_is_refused() -> None:
         Part(())
 
 
-@pytest.mark.parametrize("text", ["", "/train", "co de", "code/test", "code/held/out", "a,b", "code/heldout "])
+@pytest.mark.parametrize(
+    "text",
+    ["", "/train", "co de", "code/test", "code/held/out", "a,b", "code/heldout ", "code^", "code^0", "code^-1", "code^1e9", "code^nan", "a@b^2"],
+)
 def test_what_names_no_data_is_refused(text: str) -> None:
-    with pytest.raises(RllcError, match=r'does not name data\. Write a domain or mixture, such as "code" or "code/heldout"'):
+    with pytest.raises(RllcError, match=r"does not name data\. Write a domain or mixture"):
         DataKey.parse(text)
 
 

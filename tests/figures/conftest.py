@@ -7,8 +7,8 @@ from types import ModuleType
 import pytest
 
 from rllc.analysis.findings import Findings
-from rllc.figures.catalogue import Drawn, draw_all
 from rllc.figures.material import Material
+from rllc.figures.whole_set import Drawn, draw_all
 
 
 def beside(name: str) -> ModuleType:

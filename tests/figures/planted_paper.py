@@ -14,7 +14,7 @@ from rllc.analysis.calibrated import CalibrationMap, Point
 from rllc.analysis.circuit import circuit
 from rllc.analysis.comparisons import Seeds
 from rllc.analysis.falls import falls
-from rllc.analysis.findings import Agreement, Bends, Clustering, Curves, Findings, Numbers, StageAgreement
+from rllc.analysis.findings import Agreement, Bends, Clustering, Curves, Findings, Numbers, StageAgreement, Stages, Tempered
 from rllc.analysis.learners import ward_tree
 from rllc.analysis.measured import Measured, TokenEffects
 from rllc.analysis.ordering import orderings
@@ -146,7 +146,14 @@ def _findings(synthetic: ModuleType) -> Findings:
         ablation_agreements=tuple(agreements[:12]),
         bends=bends,
         stage_agreement=both,
+        temperatures=(_colder(f.stages),) if f.stages is not None else (),
     )
+
+
+def _colder(stages: Stages) -> Tempered:
+    """The same stages at nβ 23, all a quarter later, with the first boundary lost."""
+    moved = replace(stages, smooth_steps=1.25 * stages.smooth_steps, boundaries=1.25 * stages.boundaries[1:], intervals=1.25 * stages.intervals[1:])
+    return Tempered(23.0, stages.curve, moved)
 
 
 def _agreement(method: str, scope: str, index: float, preprocessing: str) -> Agreement:

@@ -17,7 +17,7 @@ import pytest
 from rllc.analysis.measured import Measured
 from rllc.core.errors import RllcError
 from rllc.figures import painting
-from rllc.figures.catalogue import CATALOGUE, Drawn, draw_all, write_all
+from rllc.figures.catalogue import CATALOGUE
 from rllc.figures.drawing import Cells, Line, Painted, Plot, Points, Rule, Table
 from rllc.figures.interactive import interactive
 from rllc.figures.material import Material
@@ -26,6 +26,7 @@ from rllc.figures.printed import printed
 from rllc.figures.printing import STYLE
 from rllc.figures.sheets import sheet_html
 from rllc.figures.told import Told
+from rllc.figures.whole_set import Drawn, draw_all, write_all
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,20 @@ def test_stages_show_both_methods_with_their_intervals(material: Material, drawn
     assert [r.interval for r in rules] == [tuple(i) for i in (*f.stages.intervals, *f.bends.intervals)]
     assert "2 of 2 found by both" in found.title
     np.testing.assert_array_equal(line(found, "code").y, f.behaviour.losses[list(f.behaviour.data).index("code")])
+
+
+def test_temperatures_stand_in_their_order_each_with_its_own_boundaries(material: Material, drawn: Drawn) -> None:
+    f, found = material.findings, plot(drawn, "temperatures")
+    (other,) = f.temperatures
+    assert f.stages is not None
+    assert other.stages is not None
+    assert [panel.title for panel in found.panels] == ["nβ 23", f"nβ {material.told.nbeta:g}"]
+    for panel, stages in enumerate((other.stages, f.stages)):
+        assert [r.at for r in layers(found, Rule, panel)] == list(stages.boundaries)
+        np.testing.assert_array_equal(layers(found, Points, panel)[0].y, stages.curve.llc[0])
+    assert found.title == "The LLC of the full model turns at nβ 23 at step 1,062, at nβ 30 at step 330 and step 850"
+    none = replace(f, temperatures=(replace(other, stages=None),))
+    assert "turns at nβ 23 nowhere beyond its errors, at nβ 30" in draw_all(replace(material, findings=none)).drawings["temperatures"].title
 
 
 def test_ablation_that_was_not_measured_is_a_gap(material: Material, drawn: Drawn) -> None:

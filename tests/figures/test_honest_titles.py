@@ -12,9 +12,9 @@ from rllc.analysis.circuit import circuit as circuit_of
 from rllc.analysis.falls import falls
 from rllc.analysis.findings import Curves
 from rllc.figures import beside, circuit, heads, over_seeds, token_classes
-from rllc.figures.catalogue import Drawn
 from rllc.figures.drawing import Line, Plot
 from rllc.figures.material import Material
+from rllc.figures.whole_set import Drawn
 
 
 def line(drawn: Drawn, name: str, of: str, panel: int = 0) -> Line:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rllc.figures.catalogue import draw_all
 from rllc.figures.material import Material
+from rllc.figures.whole_set import draw_all
 from rllc.report.build import build_report
 from rllc.report.data import Domain, ReportData
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import replace
 from typing import Any
 
-from rllc.figures.catalogue import Drawn
+from rllc.figures.whole_set import Drawn
 from rllc.report.data import ReportData
 
 EVIL = (

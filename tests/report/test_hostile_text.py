@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rllc.figures.catalogue import Drawn, write_all
 from rllc.figures.drawing import Painted, Plot, Table
+from rllc.figures.whole_set import Drawn, write_all
 from rllc.report.build import build_report, render
 from rllc.report.data import ReportData
 from rllc.report.text import report_markdown

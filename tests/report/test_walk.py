@@ -29,7 +29,7 @@ SECTIONS = {
     "specialisation": ("data-part",),
     "behaviour": ("ablation", "token-classes", "painted-effects", "painted-shares", "attention-scores", "most-affected", "ov-circuits"),
     "circuit": ("against-one-layer", "edges", "edges-over-training", "composition", "affected-together"),
-    "beside": ("orderings", "baselines", "controls", "sensitivity"),
+    "beside": ("orderings", "baselines", "controls", "sensitivity", "temperatures"),
     "seeds": ("types-by-seed", "matched-heads"),
 }
 

@@ -11,8 +11,12 @@ import pytest
 from rllc.core.errors import RllcError
 from rllc.model.batch import TokenBatch
 from rllc.model.objective import GeneralObjective
+from rllc.records.store import Store
+from rllc.runs.evidence import evidence_of, planned_measurements
 from rllc.runs.experiment import Experiment, parse
-from rllc.runs.keys import data_key
+from rllc.runs.grid import keyed_units
+from rllc.runs.keys import KIND, data_key
+from rllc.runs.layout import RunFolder
 from rllc.runs.plan import make_plan
 from rllc.runs.sampling import OpenedUnit, Work, sample_unit
 
@@ -93,3 +97,32 @@ def test_an_untrained_model_stands_beside_an_imported_series(tiny: str) -> None:
     sibling = parse(text + IMPORTED).sibling("untrained")
     assert sibling.checkpoints() == (0,)
     assert {str(cell.part) for cell in make_plan(sibling).cells} == {"0:0", "0:1", "1:0", "1:1", "0.random0", "1.random0"}
+
+
+def test_another_temperature_is_the_same_text_at_another_nbeta(finished: Path) -> None:
+    tempered = [sample for work in works(finished, controlled(finished, '["1:0", "full"]', "mixture^23")) for sample in sample_unit(work)]
+    alone = controlled(finished, '["1:0", "full"]', changes=("nbeta = 30\n", "nbeta = 23\n"))
+    assert alone.sampler.nbeta == 23
+    colder = [sample for work in works(finished, alone) for sample in sample_unit(work)]
+    assert [str(sample.cell.data) for sample in tempered] == ["mixture^23"] * 4
+    for a, b in zip(tempered, colder, strict=True):
+        assert a.cell.part == b.cell.part
+        assert a.meta["nbeta"] == b.meta["nbeta"] == 23
+        assert a.meta["llc"] == b.meta["llc"]
+        assert a.key != b.key  # for a record tells what its data is called
+        np.testing.assert_array_equal(a.arrays["losses"], b.arrays["losses"])
+
+
+def test_the_full_model_at_another_temperature_is_what_the_analysis_compares(finished: Path, tmp_path: Path) -> None:
+    experiment = controlled(finished, '["heads", "full"]', 'mixture", "mixture^23", "prose^23')
+    folder = RunFolder(finished)
+    store = Store(tmp_path)
+    for work in works(finished, experiment):
+        for sample in sample_unit(work):
+            sample.put(store)
+    samples = [store.get(KIND, key) for _, keys in keyed_units(experiment, folder) for key in keys]
+    evidence = evidence_of(experiment, folder, folder.store(), samples, planned_measurements(experiment, folder, folder.store()))
+    assert list(evidence.temperatures) == [23.0]
+    assert evidence.temperatures[23.0].steps.tolist() == [0, 12]
+    assert set(evidence.curves) == set(evidence.full) == {"mixture"}
+    assert not np.array_equal(evidence.temperatures[23.0].llc, evidence.full["mixture"].llc)

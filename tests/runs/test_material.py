@@ -12,8 +12,8 @@ from rllc.analysis.calibrated import CalibrationMap, Point
 from rllc.analysis.findings import Findings
 from rllc.analysis.stored import from_json, map_to_json
 from rllc.core.errors import RllcError
-from rllc.figures.catalogue import draw_all
 from rllc.figures.material import Material
+from rllc.figures.whole_set import draw_all
 from rllc.records.store import Store
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.keys import SHARES
@@ -48,6 +48,9 @@ data = ["circuit", "shuffled", "prose"]
 [[sample]]
 parts = ["random"]
 data = ["mixture"]
+[[sample]]
+parts = ["full"]
+data = ["mixture^23"]
 
 [behaviour]
 measures = ["behaviour", "composition", "ablation", "ngrams", "tokens", "paths", "tables", "memorised", "baselines"]
@@ -116,6 +119,8 @@ def test_controls_are_random_parts_shuffled_tokens_and_the_first_checkpoint(find
     assert untrained.steps.tolist() == [0]
     np.testing.assert_array_equal(untrained.llc[:, 0], heads.llc[:, 0])
     assert "full" in findings.full["mixture"].parts
+    assert [one.nbeta for one in findings.temperatures] == [23.0]
+    assert "mixture^23" not in findings.full
 
 
 def test_seeds_hold_the_curves_of_their_own_run(paper: tuple[RunFolder, Experiment], findings: Findings, material: Material) -> None:
@@ -135,7 +140,7 @@ def test_shares_are_kept_at_the_last_checkpoint_alone(paper: tuple[RunFolder, Ex
     with pytest.raises(RllcError, match=r"at step 0\. There are some at 12\."):
         token_shares(folder.root, "mixture", 0)
     at_last = {(cell, data) for data in ("mixture", "prose", "echo/heldout", "circuit", "shuffled") for cell in ("0:0", "0:1", "1:0", "1:1")}
-    others = {("full", "mixture"), ("0.random0", "mixture"), ("1.random0", "mixture"), ("0.attn", "prose"), ("0.attn", "echo/heldout")}
+    others = {("full", "mixture"), ("full", "mixture^23"), ("0.random0", "mixture"), ("1.random0", "mixture"), ("0.attn", "prose"), ("0.attn", "echo/heldout")}
     assert len(Store(folder.records).digests(SHARES)) == len(at_last | others)
     assert [experiment.shares_at(step) for step in (0, 12)] == [False, True]
 

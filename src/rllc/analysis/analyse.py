@@ -19,7 +19,7 @@ from rllc.analysis.comparisons import Partings, Regression, Seeds, TypeCounts
 from rllc.analysis.curves import complete, layer_of
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.falls import falls
-from rllc.analysis.findings import Agreement, Clustering, Curves, Findings, HeadTypes, Numbers
+from rllc.analysis.findings import Agreement, Clustering, Curves, Findings, HeadTypes, Numbers, Tempered
 from rllc.analysis.ordering import orderings
 from rllc.analysis.parting import data_part, heads_part
 from rllc.analysis.regression import regress
@@ -71,6 +71,7 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
         stages=boundaries,
         specialisation=special,
         planted_share=evidence.planted_share,
+        temperatures=tuple(Tempered(nbeta, curves, stages(curves, settings, seed)[0]) for nbeta, curves in sorted(evidence.temperatures.items())),
         bends=joints,
         stage_agreement=both,
         partings=_partings(evidence, settings, seed) if pairs else (),

@@ -151,6 +151,15 @@ class Stages:
 
 
 @dataclass(frozen=True)
+class Tempered:
+    """The full model on the reference data at another inverse temperature."""
+
+    nbeta: float
+    curve: Curves
+    stages: Stages | None
+
+
+@dataclass(frozen=True)
 class Bends:
     """Where λ̂ of one part changes its slope over log(step + 1): the joints of a continuous piecewise-linear fit.
 
@@ -222,6 +231,7 @@ class Findings:
     ablation_agreements: tuple[Agreement, ...] = ()
     twins: Twins | None = None  # of heads on the reference data
     falls: Falls | None = None  # of heads on the reference data
+    temperatures: tuple[Tempered, ...] = ()  # of the full model on the reference data, at other inverse temperatures
     apart: tuple[str, ...] = ()  # data that are no kind of text: targets of a reference model, shuffled tokens
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rllc.core.errors import RllcError
 
@@ -13,6 +13,7 @@ _GROUP = re.compile(r"^(\d{1,9}):g(\d{1,9})$", re.ASCII)
 _RANDOM = re.compile(r"^(\d{1,9})\.random(\d{1,9})$", re.ASCII)
 _HEAD_PIECE = re.compile(r"^(.+)\.([QKVO])$")
 _LAYER = re.compile(r"^(\d{1,9})\.(attn|mlp)$", re.ASCII)
+_DATA = re.compile(r"(?P<name>[\w.-]+)(?:/(?P<split>train|heldout))?(?:\^(?P<nbeta>[0-9]{1,9}(?:\.[0-9]{1,9})?))?")
 _QUOTED = 100  # characters of a text in an error
 _WHOLE = ("embed", "unembed", "full")
 
@@ -131,41 +132,54 @@ def _parse_atom(text: str, whole: str) -> Atom:
 class DataKey:
     """Which data: a domain or mixture of the experiment by name, and the split it is drawn from.
 
-    `elsewhere` names the data that the draws of its chains are evaluated on, where that is another.
+    `elsewhere` names the data that the draws of its chains are evaluated on, where that is another; `nbeta` is the inverse temperature nβ of the
+    posterior, where it is not the experiment's.
     """
 
     name: str
     split: str = "train"
     elsewhere: str = ""
+    nbeta: float = 0.0
 
     def __str__(self) -> str:
         drawn = self.name if self.split == "train" else f"{self.name}/{self.split}"
+        drawn += f"^{self.nbeta:.9f}".rstrip("0").rstrip(".") if self.nbeta else ""
         return f"{drawn}@{self.elsewhere}" if self.elsewhere else drawn
 
     @property
     def sampled(self) -> DataKey:
         """The data that the chains move by."""
+        return replace(self, elsewhere="")
+
+    @property
+    def text(self) -> DataKey:
+        """The data alone, whatever the temperature of the chains that move by it: what decides their minibatches."""
         return DataKey(self.name, self.split)
 
     def at(self, elsewhere: str) -> DataKey:
         """The same chains evaluated on other data; on their own where that is named or nothing is."""
         other = str(DataKey.parse(elsewhere)) if elsewhere else ""
-        return DataKey(self.name, self.split, "" if other == str(self.sampled) else other)
+        return replace(self, elsewhere="" if other == str(self.sampled) else other)
 
     @classmethod
     def parse(cls, text: str) -> DataKey:
-        """Read "code", "code/heldout", or "code@prose": sampled on code, evaluated on prose.
+        """Read "code", "code/heldout", "code@prose": sampled on code, evaluated on prose; or "code^10": sampled at nβ = 10.
 
         >>> DataKey.parse("code/heldout").split
         'heldout'
         >>> str(DataKey.parse("code@prose/train"))
         'code@prose'
+        >>> DataKey.parse("code^10").nbeta
+        10.0
         """
         drawn, at, elsewhere = text.partition("@")
-        name, _, split = drawn.partition("/")
-        if not re.fullmatch(r"[\w.-]+", name) or split not in ("", "train", "heldout") or "@" in elsewhere or (at and not elsewhere):
-            raise RllcError(f"{text[:_QUOTED]!r} does not name data.", 'Write a domain or mixture, such as "code" or "code/heldout".')
-        return cls(name, split or "train").at(elsewhere)
+        found = _DATA.fullmatch(drawn)
+        nbeta = float(found["nbeta"] or 0) if found else 0.0
+        if found is None or (found["nbeta"] and not nbeta) or "@" in elsewhere or "^" in elsewhere or (at and not elsewhere):
+            raise RllcError(
+                f"{text[:_QUOTED]!r} does not name data.", 'Write a domain or mixture, such as "code", "code/heldout", or "code^10" for nβ = 10.'
+            )
+        return cls(found["name"], found["split"] or "train", nbeta=nbeta).at(elsewhere)
 
 
 @dataclass(frozen=True, order=True)

@@ -74,11 +74,11 @@ def interactive(plot: Plot) -> go.Figure:
         notes += _ends(panel, i, row)
     figure.add_traces(traces)
     layout: Any = figure["layout"]
-    figure.update_layout(updates | {"shapes": shapes, "annotations": [*layout["annotations"], *notes]})
+    figure.update_layout(updates)
+    layout["shapes"], layout["annotations"] = shapes, [*layout["annotations"], *notes]
     for name, style in plot.legend:
         legend_entry(figure, name, style)
-    meta: Any = figure["layout"]["meta"]
-    figure.update_layout(meta={**meta, "title": plot.title, "caption": plot.caption})
+    layout["meta"] = {**layout["meta"], "title": plot.title, "caption": plot.caption}
     return figure
 
 

@@ -238,7 +238,7 @@ def end_labels(figure: go.Figure, panel: int, labels: Iterable[tuple[str, float,
         for text, y, color, head in labels
     ]
     layout: Any = figure["layout"]
-    figure.update_layout(annotations=[*layout["annotations"], *notes])
+    layout["annotations"] = [*layout["annotations"], *notes]  # assigned, for an update compares every one of them with itself first
 
 
 def legend_entry(figure: go.Figure, name: str, style: Style, group: str | None = None) -> None:

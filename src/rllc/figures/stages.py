@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rllc.analysis.findings import Bends, Findings, Stages
+from rllc.analysis.findings import Bends, Findings, Stages, Tempered
 from rllc.figures.curves import steps_axis, styles_of
 from rllc.figures.drawing import Layer, Line, Missing, Panel, Plot, Points, Rule, Scale
 from rllc.figures.head_lines import REACH
@@ -52,6 +52,39 @@ def loss_and_stages(f: Findings, told: Told) -> Plot | Missing:
         "joints of a continuous fit by straight pieces; stripes: where 90 % of curves redrawn within the errors have them. "
     )
     return Plot(_stages_title(f), caption + told.sampling(*full), tuple(panels), height=2.3, legend=tuple(entries))
+
+
+def temperatures(f: Findings, told: Told) -> Plot | Missing:
+    """The full model's LLC at every inverse temperature it was sampled at, a panel each, with the zeros of its smoothed derivative."""
+    own = f.full.get(told.mixture)
+    if own is None or "full" not in own.parts:
+        return Missing("The full model was not sampled on the training mixture.")
+    axis, style = steps_axis(f), styles_of(f, told.mixture)[told.mixture]
+    found = sorted([Tempered(told.nbeta, own, f.stages), *f.temperatures], key=lambda one: one.nbeta)
+    panels: list[Panel] = []
+    for one in found:
+        row = one.curve.parts.index("full")
+        llc, error = one.curve.llc[row], REACH * one.curve.stderr[row]
+        layers: list[Layer] = [*_zeros(one.stages), Points(one.curve.steps, llc, style, told.mixture, y_low=llc - error, y_high=llc + error)]
+        if one.stages is not None:
+            layers.append(Line(one.stages.smooth_steps, one.stages.smooth_llc, SMOOTHED, "smoothed", marks=False))
+        span = bounds(llc - error, llc + error, zero=True)
+        panels.append(Panel(f"nβ {one.nbeta:g}", tuple(layers), Scale(steps=axis), Scale("LLC of the full model", span)))
+    caption = (
+        "LLC of the full model with 95 % intervals on the same minibatches and noise, at nβ as above each panel, smoothed as in the figure of the "
+        "stages. Dashed: zeros of the "
+        "smoothed derivative; stripes: where 90 % of curves redrawn within the errors have them. "
+    )
+    entries = ((told.mixture, style), ("smoothed", SMOOTHED), ("zero of the derivative", ZERO))
+    return Plot(_temperatures_title(found), caption + told.sampling(told.mixture), tuple(panels), height=2.3, legend=entries)
+
+
+def _temperatures_title(found: list[Tempered]) -> str:
+    said: list[str] = []
+    for one in found:
+        zeros = one.stages.boundaries if one.stages is not None else np.array([])
+        said.append(f"at nβ {one.nbeta:g} {f'at {listed([step(z) for z in zeros])}' if len(zeros) else 'nowhere beyond its errors'}")
+    return f"The LLC of the full model turns {', '.join(said)}"
 
 
 def _zeros(stages: Stages | None) -> tuple[Rule, ...]:

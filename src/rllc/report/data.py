@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from rllc.analysis.findings import Curves, Findings
-from rllc.figures.catalogue import Drawn
 from rllc.figures.curves import training_mixture
 from rllc.figures.health import rows_of_curves
+from rllc.figures.whole_set import Drawn
 
 Row = Mapping[str, Any]
 # What a page that grew too large leaves out, one after the other until it fits.

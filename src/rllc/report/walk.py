@@ -42,7 +42,7 @@ def circuit(page: Page) -> Section:
 
 def beside(page: Page) -> Section:
     """Baselines, controls and settings."""
-    names = ("orderings", "baselines", "curvature-twin", "controls", "sensitivity")
+    names = ("orderings", "baselines", "curvature-twin", "controls", "sensitivity", "temperatures")
     return _section(page, "beside", "Baselines and controls", BESIDE, *names, before=baseline_table(page.data.findings))
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from rllc.analysis.curves import curves_of
 from rllc.analysis.evidence import Evidence, Sibling
-from rllc.analysis.findings import Behaviour, Patterns
+from rllc.analysis.findings import Behaviour, Curves, Patterns
 from rllc.core.errors import RllcError
+from rllc.core.names import DataKey
 from rllc.corpus.batches import Mixture
 from rllc.corpus.tokens import open_corpus
 from rllc.records import table
@@ -35,6 +36,8 @@ def planned_measurements(experiment: Experiment, folder: RunFolder, store: Store
 
 def evidence_of(experiment: Experiment, folder: RunFolder, store: Store, samples: list[Record], measurements: list[Record]) -> Evidence:
     """What a run and its siblings have recorded, as the analysis takes it. Raises as `planned_samples`."""
+    tempered = [record for record in samples if DataKey.parse(record.meta["data"]).nbeta]
+    samples = [record for record in samples if not DataKey.parse(record.meta["data"]).nbeta]
     columns = own_columns(samples)
     refined = [name for name, refinement in experiment.refinements.items() if isinstance(refinement.reference, str)]
     layers = {name: experiment.sibling(str(experiment.refinements[name].reference)).model.n_layers for name in refined}
@@ -51,8 +54,16 @@ def evidence_of(experiment: Experiment, folder: RunFolder, store: Store, samples
         siblings={name: found for name, found in siblings.items() if found is not None},
         apart=tuple(name for name, refinement in experiment.refinements.items() if refinement.refers or refinement.shuffled),
         circuit=next((name for name in refined if layers[name] < experiment.model.n_layers), ""),
+        temperatures=temperatures_of(tempered),
         nbeta=experiment.sampler.nbeta,
     )
+
+
+def temperatures_of(samples: list[Record]) -> dict[float, Curves]:
+    """The full model on the training mixture at other inverse temperatures, by nβ."""
+    full = [record for record in samples if record.meta["part"] == "full"]
+    found = curves_of(own_columns(full), heads=False)
+    return {key.nbeta: curves for name, curves in found.items() if (key := DataKey.parse(name)).text == DataKey(MIXTURE)}
 
 
 def own_columns(samples: list[Record]) -> dict[str, np.ndarray[Any, Any]]:

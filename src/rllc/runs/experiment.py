@@ -169,6 +169,10 @@ class Experiment:
         """The refinement of that name, where it is one."""
         return self.refinements.get(data.name)
 
+    def sampler_at(self, data: DataKey) -> SamplerSettings:
+        """The sampler on data of that name, which may tell its own inverse temperature: "code^10"."""
+        return replace(self.sampler, nbeta=data.nbeta) if data.nbeta else self.sampler
+
     def weights_of(self, data: DataKey) -> Mapping[str, float]:
         """The domains behind a data name, with their shares."""
         name = refinement.data if (refinement := self.refinement_of(data)) else data.name
@@ -191,7 +195,8 @@ class Experiment:
             raise RllcError(f"sample names {cells:,} cells, of which one run takes {_MOST_CELLS:,}.", "Sample fewer parts, data or checkpoints.")
 
     def _check_refinement(self, name: str, refinement: RefinementSettings, domains: tuple[str, ...] | None) -> None:
-        DataKey.parse(name)
+        if DataKey.parse(name).name != name:
+            raise RllcError(f"The refinement {name!r} names a split, or more.", "Give it a name without / @ and ^.")
         if name in (MIXTURE, *(domains or ())):
             raise RllcError(f"The refinement {name!r} has the name of other data.", "Give it a name of its own.")
         for domain in () if domains is None or refinement.data == MIXTURE else self.weights_of(DataKey(name)):

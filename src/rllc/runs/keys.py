@@ -31,13 +31,15 @@ def record_key(experiment: Experiment, cell: Cell, weights: Mapping[int | str, s
         "part": str(cell.part),
         "data": data_key(experiment, cell.data, weights, corpus_digest),
         "loss": "labels" if refinement is None or not refinement.refers else "reference",
-        "sampler": {name: value for name, value in plain(experiment.sampler).items() if name != "draws"},
+        "sampler": {name: value for name, value in plain(experiment.sampler_at(cell.data)).items() if name != "draws"},
         "sampling": {name: value for name, value in plain(experiment.sampling).items() if name not in ("keep_state", "share_contexts", "share_at")},
         "dtype": experiment.engine.dtype,
         "seed": experiment.seed,
     }
     if experiment.engine.products != "float32":
         key["products"] = experiment.engine.products
+    if cell.data.nbeta:
+        key["called"] = str(cell.data.sampled)  # a record tells its data's name: that of the same posterior in another experiment is another
     if cell.data.elsewhere:
         key["evaluated_on"] = data_key(experiment, DataKey.parse(cell.data.elsewhere), weights, corpus_digest)
     checks = plain(experiment.checks)

@@ -18,7 +18,7 @@ from rllc.core.files import write_atomic
 from rllc.core.names import Part
 from rllc.corpus.batches import Mixture
 from rllc.corpus.tokens import open_corpus
-from rllc.figures.catalogue import draw_all, write_all
+from rllc.figures.whole_set import draw_all, write_all
 from rllc.model.shape import ModelShape
 from rllc.model.slices import size
 from rllc.records import table

@@ -185,7 +185,7 @@ def sample_unit(work: Work) -> tuple[Sample, ...]:
     sampled = sample(
         unit.objective,
         batches if probe is None else replace(batches, probe=probe.batches),
-        experiment.sampler,
+        experiment.sampler_at(work.unit.data),
         noise_seeds=unit.noise_seeds(experiment.sampler.chains, *names),
         stopping=experiment.stopping,
         checks=experiment.checks,

@@ -24,7 +24,8 @@ class SampleSettings:
     Args:
         parts: part expressions; "heads" stands for every head of the model, "random" for one size-matched random part of every layer, `0.random0`
             and so on.
-        data: "mixture" for the training mixture, or domains; "/heldout" behind a name takes the held-out split.
+        data: "mixture" for the training mixture, or domains; "/heldout" behind a name takes the held-out split, and "^10" behind that another inverse
+            temperature nβ than the sampler's.
         checkpoints: steps; empty for every checkpoint.
         evaluate_on: other data on which the draws are evaluated as well, without moving by it: cells of their own, named "code@prose".
     """

@@ -38,7 +38,7 @@ class UnitData:
     """
 
     def __init__(self, experiment: Experiment, folder: RunFolder, data: DataKey, corpus: Corpus, device: torch.device, load: Loaded) -> None:
-        self._experiment, self._data, self._corpus, self._device = experiment, data.sampled, corpus, device
+        self._experiment, self._data, self._corpus, self._device = experiment, data.text, corpus, device
         self._refinement, self._reference = None, None
         self.weights: dict[int | str, str] = {}
         if refinement := experiment.refinement_of(data):
