@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import tyro
 
 from rllc.cli import care, checking, planning, reading, stages
 from rllc.cli.output import print_error
 from rllc.core.errors import RllcError
+from rllc.core.exit_codes import ExitCode, listed
+from rllc.figures.text import on_terminal
 
 _EXAMPLES = """Examples:
   rllc demo                                            train a small transformer here and look at its heads
   rllc plan experiments/demo.toml                      what a run will compute, before it does
   rllc run experiments/demo.toml --out runs/demo       everything; the same command again goes on where it was
   rllc calibrate experiments/demo.toml --out runs/demo which step size, localization and nbeta to sample with
-  rllc status runs/demo                                how far it is
+  rllc status runs/demo                                how far it is, also from another terminal; with --watch 2 again and again
   rllc table runs/demo --format csv > llc.csv          the numbers
   rllc compare runs/demo --across part --data code     which heads differ, with errors
   rllc validate --quick                                learning coefficients that are known exactly, estimated here
   rllc doctor runs/demo                                what is wrong in a run folder, and with --repair mend it
   rllc verify runs/demo                                compute some recorded cells again, and compare
 """
+
+_CODES = f"Exit codes:\n{listed()}\n"
 
 VERBS = {
     "demo": stages.demo,
@@ -47,28 +56,53 @@ VERBS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 where a check found something wrong, 2 for a user's mistake, 130 interrupted."""
-    try:
-        code = tyro.extras.subcommand_cli_from_dict(
-            VERBS,
-            prog="rllc",
-            description=f"Refined local learning coefficients: how the parts of a network develop over training.\n\n{_EXAMPLES}",
-            args=arguments,
-        )
-    except RllcError as error:
+    """Run the command line; returns the exit code, one of `ExitCode`. Raises SystemExit with such a code for --help, wrong arguments and SIGTERM."""
+    with _terminated_in_order():
+        try:
+            code = tyro.extras.subcommand_cli_from_dict(
+                VERBS,
+                prog="rllc",
+                description=f"Refined local learning coefficients: how the parts of a network develop over training.\n\n{_EXAMPLES}\n{_CODES}",
+                args=arguments,
+            )
+        except BrokenPipeError:
+            # Whoever read our output has left; leave no complaint at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.DONE
+        except (Exception, KeyboardInterrupt) as error:
+            _tell(error)
+            return ExitCode.of(error)
+    return code or ExitCode.DONE
+
+
+def _tell(error: BaseException) -> None:
+    """What ended the command, on standard error."""
+    if isinstance(error, RllcError):
         print_error(str(error))
-        return 2
-    except MemoryError as error:
+    elif isinstance(error, MemoryError):
         print_error(f"This takes more memory than there is ({str(error)[:200] or 'none is left'}). Ask for less at once, or take a larger machine.")
-        return 2
-    except KeyboardInterrupt:
+    elif isinstance(error, KeyboardInterrupt):
         print_error("Interrupted. The same command goes on where it was.")
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has left; leave no complaint at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code or 0
+    else:
+        sys.stderr.write(on_terminal("".join(traceback.format_exception(error))))
+        print_error("This is a fault of rllc itself. Please report it with the lines above; what was finished is kept.")
+
+
+@contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    """A SIGTERM unwinds as an interruption does: workers end, the log tells of it, and nothing is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        sys.exit(ExitCode.TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

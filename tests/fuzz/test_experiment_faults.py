@@ -123,15 +123,15 @@ def test_what_is_printed_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_reporter_passes_on_no_orders_and_no_markup(tmp_path: Path, terminal: bool) -> None:
     stream = io.StringIO()
-    reporter = Reporter(log=tmp_path / "log.txt", console=Console(file=stream, force_terminal=terminal, color_system=None, width=200))
+    reporter = Reporter(log=tmp_path / "log.jsonl", console=Console(file=stream, force_terminal=terminal, color_system=None, width=200))
     hostile: Any = CONTROLS + "[bold]x[/nothing]"
     with reporter.stage(hostile, 2.0) as bar:
         bar.note(hostile)
         bar.advance(1.0, hostile)
     reporter.line(hostile)
-    reporter.log(hostile)
+    reporter.event(hostile, hostile, part=hostile)
     reporter.close()
-    for text in (stream.getvalue(), (tmp_path / "log.txt").read_text()):
+    for text in (stream.getvalue(), (tmp_path / "log.jsonl").read_text()):
         assert "\x1b]0;owned" not in text
         assert "\x07" not in text
         assert "\u202e" not in text

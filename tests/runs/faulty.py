@@ -136,7 +136,7 @@ def workers_of(group: int) -> list[int]:
 
 def said(out: Path) -> int:
     """How long a run's log is."""
-    return (out / "log.txt").stat().st_size if (out / "log.txt").exists() else 0
+    return (out / "log.jsonl").stat().st_size if (out / "log.jsonl").exists() else 0
 
 
 def strike(kill: Kill, process: subprocess.Popen[bytes], out: Path, before: int = 0) -> bool:
@@ -182,7 +182,7 @@ def samples(folder: Path) -> dict[str, Any]:
 
 def log(folder: Path) -> str:
     """What a run has told so far."""
-    return (folder / "log.txt").read_text()
+    return (folder / "log.jsonl").read_text()
 
 
 def in_between(monkeypatch: pytest.MonkeyPatch, what: Callable[[], None]) -> None:

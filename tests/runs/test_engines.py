@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -233,8 +234,11 @@ def test_a_unit_s_own_error_comes_home_as_it_is(tmp_path: Path):
     assert (answer.problem, answer.remedy) == ("a fault", "Mend it.")
 
 
-def test_the_local_engine_tells_what_it_begins():
+def test_the_local_engine_tells_what_it_begins_and_who_has_finished_it():
     begun: list[int] = []
-    done = dict(LocalEngine(EngineSettings(workers=1)).run(Job(abs, [-3, 2], begun=begun.append)))
+    heard: list[dict[str, Any]] = []
+    job = Job(abs, [-3, 2], begun=begun.append, hear=lambda event, **facts: heard.append({"event": event, **facts}))
+    done = dict(LocalEngine(EngineSettings(workers=1)).run(job))
     assert done == {-3: 3, 2: 2}
     assert begun == [-3, 2]
+    assert heard == [{"event": "work_finished", "work": work, "worker": os.getpid()} for work in (-3, 2)]

@@ -73,7 +73,7 @@ def killed(kills: list[Kill], experiment: Path, out: Path) -> list[Kill]:
     assert ended(process) == 0, out.with_suffix(".err").read_text()[-2000:]
     assert kept.items() <= records(out).items()
     assert "Traceback" not in out.with_suffix(".err").read_text()
-    text = (out / "log.txt").read_text()
+    text = (out / "log.jsonl").read_text()
     begins = [int(n) for n in re.findall(r"Sampling \d+ cells in (\d+) units", text)]
     assert set(begins) <= {UNITS, *sizes}, "more was begun than was missing"
     assert sorted(begins, reverse=True) == begins

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,13 +113,19 @@ def shy(size: int) -> int:
 def test_what_a_lost_worker_was_at_is_tried_again_and_then_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalEngine, "back_off", 0.01)
     tried: list[int] = []
+    heard: list[tuple[str, int]] = []
 
     def half(size: int) -> int:
         tried.append(size)
         return size // 2
 
-    assert dict(run_units(shy, [1, 6, 2], 2, 1, half)) == {1: 1, 3: 3, 2: 2}
+    def hear(event: str, work: int, **facts: Any) -> None:
+        heard.append((event, work))
+
+    assert dict(run_units(shy, [1, 6, 2], 2, 1, half, hear)) == {1: 1, 3: 3, 2: 2}
     assert tried == [6]  # after it was lost twice, and the one beside it went on
+    assert [work for event, work in heard if event == "unit_retried"] == [6, 3]
+    assert {work for event, work in heard if event == "work_finished"} == {1, 2, 3}
 
 
 def test_a_lost_worker_is_told_where_nothing_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:

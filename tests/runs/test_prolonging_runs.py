@@ -43,7 +43,7 @@ def run(text: str, out: Path) -> dict[str, Record]:
 
 
 def log(out: Path) -> str:
-    return (out / "log.txt").read_text(encoding="utf-8")
+    return (out / "log.jsonl").read_text(encoding="utf-8")
 
 
 KEEP = ("batch_size = 2\n", "batch_size = 2\nkeep_state = true\n")

@@ -83,7 +83,7 @@ def assert_same_numbers(one: Path, two: Path) -> None:
 
 
 def without_records(finished: Path, copy: Path) -> Path:
-    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("records", "log.txt"))
+    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("records", "log.jsonl"))
     return copy
 
 
@@ -105,7 +105,7 @@ def test_nodes_come_and_go_and_the_numbers_stay(finished, tmp_path, cluster):
     computing(20)
     add(cluster)
     assert driver.wait(300) == 0
-    log = (copy / "log.txt").read_text()
+    log = (copy / "log.jsonl").read_text()
     assert "a worker was lost" in log
     assert "workers now; it had for" in log
     assert_same_numbers(copy, finished)

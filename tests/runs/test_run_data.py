@@ -210,9 +210,9 @@ def test_elsewhere_can_be_asked_for_later_and_go_on_then(home: tuple[str, Path],
     for name in ("sq_distance", "force_dot"):  # the last segment is of the same chains
         np.testing.assert_array_equal(*(getattr(traces, name)[..., -11:] for traces in ends))
     np.testing.assert_array_equal(ends[1].sq_distance[..., -11], 0)
-    before = (out / "log.txt").read_text()
+    before = (out / "log.jsonl").read_text()
     run(second.replace("draws = 24", "draws = 30").replace("checkpoints = [12]", 'checkpoints = [12]\nevaluate_on = ["echo"]'), out)
-    assert "Prolonging" not in (out / "log.txt").read_text()[len(before) :]
+    assert "Prolonging" not in (out / "log.jsonl").read_text()[len(before) :]
 
 
 def test_what_has_fewer_draws_elsewhere_is_mended_once(home: tuple[str, Path], tmp_path: Path) -> None:

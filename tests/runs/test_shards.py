@@ -121,7 +121,7 @@ def test_a_damaged_record_is_found_by_a_shard_of_other_units(finished, tmp_path)
     text = (finished / "experiment.toml").read_text()
     run_experiment(text, copy, "sample", None, None, True, {"shard": "30/30"})  # has no unit
     assert not victim.exists()
-    assert (copy / "log-30-of-30.txt").read_text().count("was damaged") == 1
+    assert (copy / "log-30-of-30.jsonl").read_text().count("was damaged") == 1
     run_experiment(text, copy, "sample", None, None, quiet=True)
     assert Store(copy / "records").digests("sample") == Store(finished / "records").digests("sample")
 

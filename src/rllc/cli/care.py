@@ -8,6 +8,7 @@ import tyro
 
 from rllc.cli.arguments import Device, Folder, Quiet, Workers
 from rllc.cli.output import print_plain
+from rllc.core.exit_codes import ExitCode
 
 
 def doctor(
@@ -25,7 +26,7 @@ def doctor(
 
     found = examine(folder, repair)
     print_plain(describe(found))
-    return 0 if found.sound else 1
+    return ExitCode.DONE if found.sound else ExitCode.FOUND
 
 
 def verify(
@@ -48,4 +49,4 @@ def verify(
 
     found = verify_run(folder, cells, seed, workers, device, quiet)
     print_plain(render(found))
-    return 0 if found.passed else 1
+    return ExitCode.DONE if found.passed else ExitCode.FOUND

@@ -8,6 +8,7 @@ import tyro
 
 from rllc.cli.arguments import Quiet
 from rllc.cli.output import print_text
+from rllc.core.exit_codes import ExitCode
 from rllc.posterior.settings import SamplerName
 
 
@@ -29,4 +30,4 @@ def validate(
 
     found = compared(quick=quick, samplers=samplers, workers=workers, quiet=quiet)
     print_text(render(found, format))
-    return 0 if found.passed else 1
+    return ExitCode.DONE if found.passed else ExitCode.FOUND

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from json import dumps
 from typing import Annotated, Literal
 
 import tyro
@@ -12,14 +13,30 @@ from rllc.cli.output import print_bytes, print_plain, print_text
 from rllc.figures.text import on_terminal
 
 
-def status(folder: Folder) -> None:
-    """How far a run is: stages, cells by outcome, what was refused and why.
+def status(
+    folder: Folder,
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Everything as JSON, for a program.")] = False,
+    watch: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help="Show it again and again, until nothing is at work.")] = None,
+) -> None:
+    """How far a run is, also while it is at work: stage, rate, time left; cells by outcome, what failed and why, what it takes on the disk.
 
     Example: rllc status runs/demo
+
+    Example: rllc status runs/demo --watch 2
+
+    Example: rllc status runs/demo --json
     """
     from rllc.runs.overview import describe_status
+    from rllc.runs.status import status_of
 
-    print_plain(describe_status(folder))
+    if watch is not None:
+        from rllc.cli.watching import watch_run
+
+        watch_run(folder, watch)
+    elif json:
+        print_plain(dumps(status_of(folder), indent=1))
+    else:
+        print_plain(describe_status(folder))
 
 
 def table(

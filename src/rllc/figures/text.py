@@ -9,13 +9,18 @@ _SIGNS = {"\n": "⏎", "\t": "⇥"}
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
+def hidden(character: str) -> bool:
+    """Whether a character is a control, format, direction, private or unassigned one, or ends a line."""
+    return unicodedata.category(character) in _HIDDEN
+
+
 def visible(text: str) -> str:
     """The text with every control, format, direction, private or unassigned character shown by a sign of its own.
 
     >>> visible("a" + chr(7) + "b" + chr(0x202E) + chr(10))
     'a⟨07⟩b⟨202E⟩⏎'
     """
-    return "".join(_show(c) if unicodedata.category(c) in _HIDDEN else c for c in text)
+    return "".join(_show(c) if hidden(c) else c for c in text)
 
 
 def _show(character: str) -> str:
@@ -30,7 +35,7 @@ def on_terminal(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c == "\n" or unicodedata.category(c) not in _HIDDEN else _sign(c) for c in text)
+    return "".join(c if c == "\n" or not hidden(c) else _sign(c) for c in text)
 
 
 def _sign(character: str) -> str:

@@ -28,6 +28,7 @@ from rllc.runs.memory import cores, fixed
 from rllc.runs.pipeline import override
 from rllc.runs.plan import GUESSED_RATE
 from rllc.runs.progress import Reporter, duration
+from rllc.runs.session import session
 from rllc.runs.settings import SampleSettings
 from rllc.runs.streaming import fetched
 from rllc.runs.unit_data import referred
@@ -69,17 +70,10 @@ def calibrate(text: str, out: Path, ask: Ask, quiet: bool = False) -> Calibratio
     experiment = prepared(parse(text), ask)
     folder = RunFolder(out)
     place, steps = _place(experiment, folder, ask)
-    with folder.locked():
+    with folder.locked(), session(folder, "calibrate", quiet, title=experiment.title) as reporter, reporter.during(stage="calibrate"):
         place = replace(place, experiment=fixed(experiment, folder))
-        reporter = Reporter(quiet, folder.log)
-        try:
-            with _at_hand(place, steps, reporter):
-                return _Session(place, steps, folder.store(), reporter).go()
-        except RllcError as error:
-            reporter.log(f"stopped: {error}")
-            raise
-        finally:
-            reporter.close()
+        with _at_hand(place, steps, reporter):
+            return _Session(place, steps, folder.store(), reporter).go()
 
 
 def prepared(experiment: Experiment, ask: Ask) -> Experiment:
@@ -203,7 +197,7 @@ class _Session:
         if not missing:
             return 0.0
         engine = self.place.experiment.engine
-        with self.reporter.stage(name, sum(job.cost for job in missing)) as bar:
+        with self.reporter.stage(name, sum(job.cost for job in missing), "operations") as bar:
             for job, (arrays, meta) in run_units(compute, missing, engine.workers or cores(), engine.threads):
                 self.store.put(KIND, job.key, arrays, meta)
                 bar.advance(job.cost, str(job.setting or f"step {job.unit.step}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
@@ -28,6 +27,7 @@ from rllc.runs.progress import Reporter, duration
 from rllc.runs.sampling import Work, sample_unit
 from rllc.runs.shards import Shard
 from rllc.runs.unit_data import reads_of, referred
+from rllc.runs.unit_events import UnitEvents, facts_of
 from rllc.runs.unit_files import files_of_run
 
 _FAILURES = 3  # units that may be given up before any is finished
@@ -43,7 +43,7 @@ def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, 
     store = folder.store()
     with folder.turn("records"):  # what is damaged is set aside by one shard
         for problem in fresh_problems(store) if only is None else ():
-            reporter.line(str(problem))
+            reporter.line(str(problem), "record_damaged", "warning")
     begun = missing_work(experiment, folder, store, only)
     if begun and (told := cells_anew(experiment, store, only=only)):
         reporter.line(told)
@@ -64,20 +64,20 @@ def _run(works: list[Work], experiment: Experiment, folder: RunFolder, reporter:
     forecast, computing = Forecast(list(tasks.values())), engine(experiment.engine)
     cells = sum(len(work.unit.cells) for work in works)
     reporter.line(f"{verb} {cells} cells in {len(works)} units, {computing.at_once} at a time.")
-    tally: Counter[str] = Counter()
+    events = UnitEvents(reporter, cells)
 
     def halved(work: Work) -> Work:
         less = work.smaller()
-        reporter.line(f"  perhaps for want of memory: {work.unit} goes on with {less.unit.chunk} variants at a time.")
+        events.halved(work, less.unit.chunk)
         return less
 
     failures: list[str] = []
 
     def given_up(work: Work, error: RllcError) -> None:
-        if len(failures) + 1 >= _FAILURES and not tally:
+        if len(failures) + 1 >= _FAILURES and not events.outcomes:
             raise error  # what fails from the first unit on is no matter of one unit
         failures.append(f"{work.unit}: {error.problem}")
-        reporter.line(f"  not computed: {failures[-1]}")
+        reporter.line(f"  not computed: {failures[-1]}", "unit_failed", "warning", **facts_of(work), why=error.problem)
 
     job = Job(
         sample_unit,
@@ -88,24 +88,21 @@ def _run(works: list[Work], experiment: Experiment, folder: RunFolder, reporter:
         begun=lambda work: forecast.begun(_name(work)),
         tell=lambda text: reporter.line(f"  {text}"),
         failed=given_up,
+        hear=events.heard,
     )
-    store, chain_steps = folder.store(), 0
-    with reporter.stage(verb, sum(work.unit.cost for work in works)) as bar:
+    store = folder.store()
+    with reporter.stage(verb, sum(work.unit.cost for work in works), "operations") as bar:
+        bar.count(cells=0, cells_total=cells, workers=computing.at_once)
         for work, samples in computing.run(job):
             forecast.finished(_name(work), samples[0].meta["seconds"] * len(work.unit.parts))
-            if (used := samples[0].meta["chunk"]) < work.unit.chunk:
-                reporter.line(f"  memory ran short: {work.unit} was computed {used} variants at a time, not {work.unit.chunk}.")
             for sample in samples:
                 sample.put(store)
-                tally[sample.meta["outcome"]] += 1
-                chain_steps += 0 if sample.cell.data.elsewhere else sample.arrays["losses"].size
-                if Outcome(sample.meta["outcome"]).refused:
-                    reporter.line(f"  refused: {sample.cell}: {sample.meta['reason']}")
+            events.finished(work, samples, bar, computing.at_once)
             bar.advance(work.unit.cost, str(work.unit), forecast.left(computing.at_once))
-            reporter.log(f"recorded {work.unit}")
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.items()))
-    reporter.line(f"{verb} {cells} cells took {duration(bar.seconds)} ({chain_steps / bar.seconds:.0f} chain-steps a second): {counts}.")
-    reporter.log(f"a worker did {forecast.rate() / 1e9:.3g} GFLOP/s, which `rllc plan --rate` takes")
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(events.outcomes.items()))
+    reporter.line(f"{verb} {cells} cells took {duration(bar.seconds)} ({events.chain_steps / bar.seconds:.0f} chain-steps a second): {counts}.")
+    rate = forecast.rate() / 1e9
+    reporter.event("worker_rate", f"a worker did {rate:.3g} GFLOP/s, which `rllc plan --rate` takes", gflops=round(rate, 3))
     if failures:
         raise RllcError(
             f"{len(failures)} of {len(works)} units could not be computed, and the others are recorded. {' '.join(failures[:_FAILURES])}",

@@ -55,7 +55,7 @@ def fetch_checkpoints(experiment: Experiment, folder: RunFolder, steps: Sequence
         return
     series = Series.of(asked.source, tuple(sorted(missing)), asked.revision, asked.file)
     last = max(asked.steps)
-    with reporter.stage("Importing", len(missing)) as bar:
+    with reporter.stage("Importing", len(missing), "checkpoints") as bar:
         for step, path in series.opened(keep=0):
             found = read_model(path, experiment.model.n_ctx, asked.config)
             if found.shape != experiment.model:
@@ -125,7 +125,7 @@ def _check_loss(experiment: Experiment, folder: RunFolder, found: Imported, repo
     with torch.no_grad():
         loss = losses(found.shape, found.params, torch.from_numpy(stream[0])).item()
     for sentence in doubtful(loss, found.shape.d_vocab):
-        reporter.line(f"  WARNING: of the last checkpoint on the mixture: {sentence} Look at corpus.tokenizer.")
+        reporter.line(f"  WARNING: of the last checkpoint on the mixture: {sentence} Look at corpus.tokenizer.", "warning", "warning")
 
 
 def _toml(value: Any) -> str:

@@ -119,12 +119,21 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """The log of all sessions."""
-        return self.root / "log.txt"
+        """The log of all sessions but those of shards."""
+        return self.root / "log.jsonl"
 
     def log_of(self, shard: Shard | None) -> Path:
-        """The log of one shard, or of whole runs."""
-        return self.log if shard is None else self.root / f"log-{shard.index}-of-{shard.of}.txt"
+        """The log of one shard, or of whole runs. Each has its own: a network disk may mix what two machines append to one file."""
+        return self.log if shard is None else self.root / f"log-{shard.index}-of-{shard.of}.jsonl"
+
+    @property
+    def live(self) -> Path:
+        """What processes at work here are doing now, a file each."""
+        return self.root / "live"
+
+    def live_of(self, shard: Shard | None) -> Path:
+        """What one shard, or a whole run, is doing now."""
+        return self.live / ("run.json" if shard is None else f"shard-{shard.index}-of-{shard.of}.json")
 
     def sibling(self, name: str) -> RunFolder:
         """The folder of a model trained beside this one."""

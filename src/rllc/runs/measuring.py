@@ -54,7 +54,7 @@ def _measure(experiment: Experiment, folder: RunFolder, bench: Bench, missing: M
     device, dtype = choose_device(experiment.engine.device), getattr(torch, experiment.engine.dtype)
     check_fits(experiment.model, dtype, device)
     seconds: dict[str, float] = {}
-    with reporter.stage("Measuring", sum(map(len, missing.values()))) as bar:
+    with reporter.stage("Measuring", sum(map(len, missing.values())), "measurements") as bar:
         for step, todo in sorted(missing.items()):
             shape, weights, info = load(infos[step].folder, experiment.model)
             if info.digest != infos[step].digest:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
-from rllc.core.files import parse_json
-from rllc.core.outcome import Outcome
 from rllc.records import table
-from rllc.records.index import opened
 from rllc.runs.earlier import told_anew
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.layout import RunFolder, existing
-from rllc.runs.mapping import plain
-from rllc.runs.measures.cost import one_checkpoint, plan_measuring
-from rllc.runs.measures.steps import asked_digest, planned_steps
+from rllc.runs.measures.cost import plan_measuring
 from rllc.runs.memory import cores
-from rllc.runs.pipeline import read_timings
 from rllc.runs.plan import GUESSED_RATE, Plan, make_plan, pass_bytes, weight_bytes
 from rllc.runs.progress import duration
-from rllc.runs.selecting import data_name, said
+from rllc.runs.status import status_of
+from rllc.runs.status_text import render
 
 SAMPLE = "sample"
 
@@ -114,40 +108,7 @@ def _weights(experiment: Experiment) -> str:
 
 def describe_status(root: Path) -> str:
     """How far a run is, in words. Raises RllcError where the folder holds no run."""
-    folder = existing(root)
-    experiment = load(folder.experiment)
-    lines = [f"{experiment.title} ({root})"]
-    seconds = read_timings(folder)
-    index = opened(folder.store(), SAMPLE)
-    records, problems = said(index), index.problems
-    cells = {(cell.step, str(cell.data), str(cell.part)) for cell in make_plan(experiment).cells}
-    everything = len(records)
-    asked = _as_asked(experiment)
-    records = [r for r in records if (r["step"], data_name(r), r["part"]) in cells and all(r.get(name) == value for name, value in asked.items())]
-    outcomes = Counter(str(record["outcome"]) for record in records)
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    stages = {
-        "corpus": _done((folder.corpus / "corpus.json").exists()),
-        "train": _done(_trained(experiment, folder)),
-        "sample": f"{len(records)} cells recorded, {len(cells)} planned"
-        + (f": {counts}" if counts else "")
-        + (f"; {everything - len(records)} more of other settings" if everything > len(records) else ""),
-        "measure": _measured(experiment, folder),
-        "analyse": _done(folder.findings.exists()),
-        "report": _done(folder.report.exists()),
-    }
-    for stage, state in stages.items():
-        lines.append(f"  {stage:<8} {state}" + (f" ({duration(seconds[stage])})" if stage in seconds else ""))
-    for name in experiment.siblings:
-        sibling, place = experiment.sibling(name), folder.sibling(name)
-        planned, recorded = len(make_plan(sibling).cells), len(opened(place.store(), SAMPLE).newest()[0])
-        lines.append(f"  beside it, {name}: training {_done(_trained(sibling, place))}; {recorded} cells recorded, {planned} planned")
-    refused = [record for record in records if Outcome(record["outcome"]).refused]
-    lines += [f"    refused: step {r['step']}, {data_name(r)}, {r['part']}: {r['reason']}" for r in refused]
-    lines += [f"    {problem}" for problem in problems]
-    if folder.report.exists():
-        lines.append(f"  page     {folder.report}")
-    return "\n".join(lines)
+    return render(status_of(root))
 
 
 def export_table(root: Path, format: Literal["csv", "json", "parquet"]) -> bytes:  # noqa: A002
@@ -160,44 +121,3 @@ def export_table(root: Path, format: Literal["csv", "json", "parquet"]) -> bytes
     places = {name: folder} | {f"{name}/{sibling}": folder.sibling(sibling) for sibling in load(folder.experiment).siblings}
     frames = [table.stored_frame(place.store(), run=run) for run, place in places.items()]
     return table.export(pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True), format)
-
-
-def _done(done: bool) -> str:
-    return "done" if done else "not finished"
-
-
-def _trained(experiment: Experiment, folder: RunFolder) -> bool:
-    names = {path.name for path in folder.checkpoints.glob("step-*")}
-    return len(names) >= len(experiment.checkpoints())
-
-
-def _measured(experiment: Experiment, folder: RunFolder) -> str:
-    """Whether every measurement is done; else how many checkpoints those have that are not, and how long the rest may take."""
-    store, behind, left, guessed = folder.store(), list[str](), 0.0, list[str]()
-    planned = plan_measuring(experiment)
-    for name in planned.steps:
-        steps, found = planned_steps(experiment, folder, name), {record["step"]: record for record in said(opened(store, name))}
-        if number := len(set(steps) - set(found)):
-            behind.append(f"{name} {len(steps) - number} of {len(steps)}")
-            taken = [record["seconds"] for record in found.values() if record.get("seconds") is not None]
-            each = median(taken) if taken else one_checkpoint(experiment, name) / GUESSED_RATE / planned.threads
-            left += number * each
-            guessed += [] if taken else [name]
-    if behind:
-        how = f"very roughly, as {', '.join(guessed)} had no checkpoint yet" if guessed else "at the pace until now"
-        return f"not finished: {', '.join(behind)} checkpoints; {duration(left)} left {how}"
-    return "done" if _noted(folder) == asked_digest(experiment) else "of other settings, perhaps: `rllc measure` computes what today's ask for"
-
-
-def _noted(folder: RunFolder) -> str:
-    """The settings for which all is measured."""
-    try:
-        return str(parse_json(folder.measured.read_text(encoding="utf-8"))["asked"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def _as_asked(experiment: Experiment) -> dict[str, Any]:
-    """What a record says that was sampled with the experiment's settings of today, and not with earlier ones."""
-    asked = plain(experiment.sampler) | {"batch_size": experiment.batch_size(), "seed": experiment.seed, "dtype": experiment.engine.dtype}
-    return {name: value for name, value in asked.items() if name != "draws"}

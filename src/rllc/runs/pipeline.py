@@ -18,6 +18,7 @@ from rllc.runs.layout import RunFolder, existing
 from rllc.runs.leftovers import sweep
 from rllc.runs.memory import fixed
 from rllc.runs.progress import Reporter
+from rllc.runs.session import session
 from rllc.runs.shards import Shard
 
 STAGES = ("corpus", "train", "sample", "measure", "analyse", "report")
@@ -50,21 +51,20 @@ def run_experiment(
     folder, shard = RunFolder(out), Shard.parse(experiment.engine.shard)
     if shard is not None:
         check_shard(experiment, last)
-    with folder.locked(shard):
-        reporter = Reporter(quiet, folder.log_of(shard))
+    engine, verb = experiment.engine, "run" if last == "report" else last
+    with (
+        folder.locked(shard),
+        session(folder, verb, quiet, shard, title=experiment.title, engine=engine.kind, workers=engine.workers, device=engine.device) as reporter,
+    ):
         try:
             if shard is None:
                 if left := sweep(folder):
-                    reporter.log(f"took away {left} leftovers of interrupted writes")
+                    reporter.event("leftovers_removed", f"took away {left} leftovers of interrupted writes", count=left)
                 _go(text, experiment, folder, last, reporter)
             else:
                 _go_shard(text, experiment, folder, shard, reporter)
-        except RllcError as error:
-            reporter.log(f"stopped: {error}")
-            raise
         finally:
             registry.close()
-            reporter.close()
 
 
 def override(experiment: Experiment, workers: int | None, device: str | None, **machine: Any) -> Experiment:
@@ -79,12 +79,8 @@ def report_again(root: Path, quiet: bool) -> None:
     if not folder.findings.exists():
         raise RllcError(f"{root} holds no findings yet.", "Finish the run with `rllc run` first; `rllc status` tells how far it is.")
     experiment = parse(folder.experiment.read_text(encoding="utf-8"), str(folder.experiment))
-    with folder.locked():
-        reporter = Reporter(quiet, folder.log)
-        try:
-            _run_stage("report", experiment, folder, reporter)
-        finally:
-            reporter.close()
+    with folder.locked(), session(folder, "report", quiet, title=experiment.title) as reporter, staged("report", reporter):
+        _run_stage("report", experiment, folder, reporter)
 
 
 def check_shard(experiment: Experiment, last: str) -> None:
@@ -110,10 +106,10 @@ def _go_shard(text: str, experiment: Experiment, folder: RunFolder, shard: Shard
     with folder.turn("preparation", lambda: reporter.line("Another shard is at work on the text and the model: waiting for it.")):
         experiment = _begin(text, experiment, folder, reporter)
         for stage in ("corpus", "train"):
-            with timed(folder, stage):
+            with timed(folder, stage, reporter):
                 _run_stage(stage, experiment, folder, reporter)
             note_provenance(experiment, folder, stage)
-    with timed(folder, "sample"):
+    with timed(folder, "sample", reporter):
         _run_stage("sample", experiment, folder, reporter)
     reporter.line(f"The shard {shard} is done. When all are, the same command without --shard does the rest.")
 
@@ -133,7 +129,7 @@ def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporte
     if _streams(experiment) and (streamed := [stage for stage in stages if stage in ("sample", "measure")]):
         from rllc.runs.streaming import stream_stages
 
-        with timed(folder, "corpus"):
+        with timed(folder, "corpus", reporter):
             _run_stage("corpus", experiment, folder, reporter)
         note_provenance(experiment, folder, "corpus")
         stream_stages(experiment, folder, reporter, streamed)
@@ -141,7 +137,7 @@ def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporte
             note_provenance(experiment, folder, stage)
         stages = tuple(stage for stage in stages if stage in ("analyse", "report"))
     for stage in stages:
-        with timed(folder, stage):
+        with timed(folder, stage, reporter):
             _run_stage(stage, experiment, folder, reporter)
         note_provenance(experiment, folder, stage)
     if last == "report":
@@ -167,16 +163,31 @@ def _run_stage(stage: str, experiment: Experiment, folder: RunFolder, reporter: 
     run(experiment, folder, reporter)
     if stage in ("train", "sample", "measure"):
         for name in experiment.siblings:
-            reporter.line(f"Beside it, {name}:")
-            _run_stage(stage, experiment.sibling(name), folder.sibling(name), reporter)
+            with reporter.during(sibling=name):
+                reporter.line(f"Beside it, {name}:")
+                _run_stage(stage, experiment.sibling(name), folder.sibling(name), reporter)
 
 
 @contextmanager
-def timed(folder: RunFolder, stage: str) -> Iterator[None]:
-    """Add a stage's wall time to the folder's account, also when it is interrupted."""
+def staged(stage: str, reporter: Reporter) -> Iterator[None]:
+    """Let the log tell when a stage begins and ends, and which one everything between belongs to."""
+    started, outcome = time.monotonic(), "stopped"
+    with reporter.during(stage=stage):
+        reporter.event("stage_begun")
+        try:
+            yield
+            outcome = "done"
+        finally:
+            reporter.event("stage_ended", seconds=round(time.monotonic() - started, 2), outcome=outcome)
+
+
+@contextmanager
+def timed(folder: RunFolder, stage: str, reporter: Reporter) -> Iterator[None]:
+    """Add a stage's wall time to the folder's account, also when it is interrupted, and tell the log of it."""
     started = time.monotonic()
     try:
-        yield
+        with staged(stage, reporter):
+            yield
     finally:
         spent = time.monotonic() - started
         with folder.turn("timings"):

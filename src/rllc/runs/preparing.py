@@ -107,7 +107,7 @@ def train_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -
     if saved is not None and ours and all(step in there or step >= saved.facts["step"] for step in wanted):
         state = TrainingState.restore(shape, saved.tensors, saved.facts)
         reporter.line(f"Training goes on from step {state.step}.")
-    with reporter.stage("Training", settings.steps) as bar:
+    with reporter.stage("Training", settings.steps, "steps") as bar:
         for item in train(shape, settings, stream, state.to(device)):
             if item.step in wanted or item.step % RESUME_EVERY == 0:
                 corpus.check_untouched()

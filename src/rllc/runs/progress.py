@@ -1,4 +1,4 @@
-"""Progress that a person can follow: bars with rate and time left on a terminal, plain lines elsewhere, and a log in the run folder."""
+"""Progress that a person can follow: bars with rate and time left on a terminal, plain lines elsewhere, and events for the log of the run folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,19 +16,31 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, Text
 from rich.text import Text
 
 from rllc.figures.text import on_terminal
+from rllc.runs.log import MESSAGE, LogFile, iso
 
 _LOG = logging.getLogger("rllc")
 # Without a terminal a line is printed at most this often, in seconds.
 _PLAIN_INTERVAL = 15.0
 
 
-class Bar:
-    """One stage's progress; `advance` as work gets done."""
+# What a bar says of its work, where there is none.
+_KEYS = ("work", "work_since", "unit", "done", "total", "share", "rate", "seconds_left", "last", "last_change", "counts")
+_IDLE: dict[str, Any] = dict.fromkeys(_KEYS)
 
-    def __init__(self, reporter: Reporter, name: str, total: float, task: TaskID | None) -> None:
-        self._reporter, self._name, self._total, self._task = reporter, name, total, task
-        self._done, self._started = 0.0, time.monotonic()
+
+class Bar:
+    """One stage's progress; `advance` as work gets done.
+
+    Args:
+        unit: what the total counts, "" where a share of it says nothing.
+    """
+
+    def __init__(self, reporter: Reporter, name: str, total: float, unit: str, task: TaskID | None) -> None:
+        self._reporter, self._name, self._total, self._unit, self._task = reporter, name, total, unit, task
+        self._done, self._started, self._since = 0.0, time.monotonic(), time.time()
         self._shown, self._offset, self._begun = self._started, 0.0, False
+        self._ends: float | None = None
+        self._last, self._changed, self._counts = "", self._since, dict[str, Any]()
 
     @property
     def seconds(self) -> float:
@@ -36,6 +49,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Tell what is being done, without progress."""
+        self._last, self._changed = text, time.time()
         if self._task is not None:
             self._reporter.live.update(self._task, note=_plain(text))
 
@@ -51,15 +65,40 @@ class Bar:
         """Tell that `amount` more of the total is done, perhaps what was last, and the seconds left where one knows better than by proportion."""
         self._done += amount
         now = time.monotonic()
+        self._ends = None if left is None else now + left
+        self._last, self._changed = note, time.time()
         if self._task is not None:
-            ends = None if left is None else now + left
-            self._reporter.live.update(self._task, completed=self._done, note=_plain(note), ends=ends)
+            self._reporter.live.update(self._task, completed=self._done, note=_plain(note), ends=self._ends)
             return
         if now - self._shown >= _PLAIN_INTERVAL and self._done < self._total:
             if left is None:
                 left = (now - self._started) / max(self._done - self._offset, 1e-9) * (self._total - self._done)
-            self._reporter.line(f"  {self._name}: {100 * self._done / self._total:.0f} %, about {duration(left)} left. {note}".rstrip())
+            self._reporter.line(f"  {self._name}: {100 * self._done / self._total:.0f} %, about {duration(left)} left. {note}".rstrip(), "progress")
             self._shown = now
+
+    def count(self, **counts: float) -> None:
+        """Tell numbers that the bar itself does not show, for whoever looks at the run from outside."""
+        self._counts = self._counts | counts
+
+    def state(self) -> dict[str, Any]:
+        """How far it is now, as the live file of a run has it."""
+        gained, spent = self._done - self._offset, max(self.seconds, 1e-9)
+        left = None if self._ends is None else max(self._ends - time.monotonic(), 0.0)
+        if left is None and self._unit and gained > 0:
+            left = spent / gained * max(self._total - self._done, 0.0)
+        return {
+            "work": self._name,
+            "work_since": iso(self._since),
+            "unit": self._unit,
+            "done": self._done,
+            "total": self._total,
+            "share": min(self._done / self._total, 1.0) if self._unit and self._total else None,
+            "rate": gained / spent if self._unit and gained > 0 else None,
+            "seconds_left": left,
+            "last": self._last,
+            "last_change": iso(self._changed),
+            "counts": self._counts,
+        }
 
     def within(self, share: float, note: str = "") -> Callable[[int, int], None]:
         """What turns (done, total) of a piece of work, which is `share` of the bar, into advances of it.
@@ -109,10 +148,11 @@ class Reporter:
             console=self.console,
             transient=True,
         )
+        self._bars: list[Bar] = []
+        self._place: dict[str, str] = {}
         self._handler: logging.Handler | None = None
         if log is not None:
-            self._handler = logging.FileHandler(log, encoding="utf-8")
-            self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+            self._handler = LogFile(log)
             _LOG.addHandler(self._handler)
             _LOG.setLevel(logging.INFO)
             _LOG.propagate = False
@@ -124,34 +164,54 @@ class Reporter:
             self._handler.close()
             self._handler = None
 
-    def log(self, text: str) -> None:
-        """Write one line to the log alone."""
-        _LOG.info(on_terminal(text))
+    def event(self, event: str, text: str = "", level: str = "info", **facts: Any) -> None:
+        """Write one happening to the log alone: its name, a sentence where there is one, and its named facts."""
+        if self._handler is None:
+            return  # logging would print what is no mere information
+        _LOG.log(logging.getLevelNamesMapping()[level.upper()], "%s", text, extra={"event": event, "facts": self._place | facts})
 
-    def line(self, text: str) -> None:
+    def line(self, text: str, event: str = MESSAGE, level: str = "info", **facts: Any) -> None:
         """Print one line and log it."""
-        _LOG.info(on_terminal(text.strip()))
+        self.event(event, text.strip(), level, **facts)
         if not self.quiet:
             self.console.print(on_terminal(text), markup=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, name: str, total: float = 1.0) -> Iterator[Bar]:
-        """A stage with a bar of `total` units of work."""
-        _LOG.info("%s: begin", on_terminal(name))
+    def during(self, **place: str) -> Iterator[None]:
+        """What log and live file say of where the run is while this lasts: its stage, and of which sibling."""
+        before = self._place
+        self._place = before | place
+        try:
+            yield
+        finally:
+            self._place = before
+
+    def state(self) -> dict[str, Any]:
+        """What is being done now, as the live file of a run has it."""
+        place, bars = self._place, self._bars[-1:]
+        return {"stage": place.get("stage", ""), "sibling": place.get("sibling", ""), **(bars[0].state() if bars else _IDLE)}
+
+    @contextmanager
+    def stage(self, name: str, total: float = 1.0, unit: str = "") -> Iterator[Bar]:
+        """A stage with a bar of `total` units of work; `unit` names what is counted, in the plural, where a share of it means something."""
+        self.event("work_begun", work=name, total=total, unit=unit)
         shown = self.draws_bars
         task = self.live.add_task(_plain(name), total=total, note="") if shown else None
         if shown:
             self.live.start()
         elif not self.quiet:
             self.console.print(f"{on_terminal(name)} …", markup=False)
-        bar = Bar(self, name, total, task)
+        bar, outcome = Bar(self, name, total, unit, task), "stopped"
+        self._bars.append(bar)
         try:
             yield bar
+            outcome = "done"
         finally:
+            self._bars.remove(bar)
             if task is not None:
                 self.live.remove_task(task)
                 self.live.stop()
-        _LOG.info("%s: end", on_terminal(name))
+            self.event("work_ended", work=name, seconds=round(bar.seconds, 2), outcome=outcome)
 
     @property
     def draws_bars(self) -> bool:

@@ -31,26 +31,27 @@ def stream_stages(experiment: Experiment, folder: RunFolder, reporter: Reporter,
     own = {refinement.reference for refinement in experiment.refinements.values() if refinement.refers}
     for name in experiment.siblings:
         sibling = experiment.sibling(name)
-        reporter.line(f"Beside it, {name}:")
-        stream_stages(sibling, folder.sibling(name), reporter, stages, sibling.checkpoints()[-1:] if name in own else ())
+        with reporter.during(sibling=name):
+            reporter.line(f"Beside it, {name}:")
+            stream_stages(sibling, folder.sibling(name), reporter, stages, sibling.checkpoints()[-1:] if name in own else ())
     kept = {step for step in (*own, *referred) if isinstance(step, int)}
     if experiment.imported is not None and experiment.imported.keep:
         kept = set(experiment.checkpoints())
     tell_exchanged(folder, reporter)
-    with timed(folder, "train"):
+    with timed(folder, "train", reporter):
         fetch_checkpoints(experiment, folder, sorted(kept), reporter)
     bench = Bench.of(experiment, folder)  # its contexts are drawn once for all checkpoints
     for problem in fresh_problems(folder.store()):
-        reporter.line(str(problem))
+        reporter.line(str(problem), "record_damaged", "warning")
     for step in experiment.checkpoints():
         if _wanting(experiment, folder, step, stages, bench):
-            with timed(folder, "train"):
+            with timed(folder, "train", reporter):
                 fetch_checkpoints(experiment, folder, [step], reporter)
             if "sample" in stages:
-                with timed(folder, "sample"):
+                with timed(folder, "sample", reporter):
                     sample_stage(experiment, folder, reporter, step)
             if "measure" in stages:
-                with timed(folder, "measure"):
+                with timed(folder, "measure", reporter):
                     measure_stage(experiment, folder, reporter, step, bench)
         if step not in kept:
             release(folder.checkpoints / checkpoint_name(step))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,19 +37,30 @@ def connect(settings: EngineSettings) -> tuple[Any, bool]:
         return ray, False
     common = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if not settings.address:
-        _start(ray, common | {"num_cpus": (settings.workers or cores()) * settings.threads})
+        with _own_sigterm():
+            _start(ray, common | {"num_cpus": (settings.workers or cores()) * settings.threads})
         return ray, True
     if "://" in settings.address:
         raise RllcError(f"The address is {settings.address!r}.", 'Start rllc on a node of the cluster, and give "auto" or "host:port".')
     try:
         del common["include_dashboard"]
-        ray.init(address=settings.address, **common)
+        with _own_sigterm():
+            ray.init(address=settings.address, **common)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RllcError(
             f"There is no Ray cluster to join at {settings.address!r}: {reason(error)}.",
             "Start one with `ray start --head` and give its host:port, or leave --address out to start one here.",
         ) from error
     return ray, True
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray takes the handler of SIGTERM for itself, and ends this process with another exit code than it has: whoever set one keeps it."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(ray: Any, options: dict[str, Any]) -> None:

@@ -43,6 +43,8 @@ class Job(Generic[Work, Result]):
         tell: is told in words what the user should know.
         failed: is told of each work that is given up because workers were lost with it, or memory did not suffice, and why; the others go on.
             None ends the job with the first one.
+        hear: is told for the log what happens, as the name of an event and named facts: `work_finished` with `work` and `worker`, before the result
+            is yielded; `unit_retried` with `work` and `why`, where its worker was lost; `worker_begun`, `room_changed`.
     """
 
     function: Callable[[Work], Result]
@@ -53,6 +55,7 @@ class Job(Generic[Work, Result]):
     begun: Callable[[Work], None] = lambda work: None  # noqa: ARG005
     tell: Callable[[str], None] = lambda text: None  # noqa: ARG005
     failed: Callable[[Work, RllcError], None] | None = None
+    hear: Callable[..., None] = lambda event, **facts: None  # noqa: ARG005
 
 
 class Engine(Protocol):

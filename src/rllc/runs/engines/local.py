@@ -58,15 +58,17 @@ def run_units(
     workers: int,
     threads: int,
     smaller: Callable[[Work], Work] | None = None,
+    hear: Callable[..., None] = lambda event, **facts: None,  # noqa: ARG005
 ) -> Iterator[tuple[Work, Result]]:
     """Yield (work, function(work)) as they finish, on `workers` processes of this machine, however long they take.
 
     Args:
         smaller: a work that needs less memory, for what was under way when a worker was lost for the second time; it is tried in its place.
+        hear: is told what happens, as `Job.hear`; a worker is known by the number of its process.
 
     Raises RllcError where a worker was lost again and again, for instance for want of memory; and whatever `function` raises.
     """
-    yield from LocalEngine(EngineSettings(workers=workers, threads=threads)).run(Job(function, tuple(works), smaller=smaller))
+    yield from LocalEngine(EngineSettings(workers=workers, threads=threads)).run(Job(function, tuple(works), smaller=smaller, hear=hear))
 
 
 def _here(job: Job[Any, Any], waiting: Waiting) -> Iterator[tuple[Any, Any]]:
@@ -78,8 +80,9 @@ def _here(job: Job[Any, Any], waiting: Waiting) -> Iterator[tuple[Any, Any]]:
         job.begun(item.work)
         result = attempt(job.function, item.work)
         if isinstance(result, Short):
-            waiting.again(item, job, result.why, memory=True)
+            waiting.again(item, job, result.why, memory=True, worker=os.getpid())
         else:
+            job.hear("work_finished", work=item.work, worker=os.getpid())
             yield item.work, result
 
 
@@ -92,6 +95,12 @@ class _Busy:
     item: Item
     since: float
     begun: bool = False
+
+    @property
+    def worker(self) -> int | str:
+        """The number of its process; "" of one that never said hello."""
+        known = self.hello.done() and not self.hello.cancelled() and self.hello.exception() is None
+        return self.hello.result() if known else ""
 
     def late(self, now: float, seconds: float) -> bool:
         """Whether it takes longer than it may."""
@@ -127,19 +136,20 @@ def _side_by_side(job: Job[Any, Any], waiting: Waiting, workers: int, settings: 
                 except BrokenProcessPool:
                     del busy[future]
                     _stop([one.pool])
-                    waiting.again(one.item, job, "its process died")
+                    waiting.again(one.item, job, "its process died", worker=one.worker)
                     continue
                 del busy[future]
                 idle.append(one.pool)
                 if isinstance(result, Short):
-                    waiting.again(one.item, job, result.why, memory=True)
+                    waiting.again(one.item, job, result.why, memory=True, worker=one.worker)
                 else:
+                    job.hear("work_finished", work=one.item.work, worker=one.worker)
                     yield one.item.work, result
             for future, one in list(busy.items()):
                 if not future.done() and one.late(now, allowed(job, one.item.work, settings.unit_timeout)):
                     del busy[future]
                     _stop([one.pool], grace=0.0)
-                    waiting.again(one.item, job, f"no answer within {now - one.since:.0f} s")
+                    waiting.again(one.item, job, f"no answer within {now - one.since:.0f} s", worker=one.worker)
     finally:
         _stop([*idle, *(one.pool for one in busy.values())])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ class _Hand:
     @property
     def node(self) -> str:
         return self.hello.node if self.hello else ""
+
+    @property
+    def name(self) -> str:
+        """Its node and process, for the log; Ray's name of a node tells no host."""
+        return f"{self.hello.node[:12]}/{self.hello.pid}" if self.hello else ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class RayEngine:
         self._seen = time.monotonic()
         try:
             while waiting or self._busy:
-                self._look(job.tell)
+                self._look(job)
                 self._hire(len(waiting))
                 self._hand_out(waiting, job)
                 yield from self._gather(waiting, job)
@@ -98,7 +103,7 @@ class RayEngine:
         if self._joined:
             self._ray.shutdown()
 
-    def _look(self, tell: Callable[[str], None]) -> None:
+    def _look(self, job: Job[Any, Any]) -> None:
         """See how many workers the cluster has room for by now, and give up where there is none for long."""
         now = time.monotonic()
         if self._idle or self._busy:
@@ -112,7 +117,8 @@ class RayEngine:
             self._looked, before = now, self._room.workers
             self._room = cluster.Room.of(self._settings, self._ray.nodes())
             if self._room.workers != before:
-                tell(f"the cluster has room for {self._room.workers} workers now; it had for {before}.")
+                job.tell(f"the cluster has room for {self._room.workers} workers now; it had for {before}.")
+                job.hear("room_changed", workers=self._room.workers, before=before)
 
     def _hire(self, waiting: int) -> None:
         """Start workers for what waits, as far as there is room."""
@@ -145,7 +151,7 @@ class RayEngine:
         ready, _ = self._ray.wait(references, num_returns=1, timeout=patience)
         for reference in ready:
             if reference in self._starting:
-                self._greet(reference)
+                self._greet(reference, job)
             else:
                 yield from self._take(reference, waiting, job)
         now = time.monotonic()
@@ -169,17 +175,20 @@ class RayEngine:
         if isinstance(result, RllcError):
             raise result
         if isinstance(result, Short):
-            waiting.again(busy.item, job, result.why, busy.hand.node, busy.hand.hello.host if busy.hand.hello else "?", memory=True)
+            where = busy.hand.hello.host if busy.hand.hello else "?"
+            waiting.again(busy.item, job, result.why, busy.hand.node, where, memory=True, worker=busy.hand.name)
             return
+        job.hear("work_finished", work=busy.item.work, worker=busy.hand.name)
         yield busy.item.work, result
 
     def _lose(self, busy: _Busy, why: str, waiting: Waiting, job: Job[Any, Any], memory: bool = False) -> None:
         """A worker is gone, or is taken for gone: its unit is tried again."""
         self._dismiss(busy.hand)
         self._placing.end(busy.hand.node, job.files, busy.item.work, arrived=False)
-        waiting.again(busy.item, job, why, busy.hand.node, busy.hand.hello.host if busy.hand.hello else "?", memory)
+        where = busy.hand.hello.host if busy.hand.hello else "?"
+        waiting.again(busy.item, job, why, busy.hand.node, where, memory, worker=busy.hand.name)
 
-    def _greet(self, reference: Any) -> None:
+    def _greet(self, reference: Any, job: Job[Any, Any]) -> None:
         hand = self._starting.pop(reference)
         try:
             hello: Hello = self._ray.get(reference)
@@ -196,6 +205,7 @@ class RayEngine:
         cluster.check_versions(hello, self._agreed)
         self._agreed["torch"] = hello.versions["torch"]  # that of the first; this process computes nothing
         self._idle.append(hand)
+        job.hear("worker_begun", worker=hand.name)
 
     def _dismiss(self, hand: _Hand) -> None:
         try:

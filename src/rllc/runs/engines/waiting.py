@@ -85,7 +85,7 @@ class Waiting:
         self._lost.append(again)
         return again
 
-    def again(self, item: Item, job: Job[Any, Any], why: str, node: str = "", where: str = "", memory: bool = False) -> None:
+    def again(self, item: Item, job: Job[Any, Any], why: str, node: str = "", where: str = "", memory: bool = False, worker: int | str = "") -> None:
         """As `lost`, and told in words; what was tried often enough is given up where the job wants to hear of that. Raises RllcError otherwise."""
         try:
             item = self.lost(item, f"{why}{f' (on {where})' if where else ''}", node, job.smaller, memory)
@@ -94,6 +94,7 @@ class Waiting:
                 raise
             job.failed(item.work, error)
             return
+        job.hear("unit_retried", work=item.work, why=why, worker=worker, tries=item.tries)
         where = f" on {where}" if where else ""
         what = f"a unit failed{where}" if memory else f"a worker was lost{where}"
         job.tell(f"{what}: {why}. {'It' if memory else 'Its unit'} is tried again, try {item.tries + 1}.")

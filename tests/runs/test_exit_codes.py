@@ -1,0 +1,98 @@
+"""Every exit code through the real command, in a process of its own, as a shell or a scheduler sees it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rllc.core.exit_codes import ExitCode, listed
+from rllc.runs.log import read_log
+
+ROOT = Path(__file__).resolve().parents[2]
+# The real command line, but for what `status` does: these are about what comes out of a verb.
+ANOTHER = """
+import sys, time
+from pathlib import Path
+from rllc.cli import reading
+from rllc.main import VERBS, main
+
+def status(folder: reading.Folder) -> None:
+    from rllc.runs.layout import RunFolder
+    from rllc.runs.session import session
+
+    with session(RunFolder(folder), "sample", True), RunFolder(folder).locked():
+        {body}
+
+VERBS["status"] = status
+sys.exit(main())
+"""
+SLEEP = 'print("ready", flush=True); time.sleep(120)'
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "rllc.main", *arguments]
+
+
+def another(body: str, folder: Path) -> list[str]:
+    return [sys.executable, "-c", ANOTHER.format(body=body), "status", str(folder)]
+
+
+def ended(arguments: list[str]) -> tuple[int, str]:
+    done = subprocess.run(arguments, capture_output=True, text=True, env=os.environ.copy(), check=False, timeout=120)
+    return done.returncode, done.stderr
+
+
+def test_done_and_all_codes_are_listed_in_the_help() -> None:
+    done = subprocess.run(command("--help"), capture_output=True, text=True, env=os.environ.copy(), check=False)
+    assert done.returncode == ExitCode.DONE
+    assert listed() in done.stdout
+    assert [int(line.split()[0]) for line in listed().splitlines()] == [0, 1, 2, 70, 130, 143]
+
+
+def test_the_page_lists_all_codes_with_their_meaning() -> None:
+    page = (ROOT / "docs" / "howto" / "watch.md").read_text(encoding="utf-8")
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == list(ExitCode)
+
+
+def test_something_found(tmp_path: Path) -> None:
+    (tmp_path / "experiment.toml").write_text("seed = ")
+    code, _ = ended(command("doctor", str(tmp_path)))
+    assert code == ExitCode.FOUND
+
+
+@pytest.mark.parametrize("arguments", [("status", "nowhere"), ("status",), ("status", "nowhere", "--colour"), ("smaple",)])
+def test_a_mistake(arguments: tuple[str, ...]) -> None:
+    code, said = ended(command(*arguments))
+    assert code == ExitCode.MISTAKE
+    assert said
+    assert "Traceback" not in said
+
+
+def test_a_fault_has_its_traceback_here_and_in_the_log(tmp_path: Path) -> None:
+    code, said = ended(another(r'raise ZeroDivisionError("\x1b[2Jno")', tmp_path))
+    assert code == ExitCode.FAULT
+    assert "ZeroDivisionError: ␛[2Jno" in said
+    assert "a fault of rllc itself" in said
+    last = read_log(tmp_path / "log.jsonl")[-1]
+    assert (last["exit_code"], last["exception"], last["reason"]) == (ExitCode.FAULT, "ZeroDivisionError", "\x1b[2Jno")
+
+
+@pytest.mark.parametrize(("sent", "code", "outcome"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_a_signal_unwinds_the_run(tmp_path: Path, sent: signal.Signals, code: int, outcome: str) -> None:
+    process: Any = subprocess.Popen(another(SLEEP, tmp_path), stdout=-1, stderr=-1, text=True, env=os.environ.copy())
+    assert process.stdout.readline() == "ready\n"
+    assert (tmp_path / "live" / "run.json").is_file()
+    process.send_signal(sent)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert "Traceback" not in said
+    assert not (tmp_path / "live").exists()
+    last = read_log(tmp_path / "log.jsonl")[-1]
+    assert (last["event"], last["exit_code"], last["outcome"]) == ("run_ended", code, outcome)
