@@ -40,8 +40,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def reporter(tmp_path: Path) -> Any:
+def reporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     reporter = Reporter(True, tmp_path / "log.jsonl")
+    # What pytest hears itself it sends between its processes, and those cannot send half of a surrogate pair.
+    monkeypatch.setattr(logging.getLogger("rllc"), "propagate", False)
     yield reporter
     reporter.close()
 
