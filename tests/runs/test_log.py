@@ -18,12 +18,12 @@ import pytest
 from rllc.core.errors import RllcError
 from rllc.core.exit_codes import ExitCode
 from rllc.runs.layout import RunFolder
-from rllc.runs.log import read_log, warnings_heard
+from rllc.runs.log import LogFile, read_log, warnings_heard
 from rllc.runs.progress import Reporter
 from rllc.runs.session import session
 from rllc.runs.shards import Shard
 
-HOSTILE = '\x1b]0;owned\x07 one\ntwo\r\u2028 \u202e {"event": "run_ended"} \x00\x7f\x9b31m \ud800 %s "\\ λ̂ …'
+HOSTILE = '\x1b]0;owned\x07 one\ntwo\r\u2028 \u202e {"event": "run_ended"} \x00\x7f\x9b31m %s "\\ λ̂ …'
 WRITER = """
 import sys
 from pathlib import Path
@@ -40,10 +40,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def reporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def reporter(tmp_path: Path) -> Any:
     reporter = Reporter(True, tmp_path / "log.jsonl")
-    # What pytest hears itself it sends between its processes, and those cannot send half of a surrogate pair.
-    monkeypatch.setattr(logging.getLogger("rllc"), "propagate", False)
     yield reporter
     reporter.close()
 
@@ -77,6 +75,15 @@ def test_nothing_that_is_told_breaks_a_line_or_steers_a_terminal_and_nothing_is_
     assert (found[1]["event"], found[1]["part"], found[1]["level"]) == (HOSTILE, HOSTILE, "info")
     assert (found[1]["time"] != "never", found[1]["pid"]) == (True, os.getpid())
     assert found[2]["work"] == found[3]["work"] == HOSTILE
+
+
+def test_half_of_a_surrogate_pair_is_kept(tmp_path: Path) -> None:
+    """Straight to the file: what pytest hears itself it sends between its processes, and those cannot send it."""
+    half = "a lone \ud800 half"
+    handler = LogFile(tmp_path / "log.jsonl")
+    handler.emit(logging.LogRecord("rllc", logging.INFO, __file__, 1, "%s", (half,), None))
+    handler.close()
+    assert [event["text"] for event in read_log(tmp_path / "log.jsonl")] == [half]
 
 
 def test_two_processes_append_whole_lines(tmp_path: Path) -> None:
