@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 FOLDER = Path(__file__).resolve().parent / "results"
-COLUMNS = ("step", "data", "part", "llc", "stderr", "ci_low", "ci_high", "tilt", "tilt_stderr", "rhat", "ess", "stein_ratio", "init_loss", "outcome")
+COLUMNS = ("step", "data", "part", "llc", "stderr", "ci_low", "ci_high", "rhat", "ess", "stein_ratio", "init_loss", "outcome")
 DIGITS = 5
 
 
@@ -45,7 +45,8 @@ def keep(run: Path, place: Path, figures: list[str]) -> None:
     findings = json.loads((run / "findings.json").read_text(encoding="utf-8"))
     text = json.dumps(rounded(findings), separators=(",", ":"), ensure_ascii=False)
     (place / "findings.json.xz").write_bytes(lzma.compress(text.encode(), preset=9))
-    shutil.copy(run / "experiment.toml", place)
+    asked = (run / "experiment.toml").read_text(encoding="utf-8")
+    (place / "experiment.toml").write_text(re.sub(r'^path = "/.*"$', 'path = "text"', asked, flags=re.M), encoding="utf-8")
 
 
 if __name__ == "__main__":
