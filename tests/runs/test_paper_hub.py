@@ -99,7 +99,7 @@ def test_the_released_models_are_read_by_their_names_and_sampled(hub: Path) -> N
         for data in ("mixture", "code", "circuit", "shuffled")
         for layer in (0, 1)
         for head in (0, 1)
-    } | {(step, "mixture", part) for step in STEPS for part in ("full", "0.random0", "1.random0")}
+    } | {(step, "mixture", part) for step in STEPS for part in ("full", "0.random0", "1.random0")} | {(step, "mixture^23", "full") for step in STEPS}
 
 
 def test_the_paper_s_own_numbers_are_in_the_file() -> None:
