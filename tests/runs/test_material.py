@@ -20,6 +20,7 @@ from rllc.runs.keys import SHARES
 from rllc.runs.layout import MAP, RunFolder
 from rllc.runs.material import material_of
 from rllc.runs.pipeline import run_experiment
+from rllc.runs.status import status_of
 from rllc.runs.token_shares import token_shares
 
 from .conftest import experiment_text
@@ -110,6 +111,11 @@ def test_what_is_no_kind_of_text_is_not_compared_with_it(findings: Findings, mat
     assert material.head_partings is not None
     assert material.head_partings.data == "mixture"
     assert material.against_reference is findings.curves["circuit"]
+
+
+def test_status_counts_cells_at_another_temperature_as_asked_for(paper: tuple[RunFolder, Experiment]) -> None:
+    found = status_of(paper[0].root)["stages"]["sample"]
+    assert (found["recorded"], found["other_settings"], found["done"]) == (found["planned"], 0, True)
 
 
 def test_controls_are_random_parts_shuffled_tokens_and_the_first_checkpoint(findings: Findings, material: Material) -> None:

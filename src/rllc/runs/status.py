@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from rllc.core.files import parse_json
+from rllc.core.names import DataKey
 from rllc.core.outcome import Outcome
 from rllc.records.index import opened
 from rllc.records.store import COMPACTED, Store
@@ -49,9 +50,14 @@ def status_of(root: Path) -> dict[str, Any]:
     store, live = folder.store(), seen(folder.live)
     index = opened(store, KIND)
     records = said(index)
-    cells = {(cell.step, str(cell.data), str(cell.part)) for cell in make_plan(experiment).cells}
-    asked = _as_asked(experiment)
-    ours = [r for r in records if (r["step"], data_name(r), r["part"]) in cells and all(r.get(name) == value for name, value in asked.items())]
+    planned = make_plan(experiment).cells
+    cells = {(cell.step, str(cell.data), str(cell.part)) for cell in planned}
+    asked = {str(data.sampled): _as_asked(experiment, data) for data in {cell.data for cell in planned}}
+    ours = [
+        r
+        for r in records
+        if (r["step"], data_name(r), r["part"]) in cells and all(r.get(name) == value for name, value in asked[str(r["data"])].items())
+    ]
     seconds = read_timings(folder)
     stages: dict[str, dict[str, Any]] = {
         "corpus": {"done": (folder.corpus / "corpus.json").exists()},
@@ -121,9 +127,10 @@ def _noted(folder: RunFolder) -> str:
         return ""
 
 
-def _as_asked(experiment: Experiment) -> dict[str, Any]:
-    """What a record says that was sampled with the experiment's settings of today, and not with earlier ones."""
-    asked = plain(experiment.sampler) | {"batch_size": experiment.batch_size(), "seed": experiment.seed, "dtype": experiment.engine.dtype}
+def _as_asked(experiment: Experiment, data: DataKey) -> dict[str, Any]:
+    """What a record on these data says that was sampled with the experiment's settings of today, and not with earlier ones."""
+    sampler = experiment.sampler_at(data)
+    asked = plain(sampler) | {"batch_size": experiment.batch_size(), "seed": experiment.seed, "dtype": experiment.engine.dtype}
     return {name: value for name, value in asked.items() if name != "draws"}
 
 
