@@ -37,7 +37,7 @@ bench: $(VENV)/.installed-dev ## speed of the engine on this machine, beside the
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/accuracy.py $(if $(wildcard $(OUT)/checkpoints),--run $(OUT))
 
-soak: $(VENV)/.installed-dev ## the long suites: kills, faults, fuzzing
+soak: $(VENV)/.installed-soak ## the long suites: kills, faults, fuzzing, records in an S3
 	$(ONE_THREAD) $(BIN)/python -m pytest tests -m soak --durations=10
 
 docs: $(VENV)/.installed-docs ## this documentation as pages, into docs/_build/html
@@ -66,6 +66,10 @@ $(VENV)/.installed-run: $(VENV)/.made pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed-run
 	$(BIN)/python -m pip install --quiet --editable '.[cluster,data,hf,paper,ray,tl]' --group dev
+	@touch $@
+
+$(VENV)/.installed-soak: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --group soak
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-run

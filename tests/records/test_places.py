@@ -18,6 +18,8 @@ from rllc.records.places import LocalPlace, open_place
 from rllc.records.store import DamagedRecordError, Store
 from rllc.records.table import frame, stored_frame
 
+from ..s3 import s3_served
+
 ARRAYS = {"losses": np.arange(12.0).reshape(2, 6), "baseline": np.arange(6.0)}
 
 
@@ -35,8 +37,12 @@ def meta(i: int) -> dict[str, Any]:
     return {"step": i, "part": f"0:{i}", "data": "mixture", "evaluated_on": "mixture", "outcome": "ok", "llc": i / 3, "chains": 2}
 
 
-@pytest.fixture(params=["memory", "renaming"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=["memory", "renaming", pytest.param("s3", marks=pytest.mark.soak)])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param == "s3":
+        with s3_served(monkeypatch) as bucket:
+            yield f"{bucket}/mine"
+        return
     if request.param == "renaming":
         fsspec.register_implementation("renaming", RenamingFileSystem, clobber=True)
         yield f"renaming://{tmp_path}/store"

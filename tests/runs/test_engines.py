@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,25 @@ def test_the_local_engine_tells_what_it_begins_and_who_has_finished_it():
     assert done == {-3: 3, 2: 2}
     assert begun == [-3, 2]
     assert heard == [{"event": "work_finished", "work": work, "worker": os.getpid()} for work in (-3, 2)]
+
+
+def whose(work: int) -> int:
+    """The process that computes it."""
+    time.sleep(0.2)  # so that the other worker takes its share
+    return os.getpid()
+
+
+def test_workers_stay_for_the_next_job_but_one_that_an_ended_job_was_still_at():
+    engine = LocalEngine(EngineSettings(workers=2))
+    try:
+        first = {pid for _, pid in engine.run(Job(whose, range(4)))}
+        assert len(first) == 2
+        assert {pid for _, pid in engine.run(Job(whose, range(4)))} == first
+        results = engine.run(Job(whose, range(4)))
+        next(results)
+        results.close()  # nobody wants the rest: at least one worker was at a unit then
+        assert len(first & {pid for _, pid in engine.run(Job(whose, range(8)))}) <= 1
+        alive = {pid for _, pid in engine.run(Job(whose, range(4)))}
+    finally:
+        engine.close()
+    assert not [pid for pid in first | alive if Path(f"/proc/{pid}").exists()]

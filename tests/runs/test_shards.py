@@ -21,6 +21,7 @@ from rllc.runs.experiment import parse
 from rllc.runs.layout import RunFolder
 from rllc.runs.pipeline import check_shard, run_experiment
 from rllc.runs.plan import make_plan
+from rllc.runs.provenance import read_provenance
 from rllc.runs.settings import EngineSettings
 from rllc.runs.shards import Shard
 
@@ -104,6 +105,9 @@ def test_two_shards_at_once_and_a_call_that_gathers_have_the_numbers_of_one_run(
     done = {str(cell) for i in (1, 3) for unit in Shard(i, 3).share(units, lambda unit: unit.cost) for cell in unit.cells}
     there = {f"{r.meta['step']} {r.meta['data']} {r.meta['part']}" for r in Store(out / "records").records("sample")}
     assert len(there) == len(done) < 45
+    known = read_provenance(RunFolder(out))
+    assert known is not None
+    assert known["environments"][0]["stages"] == ["corpus", "train", "sample"]
     kept = {file: file.stat().st_mtime_ns for file in (out / "records" / "sample").iterdir()}
     run_experiment(text, out, "sample", None, None, quiet=True)
     assert kept.items() <= {file: file.stat().st_mtime_ns for file in (out / "records" / "sample").iterdir()}.items()

@@ -111,6 +111,8 @@ def _go_shard(text: str, experiment: Experiment, folder: RunFolder, shard: Shard
             note_provenance(experiment, folder, stage)
     with timed(folder, "sample", reporter):
         _run_stage("sample", experiment, folder, reporter)
+    with folder.turn("preparation"):  # which writes it too; shards may be on machines of their own, each of which is told
+        note_provenance(experiment, folder, "sample")
     reporter.line(f"The shard {shard} is done. When all are, the same command without --shard does the rest.")
 
 
@@ -139,6 +141,8 @@ def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporte
     for stage in stages:
         with timed(folder, stage, reporter):
             _run_stage(stage, experiment, folder, reporter)
+        if stage == "sample":
+            registry.close()  # no later stage has units, and idle workers hold memory
         note_provenance(experiment, folder, stage)
     if last == "report":
         reporter.line(f"The page: {folder.report}")

@@ -35,6 +35,7 @@ class LocalEngine:
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
         self.at_once = settings.workers or cores()
+        self._idle: list[ProcessPoolExecutor] = []  # workers that wait for the next job, with what they have loaded
 
     def run(self, job: Job[Any, Any]) -> Iterator[tuple[Any, Any]]:
         """Yield (work, result) as works finish, on `workers` processes; in this process where that is 1, and then nobody watches the time.
@@ -46,10 +47,12 @@ class LocalEngine:
             set_threads(self._settings.threads)
             yield from _here(job, waiting)
         else:
-            yield from _side_by_side(job, waiting, self.at_once, self._settings)
+            yield from _side_by_side(job, waiting, self.at_once, self._settings, self._idle)
 
     def close(self) -> None:
-        """Its workers end with every job."""
+        """End the workers."""
+        _stop(self._idle)
+        self._idle.clear()
 
 
 def run_units(
@@ -68,7 +71,11 @@ def run_units(
 
     Raises RllcError where a worker was lost again and again, for instance for want of memory; and whatever `function` raises.
     """
-    yield from LocalEngine(EngineSettings(workers=workers, threads=threads)).run(Job(function, tuple(works), smaller=smaller, hear=hear))
+    engine = LocalEngine(EngineSettings(workers=workers, threads=threads))
+    try:
+        yield from engine.run(Job(function, tuple(works), smaller=smaller, hear=hear))
+    finally:
+        engine.close()
 
 
 def _here(job: Job[Any, Any], waiting: Waiting) -> Iterator[tuple[Any, Any]]:
@@ -111,8 +118,9 @@ class _Busy:
         return now - self.since > seconds
 
 
-def _side_by_side(job: Job[Any, Any], waiting: Waiting, workers: int, settings: EngineSettings) -> Iterator[tuple[Any, Any]]:
-    idle: list[ProcessPoolExecutor] = []
+def _side_by_side(
+    job: Job[Any, Any], waiting: Waiting, workers: int, settings: EngineSettings, idle: list[ProcessPoolExecutor]
+) -> Iterator[tuple[Any, Any]]:
     busy: dict[Future[Any], _Busy] = {}
     now = 0.0  # seconds that this process was awake: one that is stopped and goes on does not find its workers late
     try:
@@ -151,7 +159,7 @@ def _side_by_side(job: Job[Any, Any], waiting: Waiting, workers: int, settings: 
                     _stop([one.pool], grace=0.0)
                     waiting.again(one.item, job, f"no answer within {now - one.since:.0f} s", worker=one.worker)
     finally:
-        _stop([*idle, *(one.pool for one in busy.values())])
+        _stop([one.pool for one in busy.values()])  # where the job ends early; the idle ones wait for the next
 
 
 def _submitted(idle: list[ProcessPoolExecutor], threads: int, job: Job[Any, Any], item: Item) -> tuple[ProcessPoolExecutor, Future[Any], Future[Any]]:
