@@ -3,10 +3,10 @@
     python benchmarks/engines.py [--engines local ray] [--workers 1 2] [--rounds 3] [--units 64] [--format table|json] [--quick]
 
 A grid like the demo's, with the plan's own units in its order, on a model that was not trained: what is sampled does not decide how long it takes.
-Every worker has one thread. Ray's workers are up and warm before the clock starts; the local engine makes its processes anew for every grid, and that
-counts. `efficiency` is the time of one worker over that of n, over n; the machine's memory is shared, so that it stays below 1 even where handing out
-costs nothing. `overhead` is seconds of workers that went into handing out, fetching and waiting, a cell: n · wall time less what the units took by
-their own clocks. `handing out` is the wall time of a unit that does nothing. Run it on an idle machine.
+Every worker has one thread, and is up and warm before the clock starts. `efficiency` is the time of one worker over that of n, over n; the machine's
+memory is shared, so that it stays below 1 even where handing out costs nothing. `overhead` is seconds of workers that went into handing out, fetching
+and waiting, a cell: n · wall time less what the units took by their own clocks. `handing out` is the wall time of a unit that does nothing. Run it on
+an idle machine.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def rows(folder: RunFolder, experiment: Experiment, engines: list[str], numbers:
             computing, given = engine(settings), replace(experiment, engine=settings)
             works = [Work(folder.root, given, unit) for unit in sorted(make_plan(given).units, key=lambda unit: -unit.cost)]
             cells = sum(len(work.unit.cells) for work in works)
-            one(computing, works[-workers:])  # until Ray's workers are up, with what they import
+            one(computing, works[-workers:])  # until the workers are up, with what they import
             times = [one(computing, works) for _ in range(rounds)]
             wall = statistics.median(seconds for seconds, _ in times)
             over = statistics.median(workers * seconds - spent for seconds, spent in times)

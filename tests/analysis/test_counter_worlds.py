@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from counter_worlds import curves_of, of, true_story
 
-from rllc.analysis import claims_circuit, claims_heads, claims_pairs
+from rllc.analysis import claims_circuit, claims_heads, claims_pairs, claims_types
 from rllc.analysis.circuit import circuit
 from rllc.analysis.comparisons import Claim
 from rllc.analysis.evidence import Evidence
@@ -230,7 +230,7 @@ def multigrams_of(evidence: Evidence, findings: Findings, heads: tuple[str, ...]
     share[[HEADS.index(head) for head in heads], 0, 0, 0, 3] += 0.4
     excess = share - shares.base[:, None]
     told = replace(shares, shares=share, low=share - half, high=share + half, excess_low=excess - half, excess_high=excess + half)
-    return of(claims_heads.types(replace(evidence, measured=replace(evidence.measured, shares=told)), findings, LEAN), "type-multigram")
+    return of(claims_types.types(replace(evidence, measured=replace(evidence.measured, shares=told)), findings, LEAN), "type-multigram")
 
 
 def test_one_multigram_head_does_not_speak_for_the_others(story: tuple[Evidence, Findings]) -> None:
