@@ -98,3 +98,16 @@ def test_bars_show_what_is_foretold(monkeypatch):
         monkeypatch.setattr(time, "monotonic", lambda: now + 20)
         bar.advance(1.0, "one", left=600.0)
     assert "10 %, about 10 min left" in plain.getvalue()
+
+
+def test_nobody_foretells_a_time_before_anything_is_done(monkeypatch):
+    plain, clock = io.StringIO(), [0.0]
+    reporter = Reporter(console=Console(file=plain, force_terminal=False, width=120))
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with reporter.stage("Training", 100.0) as bar:
+        clock[0] = 20.0
+        bar.reach(50.0)  # of a session before
+        clock[0] = 40.0
+        bar.reach(75.0)
+    assert "Training: 50 %.\n" in plain.getvalue()
+    assert "Training: 75 %, about 40 s left." in plain.getvalue()

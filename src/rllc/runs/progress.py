@@ -71,9 +71,11 @@ class Bar:
             self._reporter.live.update(self._task, completed=self._done, note=_plain(note), ends=self._ends)
             return
         if now - self._shown >= _PLAIN_INTERVAL and self._done < self._total:
-            if left is None:
-                left = (now - self._started) / max(self._done - self._offset, 1e-9) * (self._total - self._done)
-            self._reporter.line(f"  {self._name}: {100 * self._done / self._total:.0f} %, about {duration(left)} left. {note}".rstrip(), "progress")
+            gained = self._done - self._offset
+            if left is None and gained > 0:
+                left = (now - self._started) / gained * (self._total - self._done)
+            rest = "" if left is None else f", about {duration(left)} left"  # nobody knows before the first is done
+            self._reporter.line(f"  {self._name}: {100 * self._done / self._total:.0f} %{rest}. {note}".rstrip(), "progress")
             self._shown = now
 
     def count(self, **counts: float) -> None:
