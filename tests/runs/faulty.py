@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rllc.records.store import COMPACTED, DAMAGED, Store
@@ -63,6 +64,17 @@ def assert_same(one: Path, two: Path) -> None:
     weights = [{path.parent.name: path.read_bytes() for path in (folder / "checkpoints").glob("step-*/*.safetensors")} for folder in (one, two)]
     assert weights[0] == weights[1]
     assert (one / "findings.json").read_bytes() == (two / "findings.json").read_bytes()
+
+
+def assert_same_records(one: Store, two: Store, named: Sequence[tuple[str, str]]) -> None:
+    """These records, by kind and digest, are the same in two stores, bit for bit but for how long they took."""
+    for kind, digest in named:
+        first, second = one.get(kind, digest), two.get(kind, digest)
+        assert second.key == first.key
+        assert second.meta | {"seconds": 0} == first.meta | {"seconds": 0}
+        assert second.arrays.keys() == first.arrays.keys()
+        for name, array in first.arrays.items():
+            np.testing.assert_array_equal(second.arrays[name], array, strict=True)
 
 
 def missing_units(folder: Path) -> int:

@@ -16,7 +16,7 @@ from rllc.checkpoints.store import load, save
 from rllc.core.errors import RllcError
 from rllc.posterior.protocol import Evaluation
 from rllc.records.store import Store
-from rllc.runs import sampling
+from rllc.runs import sampling, unit_data
 from rllc.runs.experiment import parse
 from rllc.runs.importing import tell_exchanged
 from rllc.runs.layout import RunFolder
@@ -136,7 +136,7 @@ def test_a_checkpoint_that_is_exchanged_while_others_are_measured(unfinished: Pa
             foreign(unfinished, 6, 12)
         return reading(folder, shape)
 
-    monkeypatch.setattr("rllc.runs.measuring.load", read)
+    monkeypatch.setattr("rllc.runs.measures.unit.load", read)
     with pytest.raises(RllcError, match=r"The checkpoint of step 6 in .* is another one"):
         run_experiment(text, unfinished, "measure", None, None, quiet=True)
     assert {record.meta["step"] for record in Store(unfinished / "records").records("behaviour")} == {0, 3}
@@ -208,7 +208,7 @@ def touch(out: Path) -> None:
 def test_tokens_that_change_on_the_disk_while_chains_run(
     finished: Path, unfinished: Path, text: str, harm: Callable[[Path], None], said: str, when: str
 ) -> None:
-    sampling._opened.cache_clear()
+    unit_data._opened.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         if when == "between units":
             in_between(patch, lambda: harm(unfinished))

@@ -19,7 +19,7 @@ from rllc.behaviour.contexts import Contexts, ratio_and_stderr
 from rllc.behaviour.curvature import Prior
 from rllc.behaviour.loss_scores import context_losses
 from rllc.behaviour.paths import Edge, direct_effects, path_effects
-from rllc.behaviour.settings import MEASURES, BehaviourSettings, chosen
+from rllc.behaviour.settings import MEASURES, BehaviourSettings, MeasureName, chosen
 from rllc.checkpoints.store import list_checkpoints, load
 from rllc.core.errors import RllcError
 from rllc.core.names import Head
@@ -34,10 +34,13 @@ from rllc.runs.measures.behaviour import make_probes
 from rllc.runs.measures.bench import Bench
 from rllc.runs.measures.measure import find
 from rllc.runs.measures.steps import planned_steps
+from rllc.runs.measures.unit import files_of_measures, take_unit, works_of
 from rllc.runs.measuring import planned_keys
 from rllc.runs.overview import describe_status
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.reading import planned_records, read_measured
+
+from .faulty import assert_same_records
 
 SETTINGS = f"""
 measures = {list(MEASURES)}
@@ -114,6 +117,48 @@ def test_every_kind_is_recorded_and_read_back(measured: RunFolder) -> None:
     assert found.tokens is not None
     assert [len(tokens) for tokens in found.tokens.tokens] == [effects.shape[2] for effects in found.tokens.effects]
     assert "  measure  done" in describe_status(measured.root)
+
+
+def test_two_workers_measure_as_one_does_bit_for_bit(measured: RunFolder, tmp_path: Path) -> None:
+    """Of every kind, in processes of their own; with some of a checkpoint's measurements there already, and some not."""
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(measured.root, folder.root)
+    whole, other = Store(measured.records), Store(folder.records)
+    experiment = parse(measured.experiment.read_text())
+    planned = [record for kind in MEASURES for record in planned_records(experiment, measured, whole, kind)]
+    gone = [record for record in planned if record.meta["step"] == 12 or record.kind == "tokens"]
+    assert {record.meta["step"] for record in gone} == {0, 3, 6, 9, 12}
+    for path in (path for record in gone for path in other.files(record.kind, record.digest)):
+        path.unlink()
+    text = measured.experiment.read_text().replace("workers = 1", "workers = 2")
+    (folder.root / "log.jsonl").unlink()
+    run_experiment(text, folder.root, "measure", None, None, quiet=True)
+    assert_same_records(whole, Store(folder.records), [(record.kind, record.digest) for record in gone])
+    assert (folder.root / "log.jsonl").read_text().count('"measured"') == 5 + len(
+        MEASURES
+    ) - 2  # tokens at five steps, at the last with ablation; the others each for itself
+
+
+def test_a_measurement_reads_no_more_than_the_files_that_go_to_its_worker(measured: RunFolder, tmp_path: Path) -> None:
+    """As on a machine that does not see the run's folder: on copies of those files, elsewhere, nothing else is missed."""
+    experiment = parse(measured.experiment.read_text())
+    for name, folder in ((None, measured), ("one-layer", measured.sibling("one-layer"))):
+        asked = experiment if name is None else experiment.sibling(name)
+        bench = Bench.of(asked, folder)
+        step = asked.checkpoints()[-1]
+        info = next(info for info in list_checkpoints(folder.checkpoints) if info.step == step)
+        keys: list[tuple[MeasureName, Any]] = [(kind, planned_keys(asked, folder, bench, find(kind))[step]) for kind in ("behaviour", "tokens")]
+        for work in works_of(folder, asked, bench, step, info.digest, keys):
+            files = files_of_measures(folder, bench)
+            for path in files.of(work):
+                (there := tmp_path / path.relative_to(files.root)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, there)
+            (taken,) = take_unit(files.moved(work, tmp_path))
+            expected = folder.store().get(taken.kind, taken.key)
+            assert expected.arrays.keys() == taken.arrays.keys()
+            for array in expected.arrays:
+                np.testing.assert_array_equal(taken.arrays[array], expected.arrays[array])
+        shutil.rmtree(tmp_path)
 
 
 def test_scores_come_with_their_errors(measured: RunFolder) -> None:

@@ -73,7 +73,7 @@ def test_a_plan_says_what_is_measured_where_and_what_is_not_known(finished: Path
     )
     found = plan_measuring(experiment)
     assert f"; {sum(found.cost.values()):.3g} operations, " in line
-    assert line.endswith("in one process of 1 threads; not counted: " + ", ".join(NOT_COUNTED.values()))
+    assert line.endswith("on 1 workers; not counted: " + ", ".join(NOT_COUNTED.values()))
     assert found.seconds(1e9) == pytest.approx(sum(found.cost.values()) / 1e9)
     (beside,) = re.findall(r"\n  beside it   (.*)", text)
     assert "; measuring behaviour at 3 checkpoints; ablation, ngrams, tokens, memorised at 2 checkpoints; paths, tables, baselines at 1" in beside

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from rllc.core.errors import RllcError
@@ -20,6 +19,8 @@ from rllc.runs.engines.job import Job
 from rllc.runs.engines.on_ray import RayEngine
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.settings import EngineSettings
+
+from .faulty import assert_same_records
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own processes and sockets
@@ -93,6 +94,13 @@ def test_what_a_killed_or_hung_worker_was_at_is_tried_again_and_nothing_else(ray
     assert ray.is_initialized()  # it was there before the engine
 
 
+def on_ray(run: Path) -> str:
+    """The experiment of a run, on two workers of a cluster."""
+    text = (run / "experiment.toml").read_text().replace("[engine]\n", '[engine]\nkind = "ray"\n').replace("workers = 1", "workers = 2")
+    assert 'kind = "ray"' in text
+    return text
+
+
 def test_a_grid_has_the_numbers_of_the_local_engine_bit_for_bit(ray, finished, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
@@ -101,17 +109,21 @@ def test_a_grid_has_the_numbers_of_the_local_engine_bit_for_bit(ray, finished, t
     assert len(last) == 15
     for path in (path for digest in last for path in other.files("sample", digest)):
         path.unlink()
-    text = (finished / "experiment.toml").read_text().replace("[engine]\n", '[engine]\nkind = "ray"\n').replace("workers = 1", "workers = 2")
-    assert 'kind = "ray"' in text
-    run_experiment(text, copy, "sample", None, None, quiet=True)
+    run_experiment(on_ray(finished), copy, "sample", None, None, quiet=True)
     assert other.digests("sample") == local.digests("sample")
-    for digest in last:
-        one, two = local.get("sample", digest), other.get("sample", digest)
-        assert two.key == one.key
-        assert two.meta | {"seconds": 0} == one.meta | {"seconds": 0}
-        assert two.arrays.keys() == one.arrays.keys()
-        for name, array in one.arrays.items():
-            np.testing.assert_array_equal(two.arrays[name], array, strict=True)
+    assert_same_records(local, other, [("sample", digest) for digest in last])
+
+
+def test_measurements_are_those_of_the_local_engine_bit_for_bit(ray, finished, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    local, other = Store(finished / "records"), Store(copy / "records")
+    named = [(kind, record.digest) for kind in ("behaviour", "ngrams") for record in local.records(kind)]
+    assert len(named) == 10
+    for path in (path for kind, digest in named for path in other.files(kind, digest)):
+        path.unlink()
+    run_experiment(on_ray(finished), copy, "measure", None, None, quiet=True)
+    assert_same_records(local, other, named)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from rllc.cli.arguments import Address, Device, Engine, ExperimentFile, Folder, GpusPerWorker, Out, Quiet, Shard, Workers, run_to
+from rllc.cli.arguments import EXPERIMENT_DECIDES, Device, ExperimentFile, Folder, OnEngine, Out, Quiet, Shard, Where, Workers, run_to
 
 
 def demo(
@@ -30,12 +30,8 @@ def demo(
 def run(
     experiment: ExperimentFile,
     out: Out,
-    engine: Engine = None,
-    address: Address = None,
-    workers: Workers = None,
-    gpus_per_worker: GpusPerWorker = None,
+    where: OnEngine = EXPERIMENT_DECIDES,
     shard: Shard = None,
-    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Do everything an experiment file says: corpus, train, sample, measure, analyse, report. Goes on where it was.
@@ -46,7 +42,7 @@ def run(
 
     Example: rllc run experiments/demo.toml --out runs/demo --shard 1/8
     """
-    run_to("report", experiment, out, workers, device, quiet, kind=engine, address=address, gpus_per_worker=gpus_per_worker, shard=shard)
+    run_to("report", experiment, out, quiet, where, shard)
 
 
 def corpus(experiment: ExperimentFile, out: Out, quiet: Quiet = False) -> None:
@@ -54,7 +50,7 @@ def corpus(experiment: ExperimentFile, out: Out, quiet: Quiet = False) -> None:
 
     Example: rllc corpus experiments/demo.toml --out runs/demo
     """
-    run_to("corpus", experiment, out, None, None, quiet)
+    run_to("corpus", experiment, out, quiet)
 
 
 def train(experiment: ExperimentFile, out: Out, device: Device = None, quiet: Quiet = False) -> None:
@@ -62,33 +58,29 @@ def train(experiment: ExperimentFile, out: Out, device: Device = None, quiet: Qu
 
     Example: rllc train experiments/demo.toml --out runs/demo
     """
-    run_to("train", experiment, out, None, device, quiet)
+    run_to("train", experiment, out, quiet, Where(device=device))
 
 
 def sample(
     experiment: ExperimentFile,
     out: Out,
-    engine: Engine = None,
-    address: Address = None,
-    workers: Workers = None,
-    gpus_per_worker: GpusPerWorker = None,
+    where: OnEngine = EXPERIMENT_DECIDES,
     shard: Shard = None,
-    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Sample every cell that is not recorded yet.
 
     Example: rllc sample experiments/demo.toml --out runs/demo --workers 2
     """
-    run_to("sample", experiment, out, workers, device, quiet, kind=engine, address=address, gpus_per_worker=gpus_per_worker, shard=shard)
+    run_to("sample", experiment, out, quiet, where, shard)
 
 
-def measure(experiment: ExperimentFile, out: Out, device: Device = None, quiet: Quiet = False) -> None:
+def measure(experiment: ExperimentFile, out: Out, where: OnEngine = EXPERIMENT_DECIDES, quiet: Quiet = False) -> None:
     """Measure behaviour at every checkpoint: attention scores, losses, patterns.
 
     Example: rllc measure experiments/demo.toml --out runs/demo
     """
-    run_to("measure", experiment, out, None, device, quiet)
+    run_to("measure", experiment, out, quiet, where)
 
 
 def analyse(experiment: ExperimentFile, out: Out, quiet: Quiet = False) -> None:
@@ -96,7 +88,7 @@ def analyse(experiment: ExperimentFile, out: Out, quiet: Quiet = False) -> None:
 
     Example: rllc analyse experiments/demo.toml --out runs/demo
     """
-    run_to("analyse", experiment, out, None, None, quiet)
+    run_to("analyse", experiment, out, quiet)
 
 
 def report(folder: Folder, quiet: Quiet = False) -> None:

@@ -22,6 +22,7 @@ from rllc.runs.experiment import Experiment
 from rllc.runs.forecast import Forecast, Task
 from rllc.runs.keys import KIND, SHARES, record_key, shares_key
 from rllc.runs.layout import RunFolder
+from rllc.runs.left_out import LeftOut
 from rllc.runs.plan import Unit, make_plan, make_unit, pass_key
 from rllc.runs.progress import Reporter, duration
 from rllc.runs.sampling import Work, sample_unit
@@ -29,8 +30,6 @@ from rllc.runs.shards import Shard
 from rllc.runs.unit_data import reads_of, referred
 from rllc.runs.unit_events import UnitEvents, facts_of
 from rllc.runs.unit_files import files_of_run
-
-_FAILURES = 3  # units that may be given up before any is finished
 
 
 def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, only: int | None = None) -> None:
@@ -71,14 +70,7 @@ def _run(works: list[Work], experiment: Experiment, folder: RunFolder, reporter:
         events.halved(work, less.unit.chunk)
         return less
 
-    failures: list[str] = []
-
-    def given_up(work: Work, error: RllcError) -> None:
-        if len(failures) + 1 >= _FAILURES and not events.outcomes:
-            raise error  # what fails from the first unit on is no matter of one unit
-        failures.append(f"{work.unit}: {error.problem}")
-        reporter.line(f"  not computed: {failures[-1]}", "unit_failed", "warning", **facts_of(work), why=error.problem)
-
+    left_out = LeftOut(reporter, "units", facts_of)
     job = Job(
         sample_unit,
         works,
@@ -87,7 +79,7 @@ def _run(works: list[Work], experiment: Experiment, folder: RunFolder, reporter:
         seconds=lambda work: forecast.at_most(tasks[_name(work)]),
         begun=lambda work: forecast.begun(_name(work)),
         tell=lambda text: reporter.line(f"  {text}"),
-        failed=given_up,
+        failed=left_out,
         hear=events.heard,
     )
     store = folder.store()
@@ -98,16 +90,13 @@ def _run(works: list[Work], experiment: Experiment, folder: RunFolder, reporter:
             for sample in samples:
                 sample.put(store)
             events.finished(work, samples, bar, computing.at_once)
+            left_out.finished += 1
             bar.advance(work.unit.cost, str(work.unit), forecast.left(computing.at_once))
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(events.outcomes.items()))
     reporter.line(f"{verb} {cells} cells took {duration(bar.seconds)} ({events.chain_steps / bar.seconds:.0f} chain-steps a second): {counts}.")
     rate = forecast.rate() / 1e9
     reporter.event("worker_rate", f"a worker did {rate:.3g} GFLOP/s, which `rllc plan --rate` takes", gflops=round(rate, 3))
-    if failures:
-        raise RllcError(
-            f"{len(failures)} of {len(works)} units could not be computed, and the others are recorded. {' '.join(failures[:_FAILURES])}",
-            "Run the same command again, it takes them up; with a smaller engine.memory or sampling.batch_size if it happens again.",
-        )
+    left_out.check(len(works))
 
 
 def _name(work: Work) -> tuple[Any, ...]:

@@ -1,35 +1,35 @@
-"""The measuring stage: every checkpoint looks at the same probes, and what it does is recorded, one kind of measurement after another."""
+"""The measuring stage: every checkpoint looks at the same probes, on an engine, and what it does is recorded as it comes."""
 
 from __future__ import annotations
 
 import json
-import time
+import math
 from typing import Any
 
-import torch
-
-from rllc.checkpoints.store import load
 from rllc.core.files import write_atomic
-from rllc.runs.device import check_fits, choose_device
-from rllc.runs.engines.local import set_threads
+from rllc.runs.engines.job import Job
+from rllc.runs.engines.registry import engine
 from rllc.runs.experiment import Experiment
+from rllc.runs.forecast import Forecast, Task
 from rllc.runs.grid import checkpoints_by_step
 from rllc.runs.layout import RunFolder
+from rllc.runs.left_out import LeftOut
 from rllc.runs.measures.bench import Bench
+from rllc.runs.measures.cost import NOT_COUNTED, cost_of
+from rllc.runs.measures.events import MeasureEvents, facts_of
 from rllc.runs.measures.kinds import lacking
-from rllc.runs.measures.measure import Measure, Subject, find
+from rllc.runs.measures.measure import Measure, find
 from rllc.runs.measures.steps import asked_digest, planned_steps
-from rllc.runs.memory import cores
-from rllc.runs.progress import Reporter
-from rllc.runs.unit_data import exchanged
+from rllc.runs.measures.unit import MeasureWork, files_of_measures, reads_text, take_unit, works_of
+from rllc.runs.progress import Reporter, duration
 
 Missing = dict[int, list[tuple[Measure, dict[str, Any]]]]
 
 
 def measure_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, only: int | None = None, bench: Bench | None = None) -> None:
-    """Measure every checkpoint, or `only` one, as the settings ask, where there is no record yet; one after another, in the order of training.
+    """Measure every checkpoint, or `only` one, as the settings ask, where there is no record yet; longest first.
 
-    Raises RllcError where a checkpoint is missing or not finite.
+    Raises RllcError where a checkpoint is missing, not finite or not the one that it was, and where a worker is lost; what was recorded stays.
     """
     bench = bench or Bench.of(experiment, folder)
     for name in experiment.behaviour.asked():
@@ -48,30 +48,42 @@ def note_measured(experiment: Experiment, folder: RunFolder) -> None:
 
 
 def _measure(experiment: Experiment, folder: RunFolder, bench: Bench, missing: Missing, reporter: Reporter, only: int | None) -> None:
-    store = folder.store()
-    infos = checkpoints_by_step(experiment, folder, only)
-    set_threads(experiment.engine.training_threads or cores())
-    device, dtype = choose_device(experiment.engine.device), getattr(torch, experiment.engine.dtype)
-    check_fits(experiment.model, dtype, device)
-    seconds: dict[str, float] = {}
-    with reporter.stage("Measuring", sum(map(len, missing.values())), "measurements") as bar:
-        for step, todo in sorted(missing.items()):
-            shape, weights, info = load(infos[step].folder, experiment.model)
-            if info.digest != infos[step].digest:
-                raise exchanged(f"the checkpoint of step {step}", folder.root)
-            subject = Subject(shape, {name: tensor.to(device=device, dtype=dtype) for name, tensor in weights.items()}, bench)
-            for measure, key in todo:
-                bar.note(f"step {step}, {measure.kind}")
-                started = time.monotonic()
-                arrays, meta = measure.take(subject, bench)
-                spent = time.monotonic() - started
-                bench.corpus.check_untouched()
-                heads = [str(head) for head in shape.heads()]
-                store.put(measure.kind, key, arrays, {"step": step, "heads": heads, **meta, "seconds": round(spent, 3)})
-                seconds[measure.kind] = seconds.get(measure.kind, 0.0) + spent
-                bar.advance(1, f"step {step}, {measure.kind}")
-    each = ", ".join(f"{kind} {spent:.1f} s" for kind, spent in seconds.items())
-    reporter.line(f"Measured {experiment.model.n_layers * experiment.model.n_heads} heads at {len(missing)} checkpoints: {each}.")
+    infos, store = checkpoints_by_step(experiment, folder, only), folder.store()
+    if any(reads_text(key) for todo in missing.values() for _, key in todo):
+        bench.count_text()  # here, for workers write no records
+    wanted = {step: [(measure.kind, key) for measure, key in todo] for step, todo in missing.items()}
+    works = [work for step, todo in wanted.items() for work in works_of(folder, experiment, bench, step, infos[step].digest, todo)]
+    tasks = {str(work): Task(str(work), cost_of(experiment, work.names), (" ".join(work.names),)) for work in works}
+    works.sort(key=lambda work: -tasks[str(work)].cost)
+    forecast, computing = Forecast([tasks[str(work)] for work in works]), engine(experiment.engine)
+    events = MeasureEvents(reporter)
+    left_out = LeftOut(reporter, "measurements", facts_of)
+
+    def at_most(work: MeasureWork) -> float:
+        return forecast.at_most(tasks[str(work)]) if NOT_COUNTED.keys().isdisjoint(work.names) else math.inf
+
+    job = Job(
+        take_unit,
+        works,
+        files=files_of_measures(folder, bench),
+        seconds=at_most,
+        begun=lambda work: forecast.begun(str(work)),
+        tell=lambda text: reporter.line(f"  {text}"),
+        failed=left_out,
+        hear=events.heard,
+    )
+    with reporter.stage("Measuring", sum(len(work.wanted) for work in works), "measurements") as bar:
+        bar.count(workers=computing.at_once)
+        for work, taken in computing.run(job):
+            for one in taken:
+                store.put(one.kind, one.key, one.arrays, one.meta)
+            forecast.finished(str(work), events.finished(work, taken))
+            left_out.finished += 1
+            bar.advance(len(taken), str(work), forecast.left(computing.at_once))
+    each = ", ".join(f"{kind} {spent:.1f} s" for kind, spent in events.seconds.items())
+    heads = experiment.model.n_layers * experiment.model.n_heads
+    reporter.line(f"Measured {heads} heads at {len(missing)} checkpoints in {duration(bar.seconds)}, of each worker's time: {each}.")
+    left_out.check(len(works))
 
 
 def missing_measures(experiment: Experiment, folder: RunFolder, bench: Bench, only: int | None = None) -> Missing:

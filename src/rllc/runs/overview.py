@@ -46,7 +46,7 @@ def describe_plan(experiment: Experiment, workers: int | None = None, rate: floa
             f"  chain-steps {plan.chain_steps:,}"
             + (f", up to {plan.most_chain_steps:,} where the target error needs them" if plan.most_chain_steps > plan.chain_steps else ""),
             f"  operations  {plan.cost:.3g} by counting matrix products; " + _hours(plan, workers, rate),
-            f"  measuring   {_measuring(experiment, rate)}",
+            f"  measuring   {_measuring(experiment, workers, rate)}",
             f"  memory      {_gigabytes(weight_bytes(experiment))} of weights and up to {_gigabytes(pass_bytes(experiment, plan))} of a pass, "
             f"in each of {workers} workers",
             f"  records     {plan.record_bytes / 1e6:.1f} MB at most, before compression"
@@ -71,22 +71,20 @@ def _beside(sibling: Experiment, workers: int, rate: float | None) -> str:
     steps = sibling.training.steps if sibling.training else 0
     trained = f"seed {sibling.seed}, {sibling.model.n_layers} layers, {steps:,} steps of training"
     sampled = f"; {len(plan.cells):,} cells, {plan.cost:.3g} operations, {_hours(plan, workers, rate)}" if plan.cells else ""
-    return f"{trained}{sampled}; measuring {_measuring(sibling, rate, beside=True)}"
+    return f"{trained}{sampled}; measuring {_measuring(sibling, workers, rate, beside=True)}"
 
 
-def _measuring(experiment: Experiment, rate: float | None, beside: bool = False) -> str:
+def _measuring(experiment: Experiment, workers: int, rate: float | None, beside: bool = False) -> str:
     """Which measurements are made at how many checkpoints, what that takes, and what of it cannot be told."""
-    found = plan_measuring(experiment, beside)
+    found = plan_measuring(experiment, beside, workers)
     at: dict[int, list[str]] = {}
     for name, count in found.steps.items():
         at.setdefault(count, []).append(name)
     made = "; ".join(f"{', '.join(names)} at {count} checkpoint{'s' * (count != 1)}" for count, names in at.items())
-    # A worker's rate is that of its threads together.
-    seconds = found.seconds(GUESSED_RATE if rate is None else rate / experiment.engine.threads)
-    told = (
-        f"{sum(found.cost.values()):.3g} operations, {'very roughly ' * (rate is None)}{duration(seconds)} in one process of {found.threads} threads"
-    )
-    return f"{made}; {told}" + (f"; not counted: {', '.join(found.not_counted)}" if found.not_counted else "")
+    seconds = found.seconds(GUESSED_RATE if rate is None else rate)
+    told = f"{sum(found.cost.values()):.3g} operations, {'very roughly ' * (rate is None)}{duration(seconds)}"
+    where = f"on {workers} {'cores' if rate is None else 'workers'}"
+    return f"{made}; {told} {where}" + (f"; not counted: {', '.join(found.not_counted)}" if found.not_counted else "")
 
 
 def _hours(plan: Plan, workers: int, rate: float | None) -> str:

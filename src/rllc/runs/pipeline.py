@@ -141,7 +141,7 @@ def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporte
     for stage in stages:
         with timed(folder, stage, reporter):
             _run_stage(stage, experiment, folder, reporter)
-        if stage == "sample":
+        if stage == "measure":
             registry.close()  # no later stage has units, and idle workers hold memory
         note_provenance(experiment, folder, stage)
     if last == "report":

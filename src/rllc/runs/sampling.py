@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from rllc.checkpoints.store import CheckpointInfo, checkpoint_name, load
 from rllc.core import seeds
 from rllc.core.errors import RllcError
 from rllc.core.names import Cell, DataKey
-from rllc.corpus.tokens import Corpus, open_corpus
 from rllc.model.batch import TokenBatch
 from rllc.model.evaluation import PartObjective
 from rllc.model.objective import build_objective
@@ -38,7 +36,7 @@ from rllc.runs.layout import RunFolder
 from rllc.runs.plan import Unit
 from rllc.runs.recording import arrays_of, meta_of, prolonged, traces_of
 from rllc.runs.token_probe import TokenProbe
-from rllc.runs.unit_data import UnitData, exchanged, reads_of
+from rllc.runs.unit_data import UnitData, exchanged, opened, reads_of
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,9 @@ class Work:
     segment: int = 0
     planned_chunk: int = 0
     reads: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return str(self.unit)
 
     def smaller(self) -> Work:
         """The same with half as many variants in a pass. Raises RllcError where there is one already."""
@@ -262,16 +263,6 @@ def _kept_state(store: Store, digests: Sequence[str], segment: int) -> Snapshot 
         return None
     states = [store.get(STATE, key).arrays for key in keys]
     return {name: np.concatenate([state[name] for state in states]) for name in states[0]}
-
-
-def opened(folder: Path) -> Corpus:
-    """The corpus of a run; a worker opens it once, and again where its files were touched since."""
-    if _opened(folder).touched:
-        _opened.cache_clear()
-    return _opened(folder)
-
-
-_opened = lru_cache(maxsize=1)(open_corpus)
 
 
 def _last_restart(record: Record) -> int:

@@ -112,8 +112,8 @@ def _measuring(experiment: Experiment, folder: RunFolder, store: Store) -> dict[
         if number := len(set(steps) - set(found)):
             behind[name] = [len(steps) - number, len(steps)]
             taken = [record["seconds"] for record in found.values() if record.get("seconds") is not None]
-            each = median(taken) if taken else one_checkpoint(experiment, name) / GUESSED_RATE / planned.threads
-            left += number * each
+            each = median(taken) if taken else one_checkpoint(experiment, name) / GUESSED_RATE
+            left += number * each / planned.workers
             guessed += [] if taken else [name]
     as_asked = _noted(folder) == asked_digest(experiment)
     return {"done": not behind and as_asked, "behind": behind, "seconds_left": left if behind else None, "guessed": guessed, "as_asked": as_asked}

@@ -1,8 +1,9 @@
-"""The minibatches of a run: what one kind of data gives the chains, as a pure function of seed, purpose and number."""
+"""What units read of a run folder: minibatches, which one kind of data gives the chains, as a pure function of seed, purpose and number."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rllc.core.errors import RllcError
 from rllc.core.names import DataKey
 from rllc.corpus.batches import Mixture, batch_stream, snippets
 from rllc.corpus.refinement import RefinedStream, Refinement
-from rllc.corpus.tokens import Corpus, Ints
+from rllc.corpus.tokens import Corpus, Ints, open_corpus
 from rllc.model.batch import TokenBatch, counted, whole_or_counted
 from rllc.model.forward import against
 from rllc.model.shape import ModelShape
@@ -101,6 +102,16 @@ class UnitData:
 
     def _there(self, array: object) -> Tensor:
         return torch.as_tensor(array).to(self._device)
+
+
+def opened(folder: Path) -> Corpus:
+    """The corpus of a run; a worker opens it once, and again where its files were touched since."""
+    if _opened(folder).touched:
+        _opened.cache_clear()
+    return _opened(folder)
+
+
+_opened = lru_cache(maxsize=1)(open_corpus)
 
 
 def referred(experiment: Experiment, folder: RunFolder, reference: int | str) -> tuple[RunFolder, int, ModelShape]:

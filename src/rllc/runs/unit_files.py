@@ -36,9 +36,13 @@ def files_of(work: Work) -> tuple[Path, ...]:
         if refinement is not None and refinement.refers:
             place, step, _ = referred(experiment, folder, refinement.reference)
             checkpoints[refinement.reference] = place.checkpoints / checkpoint_name(step)
-    found = [path for path in sorted(folder.corpus.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    found += [path for checkpoint in checkpoints.values() for path in sorted(checkpoint.iterdir()) if path.is_file()]
+    found = [*corpus_files(folder), *(path for checkpoint in checkpoints.values() for path in sorted(checkpoint.iterdir()) if path.is_file())]
     return (*found, *(_records(work, folder, checkpoints) if work.segment else ()))
+
+
+def corpus_files(folder: RunFolder) -> list[Path]:
+    """The files of a run's corpus."""
+    return [path for path in sorted(folder.corpus.iterdir()) if path.is_file() and not path.name.startswith(".")]
 
 
 def _records(work: Work, folder: RunFolder, checkpoints: dict[int | str, Path]) -> list[Path]:

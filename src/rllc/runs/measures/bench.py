@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from rllc.corpus.tokens import Corpus, open_corpus
 from rllc.records.store import Store
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
+from rllc.runs.measures.text import KIND as TEXT
 from rllc.runs.measures.text import TextTables, text_key, text_tables
 
 Ints = NDArray[np.int64]
@@ -107,7 +109,20 @@ class Bench:
     @cached_property
     def text_key(self) -> str:
         """Digest of what decides the tables of the training text; it takes no counting."""
-        return digest.of_json(text_key(self.corpus, self.mixtures[MIXTURE].weights, self.settings.ngrams))
+        return digest.of_json(self._text_key)
+
+    @property
+    def _text_key(self) -> dict[str, Any]:
+        return text_key(self.corpus, self.mixtures[MIXTURE].weights, self.settings.ngrams)
+
+    def count_text(self) -> None:
+        """Have the tables of the training text in the store, for whoever reads them."""
+        if not self._store.has(TEXT, self._text_key):
+            text_tables(self._store, self.corpus, self.mixtures[MIXTURE].weights, self.settings.ngrams)
+
+    def text_files(self) -> list[Path]:
+        """The files in which those tables lie, with what the store has beside its records; none of a store that is no folder."""
+        return [*self._store.files(), *self._store.files(TEXT, self._text_key)]
 
     @cached_property
     def text(self) -> TextTables:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from rllc.behaviour.settings import MeasureName
@@ -33,16 +33,16 @@ class Measuring:
     Args:
         steps: how many checkpoints each is made at, in the order in which they are made.
         cost: floating-point operations of each, at all its checkpoints.
-        threads: of the one process that measures.
+        workers: that measure side by side.
     """
 
     steps: Mapping[MeasureName, int]
     cost: Mapping[MeasureName, float]
-    threads: int
+    workers: int
 
     def seconds(self, rate: float) -> float:
-        """Wall time at `rate` operations a second and thread."""
-        return sum(self.cost.values()) / rate / self.threads
+        """Wall time at `rate` operations a second and worker."""
+        return sum(self.cost.values()) / rate / self.workers
 
     @property
     def not_counted(self) -> tuple[str, ...]:
@@ -50,20 +50,25 @@ class Measuring:
         return tuple(NOT_COUNTED[name] for name in self.steps if name in NOT_COUNTED)
 
 
-def plan_measuring(experiment: Experiment, sibling: bool = False) -> Measuring:
-    """What is measured of an experiment, or of that of a sibling, and what it takes."""
+def plan_measuring(experiment: Experiment, sibling: bool = False, workers: int | None = None) -> Measuring:
+    """What is measured of an experiment, or of that of a sibling, and what it takes, on as many workers as the experiment says unless told."""
     names: list[MeasureName] = [name for name in experiment.behaviour.asked() if not lacking(name, experiment.model)]
     steps: dict[MeasureName, tuple[int, ...]] = {name: asked_steps(experiment, name, sibling) for name in names}
     costs: dict[MeasureName, float] = {
         name: sum(one_checkpoint(experiment, name, shared=_shares(experiment, name, step, steps)) for step in steps[name]) for name in names
     }
-    threads = experiment.engine.training_threads or cores()
-    return Measuring({name: len(found) for name, found in steps.items()}, costs, threads)
+    return Measuring({name: len(found) for name, found in steps.items()}, costs, workers or experiment.engine.workers or cores())
 
 
 def one_checkpoint(experiment: Experiment, name: MeasureName, shared: bool = False) -> float:
     """Operations of one kind of measurement of one checkpoint; `shared` where "tokens" takes the effects that "ablation" has measured."""
     return _Counts(experiment).of(name, shared)
+
+
+def cost_of(experiment: Experiment, names: Collection[MeasureName]) -> float:
+    """Operations of some measurements of one checkpoint that one worker makes together."""
+    shared = "ablation" in names and experiment.behaviour.ablation.main in experiment.behaviour.ablation.kinds
+    return sum(one_checkpoint(experiment, name, shared) for name in names)
 
 
 def _shares(experiment: Experiment, name: MeasureName, step: int, steps: Mapping[MeasureName, tuple[int, ...]]) -> bool:
