@@ -19,7 +19,7 @@ from rllc.behaviour.contexts import Contexts, ratio_and_stderr
 from rllc.behaviour.curvature import Prior
 from rllc.behaviour.loss_scores import context_losses
 from rllc.behaviour.paths import Edge, direct_effects, path_effects
-from rllc.behaviour.settings import MEASURES, BehaviourSettings, MeasureName, chosen
+from rllc.behaviour.settings import MEASURES, BehaviourSettings, chosen
 from rllc.checkpoints.store import list_checkpoints, load
 from rllc.core.errors import RllcError
 from rllc.core.names import Head
@@ -147,8 +147,8 @@ def test_a_measurement_reads_no_more_than_the_files_that_go_to_its_worker(measur
         bench = Bench.of(asked, folder)
         step = asked.checkpoints()[-1]
         info = next(info for info in list_checkpoints(folder.checkpoints) if info.step == step)
-        keys: list[tuple[MeasureName, Any]] = [(kind, planned_keys(asked, folder, bench, find(kind))[step]) for kind in ("behaviour", "tokens")]
-        for work in works_of(folder, asked, bench, step, info.digest, keys):
+        wanted = [(measure, planned_keys(asked, folder, bench, measure)[step]) for measure in map(find, ("behaviour", "tokens"))]
+        for work in works_of(folder, asked, bench, info, wanted):
             files = files_of_measures(folder, bench)
             for path in files.of(work):
                 (there := tmp_path / path.relative_to(files.root)).parent.mkdir(parents=True, exist_ok=True)

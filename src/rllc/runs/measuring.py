@@ -51,8 +51,7 @@ def _measure(experiment: Experiment, folder: RunFolder, bench: Bench, missing: M
     infos, store = checkpoints_by_step(experiment, folder, only), folder.store()
     if any(reads_text(key) for todo in missing.values() for _, key in todo):
         bench.count_text()  # here, for workers write no records
-    wanted = {step: [(measure.kind, key) for measure, key in todo] for step, todo in missing.items()}
-    works = [work for step, todo in wanted.items() for work in works_of(folder, experiment, bench, step, infos[step].digest, todo)]
+    works = [work for step, todo in missing.items() for work in works_of(folder, experiment, bench, infos[step], todo)]
     tasks = {str(work): Task(str(work), cost_of(experiment, work.names), (" ".join(work.names),)) for work in works}
     works.sort(key=lambda work: -tasks[str(work)].cost)
     forecast, computing = Forecast([tasks[str(work)] for work in works]), engine(experiment.engine)

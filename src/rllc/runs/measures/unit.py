@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from rllc.behaviour.settings import MeasureName
-from rllc.checkpoints.store import checkpoint_name, load
+from rllc.checkpoints.store import CheckpointInfo, checkpoint_name, load
 from rllc.core import digest
 from rllc.corpus.tokens import Corpus
 from rllc.runs.device import check_fits, choose_device
@@ -18,7 +18,7 @@ from rllc.runs.engines.job import Files
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.measures.bench import Bench
-from rllc.runs.measures.measure import Arrays, Key, Meta, Subject, find
+from rllc.runs.measures.measure import Arrays, Key, Measure, Meta, Subject, find
 from rllc.runs.measures.steps import asked_digest
 from rllc.runs.unit_data import exchanged, opened, reads_of
 from rllc.runs.unit_files import corpus_files
@@ -62,13 +62,14 @@ class Taken:
 
 
 def works_of(
-    folder: RunFolder, experiment: Experiment, bench: Bench, step: int, weights: str, wanted: Sequence[tuple[MeasureName, Key]]
+    folder: RunFolder, experiment: Experiment, bench: Bench, checkpoint: CheckpointInfo, wanted: Sequence[tuple[Measure, Key]]
 ) -> list[MeasureWork]:
-    """What is wanted of a checkpoint, whose weights have this digest, in as many works as share nothing."""
-    together = tuple(one for one in wanted if one[0] in _TOGETHER)
-    groups = [(one,) for one in wanted if one not in together] + ([together] if together else [])
-    reads = reads_of(bench.corpus.digest, {step: weights})
-    return [MeasureWork(folder.root, experiment, step, group, reads) for group in groups]
+    """What is wanted of a checkpoint, in as many works as share nothing."""
+    named = tuple((measure.kind, key) for measure, key in wanted)
+    together = tuple(one for one in named if one[0] in _TOGETHER)
+    groups = [(one,) for one in named if one not in together] + ([together] if together else [])
+    reads = reads_of(bench.corpus.digest, {checkpoint.step: checkpoint.digest})
+    return [MeasureWork(folder.root, experiment, checkpoint.step, group, reads) for group in groups]
 
 
 def take_unit(work: MeasureWork) -> list[Taken]:
@@ -78,8 +79,8 @@ def take_unit(work: MeasureWork) -> list[Taken]:
     check_fits(experiment.model, dtype, device)
     bench = _bench(folder, experiment, opened(folder.corpus))
     shape, weights, info = load(folder.checkpoints / checkpoint_name(work.step), experiment.model)
-    for what, found in reads_of(bench.corpus.digest, {work.step: info.digest}).items():
-        if work.reads[what] != found:
+    for what, there in reads_of(bench.corpus.digest, {work.step: info.digest}).items():
+        if work.reads[what] != there:
             raise exchanged(what, work.folder)
     subject = Subject(shape, {name: tensor.to(device=device, dtype=dtype) for name, tensor in weights.items()}, bench)
     found: list[Taken] = []
