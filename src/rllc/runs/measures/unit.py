@@ -65,9 +65,11 @@ def works_of(
     folder: RunFolder, experiment: Experiment, bench: Bench, checkpoint: CheckpointInfo, wanted: Sequence[tuple[Measure, Key]]
 ) -> list[MeasureWork]:
     """What is wanted of a checkpoint, in as many works as share nothing."""
-    named = tuple((measure.kind, key) for measure, key in wanted)
+    named: list[tuple[MeasureName, Key]] = [(measure.kind, key) for measure, key in wanted]
     together = tuple(one for one in named if one[0] in _TOGETHER)
-    groups = [(one,) for one in named if one not in together] + ([together] if together else [])
+    groups: list[tuple[tuple[MeasureName, Key], ...]] = [(one,) for one in named if one not in together]
+    if together:
+        groups.append(together)
     reads = reads_of(bench.corpus.digest, {checkpoint.step: checkpoint.digest})
     return [MeasureWork(folder.root, experiment, checkpoint.step, group, reads) for group in groups]
 
