@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -197,3 +198,24 @@ def test_settings_off_the_grid_are_tried_too(asked: tuple[Path, Path], tmp_path:
     text = capsys.readouterr().out
     assert "the experiment's own ε 0.001, γ 250, nβ 30: " in text
     assert Setting(0.015, 0.125, 30.0).localization == pytest.approx(250)
+
+
+def test_a_run_calibrates_where_it_is_asked_to_and_once(finished: Path, tmp_path: Path) -> None:
+    """After its cells; what `rllc calibrate` finds in the same folder is the same, and takes no chain."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (path := tmp_path / "e.toml").write_text((finished / "experiment.toml").read_text() + GRID + "in_run = true\n")
+    command = [str(path), "--out", str(folder), "--quiet"]
+    assert main(["sample", *command]) == 0
+    files = {file: file.stat().st_mtime_ns for file in (folder / "calibration").iterdir()}
+    told = json.loads((folder / "calibration" / "calibration.json").read_text())
+    assert (folder / "log.jsonl").read_text().count("Calibrated: ") == 1
+    assert "calibrate" in json.loads((folder / "timings.json").read_text())
+    records = Store(folder / "records").digests(KIND)
+    assert main(["sample", *command]) == 0
+    assert {file: file.stat().st_mtime_ns for file in (folder / "calibration").iterdir()} == files
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(["calibrate", *command]) == 0
+    assert Store(folder / "records").digests(KIND) == records
+    again = json.loads((folder / "calibration" / "calibration.json").read_text())
+    assert again | {"seconds": 0} == told | {"seconds": 0}

@@ -23,7 +23,7 @@ from rllc.runs.calibration_units import KIND, Job, Origin, Place, compute, origi
 from rllc.runs.engines.local import run_units
 from rllc.runs.experiment import MIXTURE, Experiment, parse
 from rllc.runs.grid import reference_weights
-from rllc.runs.layout import RunFolder
+from rllc.runs.layout import MAP, RunFolder
 from rllc.runs.memory import cores, fixed
 from rllc.runs.pipeline import override
 from rllc.runs.plan import GUESSED_RATE
@@ -74,6 +74,15 @@ def calibrate(text: str, out: Path, ask: Ask, quiet: bool = False) -> Calibratio
         place = replace(place, experiment=fixed(experiment, folder))
         with _at_hand(place, steps, reporter):
             return _Session(place, steps, folder.store(), reporter).go()
+
+
+def calibrate_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> Calibration | None:
+    """The same as part of a run, on the mixture; None where all of it was recorded and told already. Raises RllcError as `calibrate` does."""
+    ask = Ask()
+    place, steps = _place(prepared(experiment, ask), folder, ask)
+    with _at_hand(place, steps, reporter):
+        found = _Session(place, steps, folder.store(), reporter).go()
+    return found if found.seconds or not (folder.calibration / MAP).exists() else None
 
 
 def prepared(experiment: Experiment, ask: Ask) -> Experiment:

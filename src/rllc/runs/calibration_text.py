@@ -59,6 +59,19 @@ def deliver(calibration: Calibration, folder: Path, show: Callable[[str], None])
         raise nothing_healthy(calibration)
 
 
+def keep(calibration: Calibration, folder: Path) -> str:
+    """Write the files; in a sentence what they say."""
+    write(calibration, folder)
+    advice = calibration.advice
+    if advice.chosen is None:
+        said = "no setting that was tried is healthy"
+    elif advice.kept:
+        said = "the experiment's own settings stand"
+    else:
+        said = f"{advice.chosen.setting} would be better"
+    return f"Calibrated: {said}. {folder} has the reasons."
+
+
 def fragment(calibration: Calibration) -> str:
     """The `[sampler]` table to paste into the experiment file. Raises RllcError where nothing can be recommended."""
     sampler = recommended(calibration)

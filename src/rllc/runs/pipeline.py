@@ -135,17 +135,33 @@ def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporte
             _run_stage("corpus", experiment, folder, reporter)
         note_provenance(experiment, folder, "corpus")
         stream_stages(experiment, folder, reporter, streamed)
+        if "sample" in streamed:
+            _calibrate(experiment, folder, reporter)
         for stage in ("train", *streamed):
             note_provenance(experiment, folder, stage)
         stages = tuple(stage for stage in stages if stage in ("analyse", "report"))
     for stage in stages:
         with timed(folder, stage, reporter):
             _run_stage(stage, experiment, folder, reporter)
+        if stage == "sample":
+            _calibrate(experiment, folder, reporter)
         if stage == "measure":
             registry.close()  # no later stage has units, and idle workers hold memory
         note_provenance(experiment, folder, stage)
     if last == "report":
         reporter.line(f"The page: {folder.report}")
+
+
+def _calibrate(experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
+    """Where the experiment asks for it: whether the settings that everything was sampled with are good ones, told and kept for the page."""
+    if not experiment.calibration.in_run:
+        return
+    from rllc.runs.calibrating import calibrate_stage
+    from rllc.runs.calibration_text import keep
+
+    with timed(folder, "calibrate", reporter):
+        if (found := calibrate_stage(experiment, folder, reporter)) is not None:
+            reporter.line(keep(found, folder.calibration))
 
 
 def _run_stage(stage: str, experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:

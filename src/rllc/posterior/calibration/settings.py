@@ -36,6 +36,7 @@ class CalibrationSettings:
     drifting: float = 0.25  # ... and of drifting ones: a verdict of 99 % errs once in a hundred cells, and short runs drift
     removal: float = 1.0  # most that a chain may raise the loss, as a share of what setting the part's weights to zero does
     change: float = 1.1  # factor of γ and nβ by whose effect settings are compared
+    in_run: bool = False  # `rllc run` calibrates too, when it has sampled its cells, so that its page shows what the settings decide
     gain: float = 1.1  # the experiment's own settings stay unless others have an error budget this many times smaller
 
     def __post_init__(self) -> None:
