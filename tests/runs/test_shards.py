@@ -75,6 +75,18 @@ def test_shards_hold_a_folder_together_and_whole_runs_hold_it_alone(tmp_path):
         pass
 
 
+def test_shards_of_another_number_are_refused_while_one_is_at_work(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.locked(Shard(1, 2)), folder.locked(Shard(2, 2)):
+        for other in (Shard(1, 4), Shard(2, 4), Shard(1, 1)):
+            with pytest.raises(RllcError, match=f"The shard 1/2 is at work in .*, and {other} shares the units out otherwise"), folder.locked(other):
+                pass
+    with folder.locked(Shard(2, 4)), folder.locked(Shard(1, 4)):  # those that were refused hold nothing
+        pass
+    with folder.locked():
+        pass
+
+
 def test_turns_come_one_after_the_other(tmp_path):
     folder, seen, waiting = RunFolder(tmp_path), list[str](), threading.Event()
 
