@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -13,10 +12,10 @@ from contextlib import contextmanager
 import tyro
 
 from rllc.cli import care, checking, planning, reading, stages
-from rllc.cli.output import print_error
+from rllc.cli.output import print_error, write_error
 from rllc.core.errors import RllcError
 from rllc.core.exit_codes import ExitCode, listed
-from rllc.figures.text import on_terminal
+from rllc.core.streams import goes_nowhere, has_left
 
 _EXAMPLES = """Examples:
   rllc demo                                            train a small transformer here and look at its heads
@@ -32,6 +31,9 @@ _EXAMPLES = """Examples:
 """
 
 _CODES = f"Exit codes:\n{listed()}\n"
+
+# With what the parsing of arguments and a signal end this process.
+_ENDS = (ExitCode.DONE, ExitCode.MISTAKE, ExitCode.TERMINATED)
 
 VERBS = {
     "demo": stages.demo,
@@ -65,13 +67,19 @@ def main(arguments: list[str] | None = None) -> int:
                 description=f"Refined local learning coefficients: how the parts of a network develop over training.\n\n{_EXAMPLES}\n{_CODES}",
                 args=arguments,
             )
-        except BrokenPipeError:
-            # Whoever read our output has left; leave no complaint at exit either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return ExitCode.DONE
+        except SystemExit as error:
+            if error.code in (None, *_ENDS):
+                raise
+            _tell(error)  # some library's
+            return ExitCode.FAULT
         except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, BrokenPipeError) and has_left(sys.stdout):  # and no other pipe is broken, such as one to a worker
+                goes_nowhere(sys.stdout)
+                return ExitCode.DONE
             _tell(error)
             return ExitCode.of(error)
+        if has_left(sys.stdout):  # before the last of it came out
+            goes_nowhere(sys.stdout)
     return code or ExitCode.DONE
 
 
@@ -84,7 +92,7 @@ def _tell(error: BaseException) -> None:
     elif isinstance(error, KeyboardInterrupt):
         print_error("Interrupted. The same command goes on where it was.")
     else:
-        sys.stderr.write(on_terminal("".join(traceback.format_exception(error))))
+        write_error("".join(traceback.format_exception(error)))
         print_error("This is a fault of rllc itself. Please report it with the lines above; what was finished is kept.")
 
 

@@ -6,13 +6,14 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rllc.core.errors import RllcError
 from rllc.main import main
-from rllc.runs.engines import cluster, ray_worker, registry
+from rllc.runs.engines import cluster, on_ray, ray_worker, registry
 from rllc.runs.engines.cluster import Room, check_versions
 from rllc.runs.engines.job import Files, Job
 from rllc.runs.engines.local import LocalEngine
@@ -265,3 +266,62 @@ def test_workers_stay_for_the_next_job_but_one_that_an_ended_job_was_still_at():
     finally:
         engine.close()
     assert not [pid for pid in first | alive if Path(f"/proc/{pid}").exists()]
+
+
+class FakeRay:
+    """Workers that say hello at once; of their works only `a` ever comes home the first time, everything the second. Waiting turns the clock on."""
+
+    class exceptions:  # noqa: N801
+        RayError = ConnectionError
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.sent = clock, list[tuple[str, Any]]()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [node(2)]
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_node_id=lambda: "here")
+
+    def put(self, piece: Any) -> Any:
+        return piece
+
+    def remote(self, _: Any) -> Any:
+        def send(kind: str, what: Any) -> int:
+            self.sent.append((kind, what))
+            return len(self.sent) - 1
+
+        hello = SimpleNamespace(remote=lambda: send("hello", Hello("here", "host", 1, ray_worker.versions())))
+        compute = SimpleNamespace(remote=lambda function, work, moved, delivery: send("work", work))  # noqa: ARG005
+        actor = SimpleNamespace(hello=hello, compute=compute)
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: actor))
+
+    def wait(self, references: list[int], num_returns: int, timeout: float) -> tuple[list[int], list[int]]:  # noqa: ARG002
+        for reference in references:
+            kind, what = self.sent[reference]
+            if kind == "hello" or what == "a" or self.sent.index((kind, what)) < reference:
+                return [reference], []
+        self.clock.now += max(timeout, 0.01)
+        assert self.clock.now < 5000, "the limit of the beginning was kept"
+        return [], []
+
+    def get(self, reference: int) -> Any:
+        return self.sent[reference][1]
+
+    def kill(self, actor: Any) -> None:
+        pass
+
+
+def test_on_ray_the_limit_of_a_unit_follows_what_others_have_taken_since(monkeypatch):
+    clock, told, done = Clock(), list[str](), list[str]()
+    ray = FakeRay(clock)
+    monkeypatch.setattr(cluster, "connect", lambda settings: (ray, False))  # noqa: ARG005
+    monkeypatch.setattr(on_ray, "time", SimpleNamespace(monotonic=clock, sleep=lambda seconds: setattr(clock, "now", clock.now + seconds)))
+    monkeypatch.setattr(on_ray.RayEngine, "back_off", 0.0)
+    engine = on_ray.RayEngine(EngineSettings(kind="ray", workers=2))
+    job = Job(str, ["hangs", "a"], tell=told.append, seconds=lambda work: 900.0 if done else 1e9)  # noqa: ARG005
+    for work, _ in engine.run(job):
+        done.append(work)
+    assert done == ["a", "hangs"]
+    assert told == ["a worker was lost on host: no answer within 900 s. Its unit is tried again, try 2."]
+    assert 900 <= clock.now < 905

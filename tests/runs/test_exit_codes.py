@@ -96,3 +96,46 @@ def test_a_signal_unwinds_the_run(tmp_path: Path, sent: signal.Signals, code: in
     assert not (tmp_path / "live").exists()
     last = read_log(tmp_path / "log.jsonl")[-1]
     assert (last["event"], last["exit_code"], last["outcome"]) == ("run_ended", code, outcome)
+
+
+def unread(arguments: list[str], stream: str) -> tuple[int, str]:
+    """The exit code of a command whose standard output or error nobody reads from the beginning, and what it says on the other one."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        other = "stderr" if stream == "stdout" else "stdout"
+        done = subprocess.run(arguments, **{stream: writing, other: subprocess.PIPE}, text=True, check=False, timeout=300)
+    finally:
+        os.close(writing)
+    return done.returncode, getattr(done, other)
+
+
+def test_a_run_goes_on_where_nobody_reads_what_it_tells(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment.toml").write_text(tiny)
+    code, _ = unread(command("train", str(tmp_path / "experiment.toml"), "--out", str(tmp_path / "run")), "stderr")
+    assert code == ExitCode.DONE
+    events = read_log(tmp_path / "run" / "log.jsonl")
+    assert (events[-1]["event"], events[-1]["outcome"]) == ("run_ended", "done")
+    assert any("Trained 12 steps" in event.get("text", "") for event in events)
+
+
+def test_a_mistake_that_nobody_reads_keeps_its_code() -> None:
+    assert unread(command("status", "nowhere"), "stderr")[0] == ExitCode.MISTAKE
+
+
+@pytest.mark.parametrize("verb", ["status", "table", "explain", "compare", "--help"])
+def test_whoever_leaves_a_verb_that_prints_is_no_fault(verb: str, finished: Path) -> None:
+    asked = {"compare": ["--across", "part"], "--help": []}.get(verb, [])
+    code, said = unread(command(verb, *([str(finished)] if verb != "--help" else []), *asked), "stdout")
+    assert code == ExitCode.DONE, said
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+
+
+@pytest.mark.parametrize("body", ['raise BrokenPipeError(32, "to a worker")', "sys.exit(1)"])
+def test_another_pipe_that_breaks_and_an_exit_of_somebody_else_are_faults(body: str, tmp_path: Path) -> None:
+    code, said = ended(another(body, tmp_path))
+    assert code == ExitCode.FAULT
+    assert "a fault of rllc itself" in said
+    last = read_log(tmp_path / "log.jsonl")[-1]
+    assert (last["event"], last["exit_code"], last["outcome"]) == ("run_ended", ExitCode.FAULT, "failed")

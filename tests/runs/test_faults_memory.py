@@ -10,6 +10,7 @@ import torch
 
 from rllc.core.errors import RllcError
 from rllc.runs import sampling
+from rllc.runs.engines import local
 from rllc.runs.engines.job import Job
 from rllc.runs.engines.local import LocalEngine
 from rllc.runs.experiment import parse
@@ -85,3 +86,35 @@ def test_the_local_engine_gives_up_no_unit_but_the_hopeless_one(tmp_path: Path, 
     assert sum("a worker was lost: its process died. Its unit is tried again, try 2." in text for text in told) == 1
     assert sum("a worker was lost: no answer within" in text for text in told) == 2
     assert sum("a unit failed: memory did not suffice. It is tried again, try 2." in text for text in told) == 1
+
+
+def test_a_worker_without_a_sign_of_life_is_lost_long_before_any_limit_and_one_that_computes_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "SILENCE", 6.0)
+    monkeypatch.setattr(local, "SIGN", 0.1)  # a busy machine gives a worker that begins no second in six
+    told = list[str]()
+    works = [(name, tmp_path, 8) for name in ("hung", "stopped", "busy")]
+    engine = LocalEngine(EngineSettings(workers=3))
+    try:
+        assert sorted(result for _, result in engine.run(Job(moody, works, tell=told.append))) == ["busy, 8", "hung again, 8", "stopped again, 8"]
+    finally:
+        engine.close()
+    assert len(told) == 2
+    assert all("a worker was lost: no sign of life for" in text for text in told)
+
+
+@pytest.mark.parametrize("settings", [{"unit_timeout": 4}, {"unit_timeout": 60, "shard": "1/1"}, {"shard": "1/1"}])
+def test_one_worker_that_is_watched_is_killed_or_ended_without_the_run(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalEngine, "back_off", 0.01)
+    told = list[str]()
+    names = ("killed", "hung", "a") if settings.get("unit_timeout") == 4 else ("killed", "a")
+    engine = LocalEngine(EngineSettings(workers=1, **settings))
+    try:
+        done = [result for _, result in engine.run(Job(moody, [(name, tmp_path, 8) for name in names], tell=told.append))]
+    finally:
+        engine.close()
+    assert sorted(done) == ["a, 8", *sorted(f"{name} again, 8" for name in names[:-1])]
+    assert len(told) == len(names) - 1

@@ -8,7 +8,11 @@ import time
 import pytest
 from rich.console import Console
 
+from rllc.runs.engines.job import Job
+from rllc.runs.engines.waiting import LEAST_TIMEOUT, allowed
+from rllc.runs.experiment import parse, preset
 from rllc.runs.forecast import GUESSED_RATE, Forecast, Task
+from rllc.runs.plan import make_plan
 from rllc.runs.progress import Reporter
 
 
@@ -111,3 +115,24 @@ def test_nobody_foretells_a_time_before_anything_is_done(monkeypatch):
         bar.reach(75.0)
     assert "Training: 50 %.\n" in plain.getvalue()
     assert "Training: 75 %, about 40 s left." in plain.getvalue()
+
+
+def test_before_anything_is_finished_the_limit_is_that_of_a_slow_machine_and_a_day_at_most():
+    small, large, huge = Task("small", 1e9), Task("large", 1e12), Task("huge", 1e18)
+    forecast = Forecast([small, large, huge], Clock())
+    job = Job(abs, [small, large, huge], seconds=forecast.at_most)
+    assert allowed(job, small) == LEAST_TIMEOUT
+    assert allowed(job, large) == 4000.0
+    assert allowed(job, huge) == 24 * 3600.0
+    assert allowed(job, huge, 5.0) == 5.0
+    forecast.begun("large")
+    forecast.finished("large", 50.0)
+    assert allowed(job, large) == 1000.0
+    assert allowed(job, huge) == pytest.approx(20 * 50e6)  # known by now: no cap takes a unit away that is only long
+
+
+def test_at_one_gigaflop_no_unit_of_the_demo_is_given_up_and_none_of_them_hangs_for_hours():
+    costs = [unit.cost for unit in make_plan(parse(preset("demo"))).units]
+    limits = [max(LEAST_TIMEOUT, Forecast([], Clock()).at_most(Task("it", cost))) for cost in costs]
+    assert all(limit > cost / 1e9 for limit, cost in zip(limits, costs, strict=True))
+    assert max(limits) < 3600.0

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rllc.cli.arguments import Where
 from rllc.core.errors import RllcError
 from rllc.main import VERBS
 from rllc.records.store import Store
@@ -70,6 +72,18 @@ def test_shards_hold_a_folder_together_and_whole_runs_hold_it_alone(tmp_path):
         with pytest.raises(RllcError, match="Another run is at work"), folder.locked():
             pass
     with folder.locked(), pytest.raises(RllcError, match="A run of all shards is at work"), folder.locked(Shard(1, 2)):
+        pass
+
+
+def test_shards_of_another_number_are_refused_while_one_is_at_work(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.locked(Shard(1, 2)), folder.locked(Shard(2, 2)):
+        for other in (Shard(1, 4), Shard(2, 4), Shard(1, 1)):
+            with pytest.raises(RllcError, match=f"The shard 1/2 is at work in .*, and {other} shares the units out otherwise"), folder.locked(other):
+                pass
+    with folder.locked(Shard(2, 4)), folder.locked(Shard(1, 4)):  # those that were refused hold nothing
+        pass
+    with folder.locked():
         pass
 
 
@@ -136,5 +150,37 @@ def test_job_scripts_can_be_read_and_name_verbs_and_flags_that_there_are(script)
     asked = re.findall(r"\$rllc (\w+)(.*)", script.read_text())
     assert asked
     for verb, rest in asked:
-        taken = {name.replace("_", "-") for name in inspect.signature(VERBS[verb]).parameters}
+        names = set(inspect.signature(VERBS[verb]).parameters)
+        taken = {name.replace("_", "-") for name in names | ({field.name for field in fields(Where)} if "where" in names else set())}
         assert set(re.findall(r" --([a-z-]+)", rest)) <= taken
+
+
+def test_the_job_array_gives_every_job_its_workers_and_takes_any_path(tmp_path):
+    """A queue that runs what it is given at once, by sh as Slurm does, and a program that writes down how it was called."""
+    (tmp_path / "bin").mkdir()
+    for name, body in {
+        "sbatch": """
+            for argument; do case $argument in
+                --wrap=*) sh -c "${argument#--wrap=}" >&2 ;;
+                --output=*) echo "${argument#*=}" >>"$CALLS" ;;
+            esac; done
+            echo 7""",
+        "rllc": '{ echo call; printf "<%s>\\n" "$@"; } >>"$CALLS"',
+    }.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    out = tmp_path / 'it\'s $(touch broken) `touch broken` 100%j "it" é'
+    experiment = tmp_path / "o'ne; touch broken #.toml"
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "LC_ALL": "C"}
+    environment |= {"SLURM_CPUS_PER_TASK": "4", "SLURM_ARRAY_TASK_ID": "2", "CPUS": "4"}
+    script = [str(ROOT / "examples" / "slurm" / "array.sh"), str(experiment), str(out), "3"]
+    subprocess.run(script, check=True, env=environment, cwd=tmp_path)
+    logs, *calls = (tmp_path / "calls").read_text().split("call\n")
+    assert f"{out}/slurm-".replace("%", "%%") in logs
+    assert out.is_dir()
+    assert not (tmp_path / "broken").exists()
+    asked = [[word.removeprefix("<") for word in call.split(">\n")[:-1]] for call in calls]
+    common = [str(experiment), "--out", str(out)]
+    assert asked[0] == ["train", *common]
+    assert asked[1] == ["sample", *common, "--workers", "4", "--shard", "2/3"]
+    assert asked[2] == ["run", *common, "--workers", "4"]

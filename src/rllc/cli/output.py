@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from rllc.core.streams import goes_nowhere
 from rllc.figures.text import on_terminal
 
 if TYPE_CHECKING:
@@ -16,11 +17,11 @@ def print_text(text: Text) -> None:
     if not sys.stdout.isatty():
         print_plain(text.plain)
         return
-    from rich.console import Console
+    from rllc.cli.console import OutputConsole
 
     text = text.copy()
     text.plain = on_terminal(text.plain)  # of the same length, so that styles stay in their places
-    Console(highlight=False).print(text, soft_wrap=True, end="")
+    OutputConsole(highlight=False).print(text, soft_wrap=True, end="")
 
 
 def print_plain(text: str) -> None:
@@ -40,4 +41,15 @@ def print_bytes(content: bytes) -> None:
 
 def print_error(text: str) -> None:
     """A line of our own to standard error."""
-    sys.stderr.write(f"rllc: {on_terminal(text)}\n")
+    write_error(f"rllc: {text}\n")
+
+
+def write_error(text: str) -> None:
+    """A text to standard error, as far as somebody reads it."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(on_terminal(text))
+        sys.stderr.flush()
+    except BrokenPipeError:
+        goes_nowhere(sys.stderr)

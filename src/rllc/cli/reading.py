@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from rllc.cli.arguments import Folder
-from rllc.cli.output import print_bytes, print_plain, print_text
+from rllc.cli.output import print_bytes, print_plain, print_text, write_error
 from rllc.figures.text import on_terminal
 
 
@@ -79,7 +79,7 @@ def compare(
     text, notes = render(found, format)
     print_text(text)
     if notes:
-        sys.stderr.write(f"{on_terminal(notes)}\n")
+        write_error(f"{notes}\n")
 
 
 def explain(
@@ -92,11 +92,10 @@ def explain(
 
     Example: rllc explain runs/demo --part 1:6 --data code --step 3000
     """
-    from rich.console import Console
-
+    from rllc.cli.console import OutputConsole
     from rllc.runs.explaining import explain_cells
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = OutputConsole(highlight=False, width=None if sys.stdout.isatty() else 160)
     for heading, found, remedy in explain_cells(folder, part, data, step):
         console.print(on_terminal(heading), style="bold", soft_wrap=True, markup=False)
         console.print(found)

@@ -6,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from rllc.cli.console import OutputConsole
 from rllc.cli.output import print_plain
 from rllc.core.errors import RllcError
 from rllc.figures.text import on_terminal
@@ -30,7 +30,7 @@ def watch_run(root: Path, seconds: float) -> None:
     found, looked = status_of(root), time.monotonic()
     try:
         if sys.stdout.isatty():
-            with Live(console=Console(highlight=False), auto_refresh=False, transient=True) as shown:
+            with Live(console=OutputConsole(highlight=False), auto_refresh=False, transient=True) as shown:
                 while _at_work(found["running"]):
                     shown.update(Text(on_terminal(render(found)), overflow="fold"), refresh=True)
                     time.sleep(seconds)

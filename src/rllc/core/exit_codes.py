@@ -33,7 +33,7 @@ class ExitCode(IntEnum):
             return cls.MISTAKE
         if isinstance(error, KeyboardInterrupt):
             return cls.INTERRUPTED
-        if isinstance(error, SystemExit):  # nothing in here ends a run like that but a signal
+        if isinstance(error, SystemExit) and error.code == cls.TERMINATED:  # a signal; nothing else in here ends a run like that
             return cls.TERMINATED
         return cls.FAULT
 

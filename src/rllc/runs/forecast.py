@@ -10,7 +10,11 @@ from dataclasses import dataclass
 # A guess at what one core does, in operations a second, until finished units tell the truth.
 GUESSED_RATE = 4e10
 # What the slowest does, of whose workers none has finished anything yet.
-_SLOWEST = 1e9
+_SLOWEST = 2.5e8
+# Seconds after which a worker counts as lost, where nothing is finished that would foretell how long it takes: a day.
+MOST_UNTOLD = 24 * 3600.0
+# A unit counts as lost when it has taken so many times as long as the finished ones foretell.
+PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ class Forecast:
         return task.cost / GUESSED_RATE
 
     def at_most(self, task: Task) -> float:
-        """As `predicted`, but where nothing is finished by no guess that a slow machine could not keep to."""
-        return self.predicted(task) if self._spent else task.cost / _SLOWEST
+        """Seconds after which a unit counts as lost: twenty times `predicted`; before anything is finished, what a slow machine takes, or a day."""
+        return PATIENCE * self.predicted(task) if self._spent else min(task.cost / _SLOWEST, MOST_UNTOLD)
 
     def left(self, at_once: int) -> float:
         """Seconds until the last unit ends, where `at_once` are computed side by side and the next begins when one ends."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -16,6 +16,7 @@ from rllc.records.store import Store
 from rllc.runs.shards import Shard
 
 SIBLINGS = "siblings"
+_SHARD_LOCK = ".lock-"
 MAP = "map.json"  # in the folder of a calibration: what its figure shows
 
 
@@ -143,17 +144,30 @@ class RunFolder:
     def locked(self, shard: Shard | None = None) -> Iterator[None]:
         """Hold the folder for one run, or beside other shards for one shard; the lock goes with the process, however it ends.
 
-        Raises RllcError where another run or the same shard holds it, or where the folder cannot be written or locked.
+        Raises RllcError where another run, the same shard or one of another n holds it, or where the folder cannot be written or locked.
         """
         if shard is None:
             with self._held(".lock", fcntl.LOCK_EX, f"Another run is at work in {self.root}."):
                 yield
             return
-        with (
-            self._held(".lock", fcntl.LOCK_SH, f"A run of all shards is at work in {self.root}."),
-            self._held(f".lock-{shard.index}-of-{shard.of}", fcntl.LOCK_EX, f"The shard {shard} is at work in {self.root} already."),
-        ):
+        with self._held(".lock", fcntl.LOCK_SH, f"A run of all shards is at work in {self.root}."), ExitStack() as stack:
+            with self.turn("shards"):  # no two look for each other at once
+                taken = f"The shard {shard} is at work in {self.root} already."
+                stack.enter_context(self._held(f"{_SHARD_LOCK}{shard.index}-of-{shard.of}", fcntl.LOCK_EX, taken))
+                self._check_division(shard)
             yield
+
+    def _check_division(self, shard: Shard) -> None:
+        """Raises RllcError where a shard of another n is at work: the same unit would be in shares of both."""
+        for path in sorted(self.root.glob(f"{_SHARD_LOCK}*-of-*")):
+            index, _, of = path.name.removeprefix(_SHARD_LOCK).partition("-of-")
+            if of != str(shard.of):
+                with self._opened(path.name) as stream:
+                    if not _locked(stream, fcntl.LOCK_EX, self.root):
+                        raise RllcError(
+                            f"The shard {index}/{of} is at work in {self.root}, and {shard} shares the units out otherwise.",
+                            f"Wait until no shard of {of} is at work, or call it i/{of}.",
+                        )
 
     @contextmanager
     def turn(self, name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from rllc.core.streams import goes_nowhere
 from rllc.figures.text import on_terminal
 from rllc.runs.log import MESSAGE, LogFile, iso
 
@@ -129,6 +130,14 @@ class _Remaining(TimeRemainingColumn):
         return Text(f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}", style="progress.remaining")
 
 
+class _Console(Console):
+    """Standard error. Where nobody reads it any more it is silent, and the run goes on: rich alone would end it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        goes_nowhere(self.file)
+
+
 class Reporter:
     """Says what a run does. `quiet` says nothing but errors; the log file hears everything.
 
@@ -137,7 +146,7 @@ class Reporter:
     """
 
     def __init__(self, quiet: bool = False, log: Path | None = None, console: Console | None = None) -> None:
-        self.quiet, self.console = quiet, console or Console(stderr=True, highlight=False)
+        self.quiet, self.console = quiet, console or _Console(stderr=True, highlight=False)
         self.live = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),

@@ -160,7 +160,8 @@ class EngineSettings:
         gpus_per_worker: GPUs that Ray sets aside for a worker, 0.5 for two workers on each; 0 takes one where the cluster has some and `device`
             does not say otherwise.
         unit_timeout: seconds after which a unit is taken for lost and tried again; 0 for twenty times what the finished ones predict, and at
-            least ten minutes.
+            least ten minutes; before any is finished, what takes 0.25 GFLOP/s, and at most a day. Above 0 one worker is a process of its own
+            too, so that it can be ended.
         shard: "2/5" samples the second of five shares of the units alone, beside other calls on the same folder; empty for all.
         threads: threads of each worker. More threads change the order of sums, so equal numbers need equal threads.
         device: "auto" takes a CUDA device where there is one.

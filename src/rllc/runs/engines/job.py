@@ -38,7 +38,7 @@ class Job(Generic[Work, Result]):
         smaller: a work that needs less memory, for what was under way when a worker was lost again, or memory was short; raises RllcError where
             there is none.
         files: what works read; None where they carry everything along.
-        seconds: how long a work is expected to take at most; without end where nobody knows.
+        seconds: how long a work may take before its worker counts as lost, asked again as others finish; without end where nobody knows.
         begun: is told of each work as it is handed to a worker, again where it is tried again.
         tell: is told in words what the user should know.
         failed: is told of each work that is given up because workers were lost with it, or memory did not suffice, and why; the others go on.

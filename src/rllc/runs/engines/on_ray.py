@@ -48,7 +48,10 @@ class _Busy:
     hand: _Hand
     item: Item
     since: float
-    until: float
+
+    def left(self, job: Job[Any, Any], timeout: float) -> float:
+        """Seconds until it counts as lost, by what is known now."""
+        return self.since + allowed(job, self.item.work, timeout) - time.monotonic()
 
 
 class RayEngine:
@@ -134,15 +137,14 @@ class RayEngine:
             self._idle.remove(hand)
             delivery = self._placing.begin(hand.node, job.files, item.work)
             moved = job.files.moved if job.files is not None else None
-            now = time.monotonic()
             reference = hand.actor.compute.remote(job.function, item.work, moved, delivery)
-            self._busy[reference] = _Busy(hand, item, now, now + allowed(job, item.work, self._settings.unit_timeout))
+            self._busy[reference] = _Busy(hand, item, time.monotonic())
             job.begun(item.work)
 
     def _gather(self, waiting: Waiting, job: Job[Any, Any]) -> Iterator[tuple[Any, Any]]:
         """Wait a little for a worker; take what has come, and give up what takes too long."""
-        references = [*self._starting, *self._busy]
-        patience = min([1.0, *(max(busy.until - time.monotonic(), 0.0) for busy in self._busy.values())])
+        references, timeout = [*self._starting, *self._busy], self._settings.unit_timeout
+        patience = min([1.0, *(max(busy.left(job, timeout), 0.0) for busy in self._busy.values())])
         if self._idle and len(waiting):
             patience = min(patience, waiting.soonest())
         if not references:
@@ -154,11 +156,10 @@ class RayEngine:
                 self._greet(reference, job)
             else:
                 yield from self._take(reference, waiting, job)
-        now = time.monotonic()
         for reference, busy in list(self._busy.items()):
-            if now > busy.until:
+            if busy.left(job, timeout) < 0:
                 del self._busy[reference]
-                self._lose(busy, f"no answer within {now - busy.since:.0f} s", waiting, job)
+                self._lose(busy, f"no answer within {time.monotonic() - busy.since:.0f} s", waiting, job)
 
     def _take(self, reference: Any, waiting: Waiting, job: Job[Any, Any]) -> Iterator[tuple[Any, Any]]:
         busy = self._busy.pop(reference)

@@ -12,7 +12,7 @@ from rllc.core.errors import RllcError
 from rllc.runs.engines.job import Job
 
 TRIES = 4
-LEAST_TIMEOUT = 600.0  # seconds; a unit is given up after that, and not before twenty times what is expected of it
+LEAST_TIMEOUT = 600.0  # seconds; no unit is given up sooner, unless the settings say so
 BACK_OFF = 1.0  # seconds before the second try; each further one waits twice as long
 
 
@@ -101,5 +101,5 @@ class Waiting:
 
 
 def allowed(job: Job[Any, Any], work: Any, timeout: float = 0.0) -> float:
-    """Seconds after which a work's worker is taken for lost: those of `timeout` unless that is 0."""
-    return timeout or max(LEAST_TIMEOUT, 20 * job.seconds(work))
+    """Seconds after which a work's worker is taken for lost: those of `timeout` unless that is 0. They change as others finish: ask again."""
+    return timeout or max(LEAST_TIMEOUT, job.seconds(work))
