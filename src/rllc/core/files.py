@@ -11,10 +11,13 @@ import errno
 import json
 import os
 import re
+import shutil
+import stat
 import tempfile
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rllc.core.errors import RllcError
 
@@ -71,6 +74,54 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("its values are nested too deeply") from error
 
 
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table of a TOML text. Raises ValueError for everything that is none, tables within tables without end too."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file to read. Raises OSError where there is none, or what is there is no file of bytes: whoever opens a pipe waits without end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.fdopen(_regular(handle), "rb")
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file. Raises OSError as `open_regular` does."""
+    with open_regular(path) as stream:
+        return stream.read()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises OSError as `open_regular` does, and ValueError where it is not UTF-8."""
+    return read_regular(path).decode("utf-8")
+
+
+def open_own(path: Path, flags: int = os.O_RDWR) -> int:
+    """Open a file to write into, made where it is missing, and never what a link of its name leads to; its handle.
+
+    Raises OSError where the disk refuses, the name is a link, or what is there is no file of bytes.
+    """
+    return _regular(os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644))
+
+
+def _regular(handle: int) -> int:
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "it is no file of bytes")
+
+
+def remove(path: Path) -> None:
+    """Take away a file, a folder with all in it, or a link without what it leads to. Raises OSError where the disk refuses."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder with its parents, each name durable in the one above. Raises OSError where the disk refuses."""
     missing: list[Path] = []
@@ -97,6 +148,8 @@ def disk_error(path: Path, error: OSError) -> RllcError:
         return RllcError(f"The disk is full: {path} could not be written.", "Free some space and run the same command again; finished work is kept.")
     if error.errno == errno.EFBIG:
         return RllcError(f"{path} would be larger than files may be here.", "Raise the limit (`ulimit -f`) and run the same command again.")
+    if error.errno == errno.ELOOP:
+        return RllcError(f"{path} is a link, and nothing is written where it leads.", "Remove the link and run the same command again.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return RllcError(f"{path} may not be written here.", "Choose a folder that you may write to.")
     return RllcError(f"{path} could not be written: {error.strerror or error}.", "Check the folder and run the same command again.")

@@ -11,8 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rllc.core.files import parse_json
+
 Kind = Literal["text", "count", "number"]
 _ABSENT = -1
+_LEAST, _MOST, _HUGE = -(2**63), 2**63 - 1, 10**308  # whole numbers beyond are kept as text, digit by digit
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Column:
     """Values of one name, one a row; a value may be absent.
 
     Args:
-        kind: "count" where all that is there are whole numbers, "number" where all are numbers, else "text".
+        kind: "count" where all that is there are whole numbers of 64 bits, "number" where all are numbers, else "text".
         values: numbers with NaN for what is absent, float64 [rows]; or whole numbers, int64 [rows]; or places among `texts`, int32 [rows], -1 absent.
         present: of counts, bool [rows].
         texts: of texts, each once, as JSON, so that a truth value or a number among them stays what it was.
@@ -39,10 +42,10 @@ class Column:
         """The column of such values; None is absent."""
         there = [value for value in values if value is not None]
         types = set(map(type, there))
-        if types == {int}:
+        if types == {int} and all(_LEAST <= value <= _MOST for value in there):
             present = np.array([value is not None for value in values], dtype=np.bool_)
             return cls("count", np.array([value or 0 for value in values], dtype=np.int64), present)
-        if types and types <= {int, float}:
+        if float in types and types <= {int, float} and all(abs(value) < _HUGE for value in there if type(value) is int):
             return cls("number", np.array([np.nan if value is None else value for value in values], dtype=np.float64))
         places: dict[str, int] = {}
         codes = [_ABSENT if value is None else places.setdefault(json.dumps(value, default=str), len(places)) for value in values]
@@ -60,7 +63,7 @@ class Column:
         if self.kind == "count":
             assert self.present is not None
             return [value if there else None for value, there in zip(self.values.tolist(), self.present.tolist(), strict=True)]
-        texts = [json.loads(text) for text in self.texts]
+        texts = [parse_json(text) for text in self.texts]
         return [None if code == _ABSENT else texts[code] for code in self.values.tolist()]
 
     def take(self, rows: NDArray[np.int64]) -> Column:
@@ -91,7 +94,7 @@ class Column:
     def _strings(self) -> NDArray[Any]:
         if self.kind != "text":
             return np.array(["" if value is None else str(value) for value in self.plain()], dtype=object)
-        texts = np.array([str(json.loads(text)) for text in self.texts] + [""], dtype=object)
+        texts = np.array([str(parse_json(text)) for text in self.texts] + [""], dtype=object)
         return texts[self.values]  # -1 is the last
 
 

@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.core.errors import RllcError
+from rllc.core.files import parse_json
 from rllc.records.columns import Column, of_rows, stacked
 from rllc.records.packing import Record, pack, unpack
 from rllc.records.places import Stamp
 from rllc.records.store import COMPACTED, DamagedRecordError, Store, named
 
-REVISION = 1
+REVISION = 2
 OF_KEY = "key/"  # before the names of what is of a record's key and not of its meta
 _KIND = "index"
 _BLOCK = 4096  # records whose headers are in memory as they came
@@ -63,6 +64,8 @@ class Index:
 def opened(store: Store, kind: str, *, keep: bool = True) -> Index:
     """The index of a kind as its folder is now; files that are new since are read and proven, and damaged ones set aside.
 
+    Of a record of several segments all are read where one is new, since they are proven against each other.
+
     Args:
         keep: write it down for the next time; where that is refused, on a read-only disk for instance, nothing is lost but time.
 
@@ -70,15 +73,17 @@ def opened(store: Store, kind: str, *, keep: bool = True) -> Index:
     """
     listing = store.listing(kind)
     before = _kept(store, kind)
+    problems = _whole(store, kind, listing, before.stamps)
+    bad = {file for problem in problems for file in problem.files}
+    listing = {file: stamp for file, stamp in listing.items() if file not in bad}
     same = [row for row, (file, stamp) in enumerate(before.stamps.items()) if listing.get(file) == stamp]
     old = list(before.stamps)
     stamps = {old[row]: before.stamps[old[row]] for row in same}
-    new = sorted(file for file in listing if file not in stamps)
-    if not new and len(same) == len(old):
+    new = sorted((file for file in listing if file not in stamps), key=named)
+    if not new and not problems and len(same) == len(old):
         return before
     rows = np.array(same, dtype=np.int64)
     blocks: list[tuple[int, Mapping[str, Column]]] = [(len(same), {name: column.take(rows) for name, column in before.columns.items()})]
-    problems: list[DamagedRecordError] = []
     for start in range(0, len(new), _BLOCK):
         metas: list[dict[str, Any]] = []
         for file, found in _read(store, kind, new[start : start + _BLOCK]):
@@ -99,10 +104,26 @@ def fresh_problems(store: Store) -> tuple[DamagedRecordError, ...]:
     return tuple(problem for kind in store.kinds() for problem in opened(store, kind).problems)
 
 
+def _whole(store: Store, kind: str, listing: Mapping[str, Stamp], before: Mapping[str, Stamp]) -> list[DamagedRecordError]:
+    """What is damaged in records of several segments of which one is new or gone."""
+    several = {digest for digest, segment in map(named, listing) if segment}
+    touched = {named(file)[0] for file in {*listing, *before} if listing.get(file) != before.get(file)} if several else set[str]()
+    problems: list[DamagedRecordError] = []
+    for digest in sorted(several & touched):
+        try:
+            store.get(kind, digest)
+        except KeyError:
+            continue  # its first segment is missing, and what lies behind the gap is not counted
+        except DamagedRecordError as error:
+            problems.append(error)
+    return problems
+
+
 def _read(store: Store, kind: str, files: Sequence[str]) -> Iterable[tuple[str, Record | DamagedRecordError]]:
     for path, content in store.place.read_each(f"{kind}/{file}" for file in files):
-        file = path.rpartition("/")[2]
-        yield file, store.tried(kind, file, content)
+        if not isinstance(content, FileNotFoundError):  # another reader has set it aside since the listing
+            file = path.rpartition("/")[2]
+            yield file, store.tried(kind, file, content)
 
 
 def path_of(kind: str) -> str:
@@ -110,14 +131,14 @@ def path_of(kind: str) -> str:
     return f"{COMPACTED}/index-{kind}.npz"
 
 
-def sound(content: bytes, kind: str) -> bool:
-    """Whether these bytes are an index of that kind, as this program writes it."""
-    return _unpacked(content, kind) is not None
+def sound(content: bytes, kind: str, *, checked: bool = False) -> bool:
+    """Whether these bytes are an index of that kind, as this program writes it; `checked`: of records whose content was checked too."""
+    return _unpacked(content, kind, checked) is not None
 
 
 def _kept(store: Store, kind: str) -> Index:
     try:
-        found = _unpacked(store.place.read(path_of(kind)), kind)
+        found = _unpacked(store.place.read(path_of(kind)), kind, kind in store.checks)
     except OSError:
         found = None
     return found or Index({}, {})
@@ -139,20 +160,22 @@ def _keep(store: Store, kind: str, index: Index) -> None:
             texts[name] = list(column.texts)
     arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
     try:
-        store.place.write(path_of(kind), pack(_KIND, {"of": kind, "revision": REVISION}, arrays, {}, 0, compressed=False), durable=False)
+        key = {"of": kind, "revision": REVISION, "checked": kind in store.checks}
+        store.place.write(path_of(kind), pack(_KIND, key, arrays, {}, 0, compressed=False), durable=False)
     except (OSError, RllcError):
         return  # it is a copy, and the next reader makes it
 
 
-def _unpacked(content: bytes, kind: str) -> Index | None:
+def _unpacked(content: bytes, kind: str, checked: bool) -> Index | None:
     try:
         record, _ = unpack(content)
-        if (record.kind, record.key) != (_KIND, {"of": kind, "revision": REVISION}):
+        keys = [{"of": kind, "revision": REVISION, "checked": told} for told in {True, checked}]
+        if record.kind != _KIND or record.key not in keys:
             return None
         arrays = record.arrays
         files = [name.decode() for name in arrays["files"].tolist()]
         stamps = zip(arrays["sizes"].tolist(), (time.decode() for time in arrays["times"].tolist()), strict=True)
-        texts = json.loads(arrays["texts"].tobytes())
+        texts = parse_json(arrays["texts"].tobytes())
         columns: dict[str, Column] = {}
         for label, values in arrays.items():
             of, _, name = label.partition("/")

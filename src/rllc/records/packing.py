@@ -8,14 +8,16 @@ import math
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rllc.core import digest
 from rllc.core.errors import RllcError
+from rllc.core.files import parse_json
 
+T = TypeVar("T")
 FORMAT = 1
 _SMALL, _RATIO = 100_000_000, 200  # bytes of a record that may be of any ratio of compression, and the ratio of larger ones
 _HEADER = "record.json"
@@ -70,7 +72,10 @@ def newer(what: str, version: int) -> RllcError:
 def pack(
     kind: str, key: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], segment: int, *, compressed: bool = True
 ) -> bytes:
-    """One segment of a record as bytes. Raises ValueError or TypeError for a key that is not plain finite JSON and for arrays of Python objects."""
+    """One segment of a record as bytes. Raises ValueError or TypeError for a key that is not plain finite JSON and for arrays of Python objects.
+
+    The header's `content` is the digest of the rest of the header in every format, by which one of a newer version is told from a damaged one.
+    """
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise TypeError(f"the array {name!r} holds Python objects")
@@ -83,8 +88,8 @@ def pack(
     return buffer.getvalue()
 
 
-def unpack(content: bytes) -> tuple[Record, int]:
-    """The record in these bytes and the number of its segment, proven by its digest.
+def unpack(content: bytes, what: str = "A record") -> tuple[Record, int]:
+    """The record in these bytes and the number of its segment, proven by its digest; `what` to call it in an error.
 
     Raises RllcError for one of a newer version, and any exception at all for bytes that are no record or not as they were written.
     """
@@ -95,15 +100,24 @@ def unpack(content: bytes) -> tuple[Record, int]:
         # whole members, so that zip's own checksum speaks before numpy trusts a header's shape
         contents = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
     members = {name: np.lib.format.read_array(stream, allow_pickle=False) for name, stream in contents.items()}
-    header: dict[str, Any] = json.loads(members.pop(_HEADER).tobytes())
-    if int(header["format"]) > FORMAT:
-        raise newer(f"The record {header['kind']}/{key_digest(header['kind'], header['key'])}", header["format"])
+    header: dict[str, Any] = parse_json(members.pop(_HEADER).tobytes())
+    if header.pop("content") != digest.of_json(header):
+        raise ValueError("the header does not fit its digest")
+    json.dumps(header, ensure_ascii=False).encode()  # halves of characters, which JSON can hold, cannot be written anywhere
+    if _typed(header, "format", int) > FORMAT:
+        raise newer(what, header["format"])
     arrays = {name.removeprefix("array/"): array for name, array in members.items()}
-    content_digest = header.pop("content")
-    if digest.of_json(header) != content_digest or digest.of_arrays(arrays) != header["arrays"]:
+    if digest.of_arrays(arrays) != header["arrays"]:
         raise ValueError("the content does not fit its digest")
-    kind, key = header["kind"], header["key"]
-    return Record(kind, key_digest(kind, key), key, arrays, header["meta"]), header["segment"]
+    kind, key, meta = _typed(header, "kind", str), _typed(header, "key", dict), _typed(header, "meta", dict)
+    return Record(kind, key_digest(kind, key), key, arrays, meta), _typed(header, "segment", int)
+
+
+def _typed(header: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    value = header[name]
+    if type(value) is not kind:
+        raise TypeError(f"{name} is no {kind.__name__}")
+    return value
 
 
 def joined(parts: Iterable[Record]) -> Record:

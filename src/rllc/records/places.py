@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rllc.core.errors import RllcError
-from rllc.core.files import is_leftover, write_atomic
+from rllc.core.files import is_leftover, read_regular, write_atomic
 
 Stamp = tuple[int, str]  # size in bytes, and what changes when a file of that name is written anew
 
@@ -77,7 +77,7 @@ class LocalPlace:
 
     def read(self, path: str) -> bytes:
         """The content of a file."""
-        return (self.root / path).read_bytes()
+        return read_regular(self.root / path)
 
     def read_each(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """The content of many files, or why one could not be read."""
@@ -93,7 +93,7 @@ class LocalPlace:
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
-        return (self.root / path).exists()
+        return (self.root / path).is_file()
 
     def listing(self, folder: str) -> dict[str, Stamp]:
         """The files of a folder by name, with size and time of writing."""
@@ -176,7 +176,7 @@ class RemotePlace:
                 self._told(self.fs.pipe_file, aside, content)
                 self._told(self.fs.mv, aside, self._full(path))
             except OSError:
-                if self.fs.exists(aside):
+                if self._is_file(aside):
                     self.fs.rm_file(aside)
                 raise
         self._known.get(folder, set()).add(name)
@@ -188,7 +188,7 @@ class RemotePlace:
             return name in self._known[folder]
         self._asked[folder] = self._asked.get(folder, 0) + 1
         if self._asked[folder] <= _QUESTIONS:
-            return self._told(self.fs.isfile, self._full(path))
+            return self._is_file(self._full(path))
         return name in self.listing(folder)
 
     def listing(self, folder: str) -> dict[str, Stamp]:
@@ -225,6 +225,14 @@ class RemotePlace:
         folder, _, name = path.rpartition("/")
         self._told(self.fs.rm_file, self._full(path))
         self._known.get(folder, set()).discard(name)
+
+    def _is_file(self, full: str) -> bool:
+        """Whether there is such a file now: not by an earlier listing, which the library keeps, and not "no" where nobody would answer."""
+        self.fs.invalidate_cache(full)
+        try:
+            return self._told(self.fs.info, full)["type"] == "file"
+        except FileNotFoundError:
+            return False
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}".rstrip("/")

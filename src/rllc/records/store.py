@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,26 @@ from rllc.records.places import LocalPlace, Stamp, open_place
 
 DAMAGED, COMPACTED, MARKER = "damaged", "compacted", "store.json"
 _RESERVED = (DAMAGED, COMPACTED)
+_BYTES = "its content does not fit its digest"
 _KIND = re.compile(r"^[a-z][a-z0-9_]*$")
-_FILE = re.compile(r"^([0-9a-f]{64})-(\d+)\.npz$")
+_FILE = re.compile(r"^([0-9a-f]{64})-(0|[1-9][0-9]{0,8})\.npz$")
+
+
+# What is wrong with a segment whose digest is right, in words; empty where nothing is. It is given the segment as a record, its number, and the
+# segments before it, of which there are none where they were not read.
+Check = Callable[[Record, int, Sequence[Record]], str]
 
 
 class DamagedRecordError(RllcError):
-    """Files whose content does not fit their own digest. They have been set aside, so the store no longer holds those records."""
+    """Files whose content is not as it was written. They have been set aside, so the store no longer holds those records.
+
+    Args:
+        files: names of the damaged file, and of those of the same record behind it.
+    """
+
+    def __init__(self, problem: str, remedy: str, files: Sequence[str] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.files = tuple(files)
 
 
 class Store:
@@ -44,18 +59,22 @@ class Store:
     Args:
         root: a folder, or a URL such as "s3://bucket/mine" or "memory://mine".
         sets_aside: move damaged files to `damaged/` when they are found; otherwise only tell of them.
+        checks: by kind, what else is asked of a record's content when it is read; one that fails is damaged.
 
     Raises RllcError for a store written by a newer version of rllc, and for a place that cannot be reached.
     """
 
-    def __init__(self, root: Path | str, *, sets_aside: bool = True) -> None:
+    def __init__(self, root: Path | str, *, sets_aside: bool = True, checks: Mapping[str, Check] | None = None) -> None:
         self.place = open_place(root)
         self.root = root
         self.sets_aside = sets_aside
+        self.checks = checks or {}
         self._marked = _check_format(self.place.shown(MARKER), self._content(MARKER))
 
     def put(self, kind: str, key: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], segment: int = 0) -> str:
         """Write one segment of a record, whole or not at all, and return the digest of its key. What is already there stays as it is.
+
+        Segments behind one that was not there went on from another: they are set aside.
 
         Numbers of `meta` that are not finite are stored as null. Raises RllcError where the disk refuses, ValueError or TypeError for a
         key that is not plain finite JSON and for arrays of Python objects.
@@ -65,6 +84,7 @@ class Store:
         if not self._exists(path):
             content = pack(kind, key, arrays, meta, segment)
             self._mark()
+            self.retire(kind, self._behind(kind, name, segment))
             self._write(path, content)
         return name
 
@@ -89,7 +109,25 @@ class Store:
         n = self.segments(kind, name)
         if n == 0:
             raise KeyError(f"{kind}/{name}")
-        return joined([self.proven(kind, f"{name}-{segment}.npz") for segment in range(n)])
+        parts: list[Record] = []
+        for segment in range(n):
+            parts.append(self.proven(kind, f"{name}-{segment}.npz", earlier=parts))
+        return joined(parts)
+
+    def retire(self, kind: str, files: Sequence[str]) -> None:
+        """Move files of a kind to `damaged/`, the last first, so that no segment is ever without the one before it.
+
+        Raises RllcError where the disk refuses.
+        """
+        for file in reversed(files):
+            path = f"{_folder(kind)}/{file}"
+            target = f"{DAMAGED}/{path.replace('/', '-')}"
+            try:
+                self.place.move(path, target)
+            except FileNotFoundError:
+                continue  # another reader was here first
+            except OSError as error:
+                raise disk_error(Path(self.place.shown(target)), error) from error
 
     def files(self, kind: str = "", key: Mapping[str, Any] | str = "") -> list[Path]:
         """The files of one record, segment by segment, none where there is none; of the store itself where no record is named.
@@ -125,7 +163,19 @@ class Store:
 
     def check(self) -> tuple[DamagedRecordError, ...]:
         """Read everything; set aside what is damaged and tell of it, one error a file, so that a run can go on and compute it anew."""
-        return tuple(found for kind in self.kinds() for name in sorted(self.listing(kind)) if isinstance(found := self.tried(kind, name), RllcError))
+        problems: list[DamagedRecordError] = []
+        for kind in self.kinds():
+            parts: dict[str, list[Record]] = {}
+            for file in sorted(self.listing(kind), key=named):
+                name, segment = named(file)
+                before = parts.setdefault(name, [])
+                if problems and file in problems[-1].files:
+                    continue
+                try:
+                    before.append(self.proven(kind, file, earlier=before if len(before) == segment else ()))
+                except DamagedRecordError as error:
+                    problems.append(error)
+        return tuple(problems)
 
     def listing(self, kind: str) -> dict[str, Stamp]:
         """The files of a kind by name, with what changes whenever one is written anew."""
@@ -136,8 +186,8 @@ class Store:
         """Digest of which files of a kind there are, without reading them; it changes whenever one is added, set aside or replaced."""
         return digest.of_json(sorted([name, *stamp] for name, stamp in self.listing(kind).items()))
 
-    def proven(self, kind: str, file: str, content: bytes | OSError | None = None) -> Record:
-        """What one file holds; its `content` may be at hand.
+    def proven(self, kind: str, file: str, content: bytes | OSError | None = None, earlier: Sequence[Record] = ()) -> Record:
+        """What one file holds; its `content` may be at hand, and the segments before it.
 
         Raises DamagedRecordError where it is damaged, and RllcError where it cannot be read.
         """
@@ -150,13 +200,15 @@ class Store:
             raise self._unreadable(path, error) from error
         name, segment = named(file)
         try:
-            record, number = unpack(content)
+            record, number = unpack(content, f"The record {self.place.shown(path)}")
         except RllcError:
             raise
         except Exception as error:  # numpy, zipfile, zlib and json each have their own ways of saying that bytes are wrong
-            raise self._set_aside(path) from error
+            raise self._set_aside(kind, file, _BYTES) from error
         if (record.kind, record.digest, number) != (kind, name, segment):
-            raise self._set_aside(path)
+            raise self._set_aside(kind, file, _BYTES)
+        if kind in self.checks and (problem := self.checks[kind](record, segment, earlier)):
+            raise self._set_aside(kind, file, problem)
         return record
 
     def tried(self, kind: str, file: str, content: bytes | OSError | None = None) -> Record | DamagedRecordError:
@@ -198,18 +250,24 @@ class Store:
         reason = error.strerror or error
         return RllcError(f"{self.place.shown(path)} could not be read: {reason}.", "Check that the file may be read and try again.")
 
-    def _set_aside(self, path: str) -> DamagedRecordError:
-        what, target = self.place.shown(path), f"{DAMAGED}/{path.replace('/', '-')}"
+    def _behind(self, kind: str, name: str, segment: int) -> list[str]:
+        """The files of the segments behind one, as far as there is no gap."""
+        return [f"{name}-{n}.npz" for n in takewhile(lambda n: self._exists(_path(kind, name, n)), count(segment + 1))]
+
+    def _set_aside(self, kind: str, file: str, why: str) -> DamagedRecordError:
+        path, behind = f"{kind}/{file}", self._behind(kind, *named(file))
+        what, target, files = self.place.shown(path), self.place.shown(f"{DAMAGED}/{kind}-{file}"), (file, *behind)
+        more = f", and with it the {len(behind)} behind it, which went on from it" if behind else ""
         if not self.sets_aside:
-            return DamagedRecordError(f"The record {what} is damaged: its content does not fit its digest.", "`rllc doctor --repair` sets it aside.")
+            return DamagedRecordError(f"The record {what} is damaged: {why}.", f"`rllc doctor --repair` sets it aside{more}.", files)
         try:
-            self.place.move(path, target)
-        except (OSError, RllcError) as error:
-            refused = disk_error(Path(self.place.shown(target)), error) if isinstance(error, OSError) else error
-            return DamagedRecordError(f"The record {what} is damaged and could not be set aside.", f"Delete it. {refused}")
+            self.retire(kind, files)
+        except RllcError as error:
+            return DamagedRecordError(f"The record {what} is damaged and could not be set aside.", f"Delete it{more}. {error}", files)
         return DamagedRecordError(
-            f"The record {what} was damaged: its content does not fit its digest. It now lies in {self.place.shown(target)}.",
+            f"The record {what} was damaged: {why}. It now lies in {target}{more}.",
             "Run the same command again; what is missing will be computed anew.",
+            files,
         )
 
 

@@ -65,7 +65,7 @@ COLUMNS: dict[str, tuple[Literal["text", "count", "number"], str]] = {
 DIMS = ("step", "part", "data")
 SETTING = "setting"  # comes first, and only where one cell was measured under several settings
 _SETTINGS = ("evaluated_on", "sampler", "step_size", "localization", "nbeta", "chains", "draws", "burn_in", "estimator", "seed", "dtype", "loss")
-_TRACES: dict[str, tuple[str, ...]] = {
+TRACES: dict[str, tuple[str, ...]] = {
     "losses": ("chain", "draw"),
     "baseline": ("draw",),
     "gradient_dot": ("chain", "draw"),
@@ -218,7 +218,7 @@ def _setting_labels(table: pd.DataFrame) -> list[str] | None:
 
 def _traces(records: Sequence[Record], dims: tuple[str, ...], shape: tuple[int, ...], index: tuple[Any, ...]) -> Mapping[str, Any]:
     variables: dict[str, Any] = {}
-    for name, axes in _TRACES.items():
+    for name, axes in TRACES.items():
         having = [(i, record.arrays[name]) for i, record in enumerate(records) if name in record.arrays]
         if not having:
             continue

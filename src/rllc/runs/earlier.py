@@ -18,7 +18,7 @@ def told_anew(experiment: Experiment, folder: RunFolder, name: str = "") -> list
 
     `name` is what the folder's model is called where it stands beside another.
     """
-    store, where = Store(folder.records, sets_aside=False), f" of {name}" if name else ""  # whoever computes next tells of what is damaged
+    store, where = folder.store(sets_aside=False), f" of {name}" if name else ""  # whoever computes next tells of what is damaged
     return [told for told in (cells_anew(experiment, store, where), _measures_anew(experiment, folder, store, where)) if told]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import xarray as xr
@@ -44,7 +43,7 @@ def records(chart: Chart) -> None:
 def _opened(chart: Chart) -> Store | None:
     where = chart.folder.records
     try:
-        return Store(where, sets_aside=chart.repair)
+        return chart.folder.store(sets_aside=chart.repair)
     except RllcError as error:
         place = open_place(where)
         try:
@@ -62,7 +61,7 @@ def _opened(chart: Chart) -> Store | None:
             return f"It was written again for format {FORMAT}; each record tells its own."
 
         chart.wrong(error.problem, "Each record tells its own format.", mend)
-        return Store(where, sets_aside=True) if chart.repair and not chart.findings[-1].open else None
+        return chart.folder.store() if chart.repair and not chart.findings[-1].open else None
 
 
 def _format(content: bytes) -> int:
@@ -80,28 +79,42 @@ def _kind(chart: Chart, store: Store, kind: str, files: list[str]) -> int:
         segments.setdefault(digest, []).append(segment)
     count = 0
     for digest, numbers in segments.items():
-        parts = list(_proven(chart, store, kind, [f"{digest}-{n}.npz" for n in numbers]))
+        parts = _proven(chart, store, kind, digest, numbers)
         if len(parts) < len(numbers):
-            continue
-        if numbers != list(range(len(numbers))):
-            chart.remark(f"{store.place.shown(kind)}/{digest[:12]}… lacks a segment before its last; what lies behind the gap is not counted.")
             continue
         count += 1
         if kind == KIND:
-            _number(chart, store, joined(parts), [f"{kind}/{digest}-{n}.npz" for n in numbers])
+            _number(chart, store, joined(parts), [f"{digest}-{n}.npz" for n in numbers])
     return count
 
 
-def _proven(chart: Chart, store: Store, kind: str, files: list[str]) -> Iterator[Record]:
-    for file in files:
+def _proven(chart: Chart, store: Store, kind: str, digest: str, numbers: list[int]) -> list[Record]:
+    """The segments of a record from 0 on, up to the first with which something is wrong."""
+    parts: list[Record] = []
+    for place, number in enumerate(numbers):
+        file = f"{digest}-{number}.npz"
+        if number != place:
+            _gap(chart, store, kind, place, [f"{digest}-{n}.npz" for n in numbers[place:]])
+            break
         try:
-            yield store.proven(kind, file)
+            parts.append(store.proven(kind, file, earlier=parts))
         except DamagedRecordError as error:
-            chart.wrong(
-                error.problem, error.remedy, (lambda path=f"{kind}/{file}", told=error: _moved(store, path, told)) if store.sets_aside else None
-            )
+            chart.wrong(error.problem, error.remedy, (lambda told=error: _moved(store, f"{kind}/{file}", told)) if store.sets_aside else None)  # noqa: B023
+            break
         except RllcError as error:
             chart.wrong(error.problem, error.remedy)
+            break
+    return parts
+
+
+def _gap(chart: Chart, store: Store, kind: str, missing: int, files: list[str]) -> None:
+    """Segments behind one that is missing: they went on from what is not there, and belong to nothing that will be computed in its place."""
+
+    def mend() -> str:
+        store.retire(kind, files)
+        return f"What lies behind the gap is now in {store.place.shown(DAMAGED)}."
+
+    chart.wrong(f"The record {store.place.shown(kind)}/{files[0]} went on from segment {missing}, which is missing.", "Nothing can read it.", mend)
 
 
 def _moved(store: Store, path: str, told: DamagedRecordError) -> str:
@@ -110,17 +123,16 @@ def _moved(store: Store, path: str, told: DamagedRecordError) -> str:
     return "The next run computes it anew."
 
 
-def _number(chart: Chart, store: Store, record: Record, paths: list[str]) -> None:
+def _number(chart: Chart, store: Store, record: Record, files: list[str]) -> None:
     """Whether a record's number follows from its traces, where this program's estimator made it."""
     if record.meta.get("estimator") != ESTIMATOR or not (problem := untrue(record)):
         return
 
     def mend() -> str:
-        for path in reversed(paths):
-            store.place.move(path, f"{DAMAGED}/{path.replace('/', '-')}")
+        store.retire(KIND, files)
         return f"It now lies in {store.place.shown(DAMAGED)}, and the next run computes it anew."
 
-    what = f"The record {store.place.shown(paths[0])} contradicts itself, though its digest is right. {problem}"
+    what = f"The record {store.place.shown(f'{KIND}/{files[0]}')} contradicts itself, though its digest is right. {problem}"
     chart.wrong(what, "Nobody but a program could have done that: find out which.", mend)
 
 
@@ -130,7 +142,7 @@ def _index(chart: Chart, store: Store, kind: str) -> None:
         content = store.place.read(path)
     except OSError:
         return
-    if sound(content, kind):
+    if sound(content, kind, checked=kind in store.checks):
         return
 
     def mend() -> str:

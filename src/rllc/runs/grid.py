@@ -13,7 +13,6 @@ from rllc.core.names import Part
 from rllc.core.outcome import Outcome
 from rllc.corpus.tokens import open_corpus
 from rllc.posterior.settings import Stopping
-from rllc.records.index import fresh_problems
 from rllc.records.store import Record, Store, key_digest
 from rllc.runs.earlier import cells_anew
 from rllc.runs.engines.job import Job
@@ -26,6 +25,7 @@ from rllc.runs.left_out import LeftOut
 from rllc.runs.plan import Unit, make_plan, make_unit, pass_key
 from rllc.runs.progress import Reporter, duration
 from rllc.runs.sampling import Work, sample_unit
+from rllc.runs.setting_right import set_right
 from rllc.runs.shards import Shard
 from rllc.runs.unit_data import reads_of, referred
 from rllc.runs.unit_events import UnitEvents, facts_of
@@ -41,21 +41,21 @@ def sample_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter, 
     """
     store = folder.store()
     with folder.turn("records"):  # what is damaged is set aside by one shard
-        for problem in fresh_problems(store) if only is None else ():
-            reporter.line(str(problem), "record_damaged", "warning")
+        for problem in set_right(store) if only is None else ():
+            reporter.line(problem, "record_damaged", "warning")
     begun = missing_work(experiment, folder, store, only)
     if begun and (told := cells_anew(experiment, store, only=only)):
         reporter.line(told)
-    _run(begun, experiment, folder, reporter, "Sampling")
+    _run(begun, experiment, folder, store, reporter, "Sampling")
     if begun and experiment.sampling.share_contexts:  # of cells that were there, beside others that were not
-        _run(missing_work(experiment, folder, store, only), experiment, folder, reporter, "Sampling")
+        _run(missing_work(experiment, folder, store, only), experiment, folder, store, reporter, "Sampling")
     prolonged = unfinished_work(experiment, folder, store, only)
-    _run(prolonged, experiment, folder, reporter, "Prolonging")
+    _run(prolonged, experiment, folder, store, reporter, "Prolonging")
     if (begun or prolonged) and only is None and experiment.stopping.target_stderr:
         reporter.line(_saving(experiment, folder, store))
 
 
-def _run(works: list[Work], experiment: Experiment, folder: RunFolder, reporter: Reporter, verb: str) -> None:
+def _run(works: list[Work], experiment: Experiment, folder: RunFolder, store: Store, reporter: Reporter, verb: str) -> None:
     if not works:
         return
     works = sorted(works, key=lambda work: -work.unit.cost)
@@ -82,7 +82,6 @@ def _run(works: list[Work], experiment: Experiment, folder: RunFolder, reporter:
         failed=left_out,
         hear=events.heard,
     )
-    store = folder.store()
     with reporter.stage(verb, sum(work.unit.cost for work in works), "operations") as bar:
         bar.count(cells=0, cells_total=cells, workers=computing.at_once)
         for work, samples in computing.run(job):

@@ -13,6 +13,7 @@ from typing import IO
 from rllc.core.errors import RllcError
 from rllc.core.files import disk_error
 from rllc.records.store import Store
+from rllc.runs.contents import CHECKS
 from rllc.runs.shards import Shard
 
 SIBLINGS = "siblings"
@@ -59,9 +60,12 @@ class RunFolder:
             return self.root / "records"
         return url if self.main is self else f"{url.rstrip('/')}/sibling-{self.root.name}"
 
-    def store(self) -> Store:
-        """The records. Raises RllcError where they were written by a newer version, or lie where nothing here can reach."""
-        return Store(self.records)
+    def store(self, *, sets_aside: bool = True) -> Store:
+        """The records, whose content is asked to be what it says; `sets_aside` as `Store` has it.
+
+        Raises RllcError where they were written by a newer version, or lie where nothing here can reach.
+        """
+        return Store(self.records, sets_aside=sets_aside, checks=CHECKS)
 
     @property
     def provenance(self) -> Path:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rllc.posterior.result import Result
-from rllc.posterior.sampling import Earlier
 from rllc.posterior.settings import SamplerSettings
 from rllc.posterior.traces import OriginGradient, Segment, Traces
 from rllc.records.store import Record
 from rllc.runs.mapping import settings_from
+
+if TYPE_CHECKING:
+    from rllc.posterior.sampling import Earlier
 
 # Of the parts' tensors at w*; each is a column of the table.
 _ORIGIN = {

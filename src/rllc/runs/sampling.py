@@ -35,6 +35,7 @@ from rllc.runs.keys import ESTIMATOR, KIND, SHARES, STATE, record_key, shares_ke
 from rllc.runs.layout import RunFolder
 from rllc.runs.plan import Unit
 from rllc.runs.recording import arrays_of, meta_of, prolonged, traces_of
+from rllc.runs.setting_right import forget
 from rllc.runs.token_probe import TokenProbe
 from rllc.runs.unit_data import UnitData, exchanged, opened, reads_of
 
@@ -82,6 +83,8 @@ class Sample:
         """Write it down."""
         there = store.get(KIND, self.key) if store.has(KIND, self.key, self.segment) else None
         digest = store.put(KIND, self.key, self.arrays, self.meta, self.segment)
+        if there is None:  # what one before it has left, which was set aside since, is of other chains
+            forget(store, digest, self.segment, () if self.shares is None else (self.shares[0],))
         # What is there stays; its state, and the shares of its tokens, are then of as many draws as it has, and not of these.
         if self.shares is not None and (there is None or self.shares[2]["draws"] == there.meta["history"][self.segment]["draws"]):
             store.put(SHARES, *self.shares)

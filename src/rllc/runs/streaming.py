@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from rllc.checkpoints.store import checkpoint_name, list_checkpoints, release
-from rllc.records.index import fresh_problems
 from rllc.runs.experiment import Experiment
 from rllc.runs.grid import missing_work, sample_stage, unfinished_work
 from rllc.runs.importing import fetch_checkpoints, tell_exchanged
@@ -15,6 +14,7 @@ from rllc.runs.measures.bench import Bench
 from rllc.runs.measuring import measure_stage, missing_measures, note_measured
 from rllc.runs.pipeline import timed
 from rllc.runs.progress import Reporter
+from rllc.runs.setting_right import set_right
 
 
 def stream_stages(experiment: Experiment, folder: RunFolder, reporter: Reporter, stages: Sequence[str], referred: Collection[int | str] = ()) -> None:
@@ -41,8 +41,8 @@ def stream_stages(experiment: Experiment, folder: RunFolder, reporter: Reporter,
     with timed(folder, "train", reporter):
         fetch_checkpoints(experiment, folder, sorted(kept), reporter)
     bench = Bench.of(experiment, folder)  # its contexts are drawn once for all checkpoints
-    for problem in fresh_problems(folder.store()):
-        reporter.line(str(problem), "record_damaged", "warning")
+    for problem in set_right(folder.store()):
+        reporter.line(problem, "record_damaged", "warning")
     for step in experiment.checkpoints():
         if _wanting(experiment, folder, step, stages, bench):
             with timed(folder, "train", reporter):

@@ -18,7 +18,7 @@ from rllc.posterior.estimate import estimate
 from rllc.posterior.result import assess
 from rllc.posterior.settings import Stopping
 from rllc.records.packing import Record
-from rllc.records.store import DamagedRecordError, Store
+from rllc.records.store import DamagedRecordError
 from rllc.runs.device import choose_device, described
 from rllc.runs.engines.local import run_units
 from rllc.runs.experiment import Experiment, load
@@ -158,7 +158,7 @@ def _by_unit(chosen: Sequence[tuple[_Place, Unit, int]]) -> list[tuple[_Place, U
 
 def _task(place: _Place, unit: Unit, numbers: set[int]) -> tuple[list[Verified], list[_Task]]:
     """What of a unit's records is damaged, and what there is to compute again."""
-    store = Store(place.folder.records, sets_aside=False)
+    store = place.folder.store(sets_aside=False)
     (keys,) = (keys for other, keys in keyed_units(place.experiment, place.folder, unit.step) if other.cells == unit.cells)
     records: dict[Cell, Record] = {}
     damaged: list[Verified] = []
