@@ -70,11 +70,11 @@ class Patterns:
 
 @dataclass(frozen=True)
 class HeadTypes:
-    """Type of each head from its behaviour: "previous-token", "current-token", "induction" or "other"."""
+    """Type of each head from its behaviour: "previous-token", "current-token", "induction", "bracket" or "other"."""
 
     heads: tuple[str, ...]
     types: tuple[str, ...]
-    score: Floats  # [H] the deciding score, attention in 0..1
+    score: Floats  # [H] the deciding score, attention in 0..1; of heads that attention gives no name, the one nearest to its threshold
     step: int  # checkpoint that decided
     thresholds: dict[str, float]
 

@@ -75,7 +75,8 @@ def types_sentence(f: Findings) -> str:
         for name, heads in by_type(f).items()
     ]
     at = f" at step {f.types.step:,}" if f.types.step >= 0 else ""
-    return f"Of {count(len(f.types.heads), 'head')}, by their attention{at}: {listed(pieces)}."
+    brackets = ", brackets by the predictions that their ablation hurts" if "bracket" in f.types.types else ""
+    return f"Of {count(len(f.types.heads), 'head')}, by their attention{at}{brackets}: {listed(pieces)}."
 
 
 def formation(f: Findings) -> dict[str, list[tuple[str, int | None]]]:
