@@ -21,7 +21,7 @@ from rllc.analysis.curves import complete, layer_of
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.falls import falls
 from rllc.analysis.findings import Agreement, Clustering, Curves, Findings, HeadTypes, Numbers, Tempered
-from rllc.analysis.ordering import orderings
+from rllc.analysis.ordering import holm, orderings
 from rllc.analysis.parting import data_part, heads_part
 from rllc.analysis.regression import regress
 from rllc.analysis.settings import AnalysisSettings
@@ -108,7 +108,8 @@ def _groups(
             agreements.append(found)
         else:
             notes.append(reason)
-    return groups, tuple(agreements)
+    held = holm(np.array([found.p for found in agreements], dtype=np.float64))
+    return groups, tuple(replace(found, p_holm=float(p)) for found, p in zip(agreements, held, strict=True))
 
 
 def _ablation_curves(evidence: Evidence) -> Curves | None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rllc.analysis.agreement import adjusted_rand
 from rllc.analysis.comparisons import Claim, Number
 from rllc.analysis.curves import layer_of, select
 from rllc.analysis.evidence import Evidence
-from rllc.analysis.findings import Clustering, Curves, Findings, Floats
+from rllc.analysis.findings import Curves, Findings, Floats
 from rllc.analysis.learners import normal_quantile, t_quantile
 from rllc.analysis.parting import NEVER, heads_part
-from rllc.analysis.partition import repartitions
-from rllc.analysis.redraw import prepare, redrawn
 from rllc.analysis.regression import dealt, layers_of, spearman
 from rllc.analysis.settings import AnalysisSettings
 from rllc.analysis.verdicts import Condition, beyond_chance, correlation_interval, decide, flagged, lacking, out_of_reach, reliability
@@ -21,7 +18,6 @@ from rllc.core import seeds
 
 _PERMUTATIONS = 4000
 _SIMPLE = ("induction", "bracket")
-_STABLE = 0.8  # adjusted Rand index of redrawn clusters, from which on clusters may refuse a claim
 
 
 def differentiation(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
@@ -77,61 +73,6 @@ def _grown(curves: Curves, one: str, other: str, share: float) -> tuple[float, f
     return float(last - first - z * np.hypot(before, after)), float(last + z * after - max(first - z * before, 0.0))
 
 
-def clusters(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
-    """That clusters of curves are the types."""
-    title, conditions = "adjusted Rand index", [lacking("adjusted Rand index", "heads were not clustered by K-means (see the notes)")]
-    scopes = sorted({group.scope for group in findings.clusterings if group.scope.startswith("layer ")}) or ["all"]
-    groups = [g for g in findings.clusterings if g.method == "kmeans" and g.preprocessing == settings.preprocessing[0]]
-    group = next((g for g in groups if g.scope == scopes[-1]), None)
-    if group is not None and evidence.heads is not None:
-        conditions = [_agreement(title, group, evidence, findings, settings, seed)]
-    beside = [
-        Number(f"{a.method}, {a.preprocessing}, {a.scope}, with the range of chance:", a.adjusted_rand, a.chance_interval[0], a.chance_interval[1])
-        for a in findings.agreements
-    ]
-    return decide(
-        "clusters",
-        "Clustering the curves of the last layer's heads over training by K-means recovers their types.",
-        "The adjusted Rand index of K-means on the curves of the last layer with the types by behaviour, against types dealt to the heads at random; "
-        f"{settings.least_correlation:g} is the least that counts. Not seen where even curves redrawn within their errors agree less, if "
-        f"the clusters themselves are stable (index of redrawn ones at least {_STABLE:g}).",
-        conditions,
-        beside,
-        "" if group is None else flagged((evidence.heads, group.heads, False)),
-    )
-
-
-def _agreement(title: str, group: Clustering, evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Condition:
-    named = dict(zip(findings.types.heads, findings.types.types, strict=True))
-    if any(head not in named for head in group.heads):
-        return lacking(title, "clustered heads have no type")
-    names = sorted({named[head] for head in group.heads})
-    if len(names) < 2:
-        return lacking(title, f"the heads of {group.scope} are all of the type {names[0]}, so that there is nothing to recover")
-    ids = np.array([names.index(named[head]) for head in group.heads])
-    found = float(adjusted_rand(ids[None], group.labels)[0])
-    generator = seeds.generator(seed, "claim", "clusters")
-    chance = adjusted_rand(generator.permuted(np.broadcast_to(ids, (_PERMUTATIONS, len(ids))), axis=1), group.labels)
-    p = float((1 + (chance >= found - 1e-9).sum()) / (1 + _PERMUTATIONS))
-    heads = evidence.heads
-    if heads is None:
-        return lacking(title, "no head was measured")
-    whole = select(heads, group.heads)
-    whole_steps = np.isfinite(whole.llc).all(axis=0)
-    drawn = redrawn(whole, settings.resamples, generator)[:, :, whole_steps]
-    time = settings.time[[str(known) for known in settings.time].index(group.time)]
-    points = np.stack([prepare(values, settings.preprocessing[0], whole.steps[whole_steps], time) for values in drawn])
-    again = repartitions(points, "kmeans", group.n_clusters, generator.integers(2**31, size=len(points)))
-    low, high = (float(np.quantile(adjusted_rand(again, ids), share)) for share in (settings.level, 1 - settings.level))
-    high = max(high, found) if group.stability >= _STABLE else 1.0
-    reachable = float((chance >= chance.max() - 1e-9).mean())
-    condition = beyond_chance(title, found, min(low, found), high, p, settings.least_correlation, settings.level)
-    if not condition.met and not condition.refused and reachable > settings.level:
-        told = f"even the best agreement of these clusters with {len(ids)} heads of these types is chance in {reachable:.0%}"
-        return Condition(condition.number, False, False, condition.least, told)
-    return condition
-
-
 def simple_is_low(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
     """That simple algorithms end low."""
     title = "mean final LLC of other heads less that of simple ones"
@@ -156,7 +97,8 @@ def simple_is_low(evidence: Evidence, findings: Findings, settings: AnalysisSett
         "simple-is-low",
         "Heads with a simple algorithm, induction or bracket matching, end with a low refined LLC; heads that memorise multigrams end high.",
         "Simple heads are induction and bracket heads; heads of no type are called other, and previous- and current-token heads are on neither side. "
-        "The difference of the mean final LLC within layers, against the same with types dealt to the heads of a layer at random. Not seen where the upper end "
+        "The difference of the mean final LLC within layers, against the same with types dealt to the heads of a layer at random. Not seen where "
+        "the upper end "
         f"of its interval over heads is below {settings.least_change:.0%} of the mean LLC.",
         [condition],
         beside,
