@@ -221,3 +221,16 @@ def test_agreement_counts_heads_that_have_both_and_is_undefined_without_variety(
     told, reason = agreement(found, HeadTypes((), (), np.zeros(0), 0, {}), SETTINGS, 0)
     assert told is None
     assert "fewer than two clustered heads" in reason
+
+
+def test_clusters_that_are_the_layers_recover_no_type() -> None:
+    """Each layer has its own types, as in models of two layers: that clusters are the layers tells nothing of types within them."""
+    found, _ = cluster(head_curves(0.1), "kmeans", "raw", "all", SETTINGS, 0)
+    assert found is not None
+    layers = replace(found, labels=np.arange(16) // 8, n_clusters=2)
+    names = ["current-token"] * 6 + ["previous-token", "other"] + ["induction"] * 5 + ["other"] * 3
+    told, _ = agreement(layers, HeadTypes(HEADS, tuple(names), np.zeros(16), 0, {}), SETTINGS, 0)
+    assert told is not None
+    assert told.adjusted_rand > 0.4
+    assert told.p == 1.0
+    assert told.chance_interval[1] == pytest.approx(told.adjusted_rand)

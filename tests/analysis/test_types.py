@@ -75,3 +75,13 @@ def test_heads_without_scores_are_other_with_no_score() -> None:
 def test_settings_out_of_range_are_sentences(values: dict[str, object], match: str) -> None:
     with pytest.raises(RllcError, match=match):
         AnalysisSettings(**values)  # pyright: ignore[reportArgumentType]
+
+
+def test_brackets_name_heads_that_attention_does_not() -> None:
+    told = behaviour()
+    attention = head_types(told, AnalysisSettings())
+    free = attention.types.index("other")
+    named = attention.types.index("induction")
+    found = head_types(told, AnalysisSettings(), brackets=(told.heads[free], told.heads[named]))
+    assert found.types == tuple("bracket" if i == free else kind for i, kind in enumerate(attention.types))
+    assert head_types(replace(told, scores={}), AnalysisSettings(), brackets=told.heads[:1]).types[:2] == ("bracket", "other")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rllc.report import summary
+from rllc.report import overview, summary
 from rllc.report.data import ReportData, Row
 from rllc.report.markup import Markup, definitions, embed, esc, measure, paragraph, table, tag, value_text
 
@@ -99,3 +99,21 @@ def test_numbers_are_written_for_readers() -> None:
     assert measure(1.0, 0.0) == "1.00"
     assert value_text((1, 2.5, "a")) == "1, 2.5, a"
     assert value_text(False) == "no"
+
+
+def test_the_summary_leads_with_the_last_layers_clusters(data: ReportData) -> None:
+    first = data.findings.clusterings[0]
+    several = replace(data.findings, clusterings=tuple(replace(first, scope=scope) for scope in ("all", "layer 2", "layer 10", "layer 9")))
+    led = summary.leading(several)
+    assert led is not None
+    assert led.scope == "layer 10"
+    told = dict(overview.found(replace(data, findings=several)))["Clusters"]
+    assert "(layer 10)" in told[0]
+    assert summary.leading(replace(several, clusterings=(first,))) == first
+    assert summary.leading(replace(several, clusterings=())) is None
+
+
+def test_agreement_with_types_stands_beside_the_chance_of_it_in_all_clusterings(data: ReportData) -> None:
+    f = data.findings
+    held = replace(f, agreements=(replace(f.agreements[0], p=0.012, p_holm=0.31),))
+    assert "(p = 0.31 for all clusterings together)." in summary.cluster_sentence(f.clusterings[0], held)

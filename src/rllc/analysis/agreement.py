@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from rllc.analysis.findings import Agreement, Clustering, Floats, HeadTypes
+from rllc.analysis.regression import dealt, layers_of
 from rllc.analysis.settings import AnalysisSettings
 from rllc.analysis.types import TYPES
 from rllc.core import seeds
@@ -14,8 +17,8 @@ from rllc.core import seeds
 def agreement(clustering: Clustering, types: HeadTypes, settings: AnalysisSettings, seed: int) -> tuple[Agreement | None, str]:
     """Adjusted Rand index and confusion of clusters with types, over the heads that have both; or None and the reason.
 
-    `chance_interval` is the 5 to 95 % range of the index when the types are dealt to the heads at random: with few heads it is wide, and an index
-    inside it says nothing.
+    `chance_interval` is the 5 to 95 % range of the index when the types are dealt to the heads of a layer at random: with few heads it is wide, and
+    an index inside it says nothing. Layers differ in types and in curves for reasons of their own: clusters that are the layers recover no type.
     """
     by_head = dict(zip(types.heads, types.types, strict=True))
     both = [i for i, head in enumerate(clustering.heads) if head in by_head]
@@ -28,7 +31,7 @@ def agreement(clustering: Clustering, types: HeadTypes, settings: AnalysisSettin
     confusion = np.zeros((len(present), clustering.n_clusters), dtype=np.int64)
     np.add.at(confusion, (type_ids, labels), 1)
     generator = seeds.generator(seed, "chance", clustering.method, clustering.preprocessing, clustering.scope)
-    chance = adjusted_rand(generator.permuted(np.broadcast_to(type_ids, (settings.permutations, len(type_ids))), axis=1), labels)
+    chance = adjusted_rand(dealt_types(type_ids, settings.permutations, generator, [clustering.heads[i] for i in both]), labels)
     low, high = (float(value) for value in np.quantile(chance, (0.05, 0.95)))
     found = float(adjusted_rand(type_ids[None], labels)[0])
     return Agreement(
@@ -42,6 +45,11 @@ def agreement(clustering: Clustering, types: HeadTypes, settings: AnalysisSettin
         clustering.time,
         float((1 + (chance >= found - 1e-9).sum()) / (1 + len(chance))) if np.isfinite(found) else float("nan"),
     ), ""
+
+
+def dealt_types(ids: NDArray[np.int64], count: int, generator: np.random.Generator, heads: Sequence[str]) -> NDArray[np.int64]:
+    """Types [H] dealt to the heads of the same layer at random, `count` times [count, H]."""
+    return dealt(ids.astype(np.float64), count, generator, layers_of(heads)).astype(np.int64)
 
 
 def adjusted_rand(many: NDArray[np.int64], one: NDArray[np.int64]) -> Floats:

@@ -14,13 +14,14 @@ from rllc.analysis.bends import bends, stage_agreement
 from rllc.analysis.circuit import circuit
 from rllc.analysis.claims import claims
 from rllc.analysis.claims_baselines import quantities, turns_of
+from rllc.analysis.claims_types import bracket_heads
 from rllc.analysis.clusters import clusterings, how_many
 from rllc.analysis.comparisons import Partings, Regression, Seeds, TypeCounts
 from rllc.analysis.curves import complete, layer_of
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.falls import falls
 from rllc.analysis.findings import Agreement, Clustering, Curves, Findings, HeadTypes, Numbers, Tempered
-from rllc.analysis.ordering import orderings
+from rllc.analysis.ordering import holm, orderings
 from rllc.analysis.parting import data_part, heads_part
 from rllc.analysis.regression import regress
 from rllc.analysis.settings import AnalysisSettings
@@ -41,7 +42,7 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
     their intervals, which take most of the time and have no say in the claims.
     """
     notes: list[str] = []
-    types = head_types(evidence.behaviour, settings)
+    types = head_types(evidence.behaviour, settings, brackets=bracket_heads(evidence, settings))
     groups, agreements = _groups(evidence.heads, types, settings, seed, notes)
     if evidence.heads is None:
         notes.append(f"There are no clusters: no head was measured on {evidence.reference}.")
@@ -76,7 +77,7 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
         stage_agreement=both,
         partings=_partings(evidence, settings, seed) if pairs else (),
         regression=_regression(evidence, seed, notes),
-        seeds=_seeds(evidence, types, settings, seed, notes),
+        seeds=_seeds(evidence, settings, seed, notes),
     )
     if evidence.heads is not None:
         rows, reasons = orderings(evidence.heads, quantities(evidence), seed)
@@ -107,7 +108,8 @@ def _groups(
             agreements.append(found)
         else:
             notes.append(reason)
-    return groups, tuple(agreements)
+    held = holm(np.array([found.p for found in agreements], dtype=np.float64))
+    return groups, tuple(replace(found, p_holm=float(p)) for found, p in zip(agreements, held, strict=True))
 
 
 def _ablation_curves(evidence: Evidence) -> Curves | None:
@@ -176,8 +178,12 @@ def _regression(evidence: Evidence, seed: int, notes: list[str]) -> Regression |
         return None
 
 
-def _seeds(evidence: Evidence, types: HeadTypes, settings: AnalysisSettings, seed: int, notes: list[str]) -> Seeds | None:
-    """Types by seed, and heads matched between every two of the seeds that have estimates."""
+def _seeds(evidence: Evidence, settings: AnalysisSettings, seed: int, notes: list[str]) -> Seeds | None:
+    """Types by seed, and heads matched between every two of the seeds that have estimates.
+
+    By attention alone: that is measured of every seed, the classes of affected tokens of the main model only.
+    """
+    types = head_types(evidence.behaviour, settings)
     if not evidence.siblings or not types.heads:
         return None
     by_seed: Mapping[str, HeadTypes] = {MAIN: types} | {name: head_types(sibling.behaviour, settings) for name, sibling in evidence.siblings.items()}

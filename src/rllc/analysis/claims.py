@@ -7,7 +7,7 @@ nothing, one may be called seen at a level of 5 %.
 
 from __future__ import annotations
 
-from rllc.analysis import claims_baselines, claims_circuit, claims_heads, claims_pairs, claims_seeds, claims_stages, claims_types
+from rllc.analysis import claims_baselines, claims_circuit, claims_clusters, claims_heads, claims_pairs, claims_seeds, claims_stages, claims_types
 from rllc.analysis.comparisons import Claim
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Findings
@@ -22,7 +22,7 @@ def claims(evidence: Evidence, findings: Findings, settings: AnalysisSettings, s
         claims_stages.boundaries(marks, evidence, findings, settings, seed),
         *claims_types.types(evidence, findings, settings),
         claims_heads.differentiation(evidence, findings, settings, seed),
-        claims_heads.clusters(evidence, findings, settings, seed),
+        claims_clusters.clusters(evidence, findings, settings, seed),
         claims_heads.simple_is_low(evidence, findings, settings, seed),
         claims_heads.memorised(evidence, findings, settings, seed),
         claims_circuit.specialisation(evidence, findings, settings, seed),

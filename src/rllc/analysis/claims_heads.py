@@ -5,23 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rllc.analysis.agreement import adjusted_rand
-from rllc.analysis.claims_types import bracket_heads
 from rllc.analysis.comparisons import Claim, Number
 from rllc.analysis.curves import layer_of, select
 from rllc.analysis.evidence import Evidence
-from rllc.analysis.findings import Clustering, Curves, Findings, Floats
+from rllc.analysis.findings import Curves, Findings, Floats
 from rllc.analysis.learners import normal_quantile, t_quantile
 from rllc.analysis.parting import NEVER, heads_part
-from rllc.analysis.partition import repartitions
-from rllc.analysis.redraw import prepare, redrawn
 from rllc.analysis.regression import dealt, layers_of, spearman
 from rllc.analysis.settings import AnalysisSettings
 from rllc.analysis.verdicts import Condition, beyond_chance, correlation_interval, decide, flagged, lacking, out_of_reach, reliability
 from rllc.core import seeds
 
 _PERMUTATIONS = 4000
-_STABLE = 0.8  # adjusted Rand index of redrawn clusters, from which on clusters may refuse a claim
+_SIMPLE = ("induction", "bracket")
 
 
 def differentiation(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
@@ -77,90 +73,36 @@ def _grown(curves: Curves, one: str, other: str, share: float) -> tuple[float, f
     return float(last - first - z * np.hypot(before, after)), float(last + z * after - max(first - z * before, 0.0))
 
 
-def clusters(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
-    """That clusters of curves are the types."""
-    title, conditions = "adjusted Rand index", [lacking("adjusted Rand index", "heads were not clustered by K-means (see the notes)")]
-    scopes = sorted({group.scope for group in findings.clusterings if group.scope.startswith("layer ")}) or ["all"]
-    groups = [g for g in findings.clusterings if g.method == "kmeans" and g.preprocessing == settings.preprocessing[0]]
-    group = next((g for g in groups if g.scope == scopes[-1]), None)
-    if group is not None and evidence.heads is not None:
-        conditions = [_agreement(title, group, evidence, findings, settings, seed)]
-    beside = [
-        Number(f"{a.method}, {a.preprocessing}, {a.scope}, with the range of chance:", a.adjusted_rand, a.chance_interval[0], a.chance_interval[1])
-        for a in findings.agreements
-    ]
-    return decide(
-        "clusters",
-        "Clustering the curves of the last layer's heads over training by K-means recovers their types.",
-        "The adjusted Rand index of K-means on the curves of the last layer with the types by behaviour, against types dealt to the heads at random; "
-        f"{settings.least_correlation:g} is the least that counts. Not seen where even curves redrawn within their errors agree less, if "
-        f"the clusters themselves are stable (index of redrawn ones at least {_STABLE:g}).",
-        conditions,
-        beside,
-        "" if group is None else flagged((evidence.heads, group.heads, False)),
-    )
-
-
-def _agreement(title: str, group: Clustering, evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Condition:
-    named = dict(zip(findings.types.heads, findings.types.types, strict=True))
-    if any(head not in named for head in group.heads):
-        return lacking(title, "clustered heads have no type")
-    names = sorted({named[head] for head in group.heads})
-    if len(names) < 2:
-        return lacking(title, f"the heads of {group.scope} are all of the type {names[0]}, so that there is nothing to recover")
-    ids = np.array([names.index(named[head]) for head in group.heads])
-    found = float(adjusted_rand(ids[None], group.labels)[0])
-    generator = seeds.generator(seed, "claim", "clusters")
-    chance = adjusted_rand(generator.permuted(np.broadcast_to(ids, (_PERMUTATIONS, len(ids))), axis=1), group.labels)
-    p = float((1 + (chance >= found - 1e-9).sum()) / (1 + _PERMUTATIONS))
-    heads = evidence.heads
-    if heads is None:
-        return lacking(title, "no head was measured")
-    whole = select(heads, group.heads)
-    whole_steps = np.isfinite(whole.llc).all(axis=0)
-    drawn = redrawn(whole, settings.resamples, generator)[:, :, whole_steps]
-    time = settings.time[[str(known) for known in settings.time].index(group.time)]
-    points = np.stack([prepare(values, settings.preprocessing[0], whole.steps[whole_steps], time) for values in drawn])
-    again = repartitions(points, "kmeans", group.n_clusters, generator.integers(2**31, size=len(points)))
-    low, high = (float(np.quantile(adjusted_rand(again, ids), share)) for share in (settings.level, 1 - settings.level))
-    high = max(high, found) if group.stability >= _STABLE else 1.0
-    reachable = float((chance >= chance.max() - 1e-9).mean())
-    condition = beyond_chance(title, found, min(low, found), high, p, settings.least_correlation, settings.level)
-    if not condition.met and not condition.refused and reachable > settings.level:
-        told = f"even the best agreement of these clusters with {len(ids)} heads of these types is chance in {reachable:.0%}"
-        return Condition(condition.number, False, False, condition.least, told)
-    return condition
-
-
 def simple_is_low(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
     """That simple algorithms end low."""
     title = "mean final LLC of other heads less that of simple ones"
-    named = dict(zip(findings.types.heads, findings.types.types, strict=True))
-    brackets = bracket_heads(evidence, settings)
-    condition, beside = lacking(title, "no head was measured"), list[Number]()
+    # Previous- and current-token heads are on neither side: the paper says nothing of how they end.
+    named = {head: kind for head, kind in zip(findings.types.heads, findings.types.types, strict=True) if kind in (*_SIMPLE, "other")}
+    condition, beside, heads = lacking(title, "no head was measured"), list[Number](), list[str]()
     if evidence.heads is not None:
-        known = [i for i, head in enumerate(evidence.heads.parts) if head in named and np.isfinite(evidence.heads.llc[i, -1])]
-        heads = [evidence.heads.parts[i] for i in known]
-        simple = np.array([named[head] != "other" or head in brackets for head in heads], dtype=np.bool_)
-        layers = np.array([layer_of(head) for head in heads], dtype=np.int64)
-        mixed = [layer for layer in np.unique(layers) if 0 < simple[layers == layer].sum() < (layers == layer).sum()]
-        kept = np.isin(layers, mixed)
-        if not mixed:
-            condition = lacking(title, "no layer has both heads of a simple type and others")
+        curves = evidence.heads
+        known = [head for head, end in zip(curves.parts, curves.llc[:, -1], strict=True) if head in named and np.isfinite(end)]
+        of_layer: dict[int, list[str]] = {}
+        for head in known:
+            of_layer.setdefault(layer_of(head), []).append(head)
+        # A layer that has one side alone makes no difference within it.
+        heads = [head for own in of_layer.values() if len({named[head] == "other" for head in own}) == 2 for head in own]
+        if not heads:
+            condition = lacking(title, "no layer has both induction or bracket heads and heads of no type")
         else:
-            values = evidence.heads.llc[known, -1][kept]
-            condition = _contrast(title, values, simple[kept], layers[kept], settings, seed)
-            beside = [Number("simple heads", float(simple[kept].sum())), Number("other heads", float((~simple[kept]).sum()))]
+            values, simple = select(curves, heads).llc[:, -1], np.array([named[head] != "other" for head in heads], dtype=np.bool_)
+            condition = _contrast(title, values, simple, layers_of(heads), settings, seed)
+            beside = [Number("simple heads", float(simple.sum())), Number("other heads", float((~simple).sum()))]
     return decide(
         "simple-is-low",
-        "Heads with a simple algorithm, such as induction, end with a low refined LLC; heads that memorise multigrams end high.",
-        "Simple heads are those that attention names and those whose ablation hurts closing brackets; the rest are called other. The difference of "
-        "the "
-        "mean final LLC within layers, against the same with types dealt to the heads of a layer at random. Not seen where the upper end "
+        "Heads with a simple algorithm, induction or bracket matching, end with a low refined LLC; heads that memorise multigrams end high.",
+        "Simple heads are induction and bracket heads; heads of no type are called other, and previous- and current-token heads are on neither side. "
+        "The difference of the mean final LLC within layers, against the same with types dealt to the heads of a layer at random. Not seen where "
+        "the upper end "
         f"of its interval over heads is below {settings.least_change:.0%} of the mean LLC.",
         [condition],
         beside,
-        flagged((evidence.heads, None, True)),
+        flagged((evidence.heads, heads, True)),
     )
 
 

@@ -1,6 +1,6 @@
 """Claims about the multigram circuit: pairs of multigram heads, the first in an earlier layer than the second (METHOD 5).
 
-Heads that attention names are no part of it: the path from a previous-token head to an induction head is the induction circuit, which stands beside.
+Heads of a type are no part of it: the path from a previous-token head to an induction head is the induction circuit, which stands beside.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rllc.analysis.verdicts import Condition, any_of, decide, effect, lacking
 
 _EDGE = 0.1  # least effect of an edge that counts, as a share of the receiving head's direct effect on the loss
 _AFFECTED = 0.1  # least correlation of two heads' effects over tokens that counts
-_PAIRS = "Pairs are those of two heads that attention gives no name, the first in an earlier layer; others, such as induction circuits, have no say. "
+_PAIRS = "Pairs are those of two heads of no type, the first in an earlier layer; others, such as induction circuits, have no say. "
 
 Pair = tuple[str, str]
 Found = Mapping[Pair, Condition]

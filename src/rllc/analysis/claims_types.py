@@ -55,7 +55,7 @@ def types(evidence: Evidence, findings: Findings, settings: AnalysisSettings) ->
             "type-multigram",
             "The other heads are multigram heads: they memorise n-grams and skip n-grams.",
             test.format(fraction=fraction, what="n-grams or of skip n-grams", least=_SHARE)
-            + " Heads that attention names are left out. Seen where half of the others pass; not seen where more than half are below the least.",
+            + " Heads of a type are left out. Seen where half of the others pass; not seen where more than half are below the least.",
             *_half(shares, other, said, settings),
         )
     )

@@ -70,11 +70,11 @@ class Patterns:
 
 @dataclass(frozen=True)
 class HeadTypes:
-    """Type of each head from its behaviour: "previous-token", "current-token", "induction" or "other"."""
+    """Type of each head from its behaviour: "previous-token", "current-token", "induction", "bracket" or "other"."""
 
     heads: tuple[str, ...]
     types: tuple[str, ...]
-    score: Floats  # [H] the deciding score, attention in 0..1
+    score: Floats  # [H] the deciding score, attention in 0..1; of heads that attention gives no name, the one nearest to its threshold
     step: int  # checkpoint that decided
     thresholds: dict[str, float]
 
@@ -132,10 +132,11 @@ class Agreement:
     adjusted_rand: float  # NaN where undefined (one type and one cluster)
     confusion: NDArray[np.int64]  # [Y, M]
     types: tuple[str, ...]  # Y
-    chance_interval: tuple[float, float]  # 5..95 % of the index under permuted labels
+    chance_interval: tuple[float, float]  # 5..95 % of the index where types are dealt to the heads of a layer at random
     preprocessing: str = ""  # of the clustering
     time: str = "recorded"  # of the clustering
-    p: float = float("nan")  # share of permuted labels whose index is as high, (1 + such) / (1 + all)
+    p: float = float("nan")  # share of such dealings whose index is as high, (1 + such) / (1 + all)
+    p_holm: float = float("nan")  # the same, held for all clusterings of these curves together (Holm)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def methods_against_types(clusterings: Sequence[Clustering], agreements: Sequenc
     )
     caption = (
         "Adjusted Rand index of clusters with behavioural types; in brackets the 95 % point of each index by itself where types are dealt to the "
-        "heads at random; a star where such dealings pass the index in 5 % at most, all clusterings held together (Holm). "
+        "heads of a layer at random; a star where such dealings pass the index in 5 % at most, all clusterings held together (Holm). "
     )
     caption += "A dash: undefined; blank: no clustering. "
     width = 6.8 if len(panels) > 1 or len(columns) > 2 else 5.0

@@ -41,6 +41,7 @@ TYPES: dict[str, Style] = {
     "previous-token": Style("#0a66b0", "solid", "circle", "o"),
     "current-token": Style("#007d5a", "dash", "square", "s"),
     "induction": Style("#c24a00", "solid", "diamond", "D", 2.4),
+    "bracket": Style("#4d00cc", "dashdot", "triangle-up", "^"),
     "other": Style("#8791a0", "dot", "x-thin", "x", 1.5),
 }
 MIXTURE = Style(INK, "solid", "circle", "o")
@@ -64,6 +65,7 @@ DARK: dict[str, str] = {
     "#0a66b0": "#56b4e9",
     "#007d5a": "#3ddba9",
     "#c24a00": "#ff8a4c",
+    "#4d00cc": "#9966ff",
     "#8791a0": "#8a93a1",
     "#b0307c": "#ee6fb5",
     "#b58300": "#f0c14b",

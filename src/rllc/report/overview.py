@@ -39,7 +39,7 @@ def found(data: ReportData) -> list[tuple[str, list[str]]]:
         ("When they form", summary.formation_sentences(f)),
         ("Final wrLLC", summary.llc_sentences(data)),
         ("Stages", [summary.stage_sentence(f.stages)]),
-        ("Clusters", [summary.cluster_sentence(f.clusterings[0], f) if f.clusterings else "Heads were not clustered."]),
+        ("Clusters", [summary.cluster_sentence(led, f) if (led := summary.leading(f)) else "Heads were not clustered."]),
         ("Specialisation", summary.specialisation_sentences(data)),
         ("Claims of the paper", [claims_sentence(f.claims)] if f.claims else []),
         ("Chains", [summary.cells_sentence(data)]),

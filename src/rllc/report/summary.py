@@ -11,6 +11,7 @@ from rllc.analysis.findings import Clustering, Curves, Findings, Stages
 from rllc.core.outcome import Outcome
 from rllc.figures.clusters import cluster_name
 from rllc.figures.palette import TYPES
+from rllc.figures.told import chance
 from rllc.figures.training import SCORES, threshold_of
 from rllc.report.data import ReportData, cells, reference_curves
 from rllc.report.markup import measure, minus
@@ -75,7 +76,8 @@ def types_sentence(f: Findings) -> str:
         for name, heads in by_type(f).items()
     ]
     at = f" at step {f.types.step:,}" if f.types.step >= 0 else ""
-    return f"Of {count(len(f.types.heads), 'head')}, by their attention{at}: {listed(pieces)}."
+    brackets = ", brackets by the predictions that their ablation hurts" if "bracket" in f.types.types else ""
+    return f"Of {count(len(f.types.heads), 'head')}, by their attention{at}{brackets}: {listed(pieces)}."
 
 
 def formation(f: Findings) -> dict[str, list[tuple[str, int | None]]]:
@@ -155,6 +157,16 @@ def stage_sentence(stages: Stages | None) -> str:
     return f"The full model's LLC turns {turns}, which bounds its stages: {'; '.join(told)}."
 
 
+def leading(f: Findings) -> Clustering | None:
+    """The clustering that the summary tells: of the last layer's heads, as in the paper; None where heads were not clustered."""
+    last = max((layer for c in f.clusterings if (layer := _layer(c.scope)) is not None), default=None)
+    return next((c for c in f.clusterings if _layer(c.scope) == last), None)
+
+
+def _layer(scope: str) -> int | None:
+    return None if scope == "all" else int(scope.removeprefix("layer "))
+
+
 def cluster_sentence(clustering: Clustering, f: Findings) -> str:
     """One clustering: who is with whom, how stable it is and how far it agrees with the types."""
     groups = [
@@ -167,7 +179,10 @@ def cluster_sentence(clustering: Clustering, f: Findings) -> str:
     agreement = next((a for a in f.agreements if matches(clustering, a)), None)
     if agreement is not None and np.isfinite(agreement.adjusted_rand):
         a, b = agreement.chance_interval
-        sentence += f" Agreement with the head types (adjusted Rand index): {measure(agreement.adjusted_rand)}, by chance {interval(a, b)}."
+        sentence += (
+            f" Agreement with the head types (adjusted Rand index): {measure(agreement.adjusted_rand)}, by chance within layers {interval(a, b)}"
+        )
+        sentence += f" ({chance(agreement.p_holm)} for all clusterings together)." if np.isfinite(agreement.p_holm) else "."
     elif agreement is not None:
         sentence += " Agreement with the head types is not defined here: there is but one type and one cluster."
     return sentence

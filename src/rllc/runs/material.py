@@ -83,7 +83,8 @@ def _at_first(curves: Curves) -> Curves:
 
 def _seeds(experiment: Experiment, folder: RunFolder, findings: Findings) -> Mapping[str, SeedRun]:
     main = findings.curves.get(MIXTURE)
-    found = {} if main is None else {MAIN: SeedRun(main, findings.types)}
+    # By attention alone, which is measured of every seed: the findings' own types also know what ablation hurts.
+    found = {} if main is None else {MAIN: SeedRun(main, head_types(findings.behaviour, experiment.analysis))}
     for name in seeds_of(experiment):
         sibling = sibling_of(experiment.sibling(name), folder.sibling(name))
         if sibling is not None and MIXTURE in sibling.curves:
