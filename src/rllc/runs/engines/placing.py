@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rllc.core import digest
 from rllc.runs.engines.job import Files
 from rllc.runs.engines.ray_worker import Delivery
 
@@ -30,7 +31,7 @@ class Placing:
 
     def __init__(self, here: str, put: Callable[[Any], Any], stored: int = STORED, kept: int = KEPT) -> None:
         self._here, self._put, self._most_stored, self._most_kept = here, put, stored, kept
-        self._token = uuid.uuid4().hex[:12]
+        self._token, self._deliveries = uuid.uuid4().hex[:12], 0
         self._stored: OrderedDict[Path, list[Any]] = OrderedDict()
         self._nodes: dict[str, _Node] = {}
 
@@ -39,7 +40,8 @@ class Placing:
         if files is None or node == self._here:
             return None
         there = self._nodes.setdefault(node, _Node())
-        wanted = {path: str(path.relative_to(files.root)) for path in files.of(work)}
+        inside = _place_of(files.root)
+        wanted = {path: _name(path, files.root) for path in files.of(work)}
         missing = [(name, self._pieces(path)) for path, name in wanted.items() if name not in there.sizes]
         there.reading.update(wanted.values())
         for path, name in wanted.items():
@@ -47,7 +49,8 @@ class Placing:
                 there.sizes.move_to_end(name)
             else:
                 there.coming[name] = path.stat().st_size
-        return Delivery(self.folder(node), tuple(missing), tuple(there.excess(self._most_kept)))
+        self._deliveries += 1
+        return Delivery(self.folder(node), inside, self._deliveries, tuple(missing), tuple(there.excess(self._most_kept)))
 
     def end(self, node: str, files: Files[Any] | None, work: Any, arrived: bool) -> None:
         """A worker of that node is done with a work; where it `arrived`, its files lie there now."""
@@ -55,7 +58,7 @@ class Placing:
             return
         there = self._nodes[node]
         for path in files.of(work):
-            name = str(path.relative_to(files.root))
+            name = _name(path, files.root)
             there.reading[name] -= 1
             if arrived and name in there.coming:
                 there.sizes[name] = there.coming.pop(name)
@@ -79,6 +82,15 @@ class Placing:
             gone, _ = self._stored.popitem(last=False)  # a worker that was given its pieces holds them
             bytes_stored -= gone.stat().st_size if gone.exists() else 0
         return pieces
+
+
+def _place_of(root: Path) -> str:
+    """Where the files of a run folder lie in a node's: those of another one are others, whatever they are called."""
+    return digest.of_bytes(str(root.absolute()).encode())[:12]
+
+
+def _name(path: Path, root: Path) -> str:
+    return f"{_place_of(root)}/{path.relative_to(root)}"
 
 
 class _Node:

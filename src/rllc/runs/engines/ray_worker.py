@@ -38,11 +38,15 @@ class Delivery:
 
     Args:
         folder: name of that folder, below the node's place for temporary files.
+        inside: where in it the files of the unit's run folder lie.
+        number: deliveries are numbered in the order in which they were made up; workers may receive them in another.
         files: those that may be missing, by their path in the folder, with references to their pieces.
-        drop: those that nobody on the node reads any more.
+        drop: those that nobody on the node read any more when it was made up; one that a later delivery has brought again stays.
     """
 
     folder: str
+    inside: str
+    number: int
     files: tuple[tuple[str, Sequence[Any]], ...] = ()
     drop: tuple[str, ...] = ()
 
@@ -103,11 +107,22 @@ def place(delivery: Delivery) -> Path:
     with (folder / ".lock").open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         for name in delivery.drop:
-            (folder / name).unlink(missing_ok=True)
+            if _brought(folder / name) < delivery.number:
+                (folder / name).unlink(missing_ok=True)
         for name, pieces in delivery.files:
+            number = max(_brought(folder / name), delivery.number)
             if not (folder / name).exists():
                 write_aside(folder / name, lambda path, pieces=pieces: _write(path, pieces, ray.get))
-    return folder
+            os.utime(folder / name, (number, number))
+    return folder / delivery.inside
+
+
+def _brought(path: Path) -> int:
+    """The number of the latest delivery that has brought a file, which stands for its time; 0 where it is not there."""
+    try:
+        return int(path.stat().st_mtime)
+    except OSError:
+        return 0
 
 
 def _write(path: Path, pieces: Sequence[Any], get: Callable[[Any], Any]) -> None:
