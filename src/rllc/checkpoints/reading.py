@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rllc.checkpoints.weight_files import SUFFIXES, load_torch, open_weights, refuse_stand_ins
 from rllc.core.errors import RllcError
-from rllc.core.files import parse_json
+from rllc.core.files import parse_json, read_text
 
 _USUAL = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json", "weights.safetensors")
 _SHARD = re.compile(r"^(.+)-(\d+)-of-(\d+)\.(safetensors|bin)$")
@@ -98,7 +98,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"it has {path.stat().st_size:,} bytes, more than any such file")
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise RllcError(f"{path} is not readable as JSON: {error}.", "Download it again.") from error
     if not isinstance(content, dict):

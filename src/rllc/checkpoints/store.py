@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rllc.core import digest as digests
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, parse_json, sync_folder, write_atomic
+from rllc.core.files import disk_error, parse_json, read_regular, read_text, sync_folder, write_atomic
 from rllc.model.shape import ModelShape
 
 FORMAT = 1
@@ -152,7 +152,7 @@ def list_checkpoints(root: Path) -> tuple[CheckpointInfo, ...]:
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """The JSON object at `path`, of a format that this program knows. Raises RllcError otherwise."""
     try:
-        facts = parse_json(path.read_text(encoding="utf-8"))
+        facts = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise damaged(path, str(error), remedy) from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format"), int):
@@ -167,7 +167,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 def read_tensors(path: Path, content: str, remedy: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU. Raises RllcError where it is missing, or its content's digest is not `content`."""
     try:
-        tensors = safetensors.torch.load(path.read_bytes())
+        tensors = safetensors.torch.load(read_regular(path))
         found = digest(tensors)
     except FileNotFoundError as error:
         raise damaged(path, "it is missing", remedy) from error

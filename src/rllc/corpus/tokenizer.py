@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from rllc.core.errors import RllcError
+from rllc.core.files import parse_json, read_text
 from rllc.corpus.settings import LARGEST_VOCABULARY, SMALLEST_VOCABULARY
 
 BOS = "<|bos|>"
@@ -63,7 +64,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise RllcError(f"There is no tokenizer at {path}.", "Give the path of a tokenizer.json, or leave `tokenizer` empty to train one.")
     try:
-        tokenizer = parse_tokenizer(path.read_text(encoding="utf-8"))
+        tokenizer = parse_tokenizer(read_text(path))
         size = vocabulary_size(tokenizer)
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -112,7 +113,7 @@ def encode_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[NDA
 
 def printable_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
     r"""One printable string for every id: a space reads ␣, a line end ⏎, a tab ⇥, and bytes that are no character by themselves read \xNN."""
-    byte_level = "ByteLevel" in json.dumps(json.loads(tokenizer.to_str())["decoder"])
+    byte_level = "ByteLevel" in json.dumps(parse_json(tokenizer.to_str())["decoder"])
     special = set(special_ids(tokenizer))
     pieces = []
     for i in range(vocabulary_size(tokenizer)):

@@ -223,7 +223,7 @@ def read_header(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RllcError(f"There is no corpus in {folder}.", "Build one with `rllc corpus`, or check the folder.")
     try:
-        header = files.parse_json(path.read_text(encoding="utf-8"))
+        header = files.parse_json(files.read_text(path))
         version = header["format"]
         newer = version > FORMAT
         seal, found = header.pop("seal", None), digest.of_json(header)

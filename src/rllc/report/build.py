@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 import rllc
 from rllc.core.errors import RllcError
-from rllc.core.files import write_atomic
+from rllc.core.files import parse_json, write_atomic
 from rllc.figures.curves import steps_axis, styles_of
 from rllc.figures.palette import DARK, FAINT, INK, MUTED, OUTCOMES, PANEL, PAPER, RULE, TYPES, type_color
 from rllc.report import claims, development, inspection, overview, walk
@@ -132,7 +131,7 @@ def _embedded(data: ReportData, page: Page) -> list[Markup]:
     }
     pieces = [
         embed("setup", {"dark": DARK, "muted": MUTED, "heads": heads, "types": list(dict.fromkeys([*TYPES, *kinds.values()]))}),
-        embed("figures", {name: json.loads(str(figure.to_json())) for name, figure in page.figures.items()}),
+        embed("figures", {name: parse_json(str(figure.to_json())) for name, figure in page.figures.items()}),
         embed("cells", cells) if rows else Markup(""),
     ]
     if f.patterns is not None and f.patterns.snippets and LEFT_OUT[0] not in data.without:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rllc.core.errors import RllcError
+from rllc.core.files import open_regular
 from rllc.runs import examining
 from rllc.runs.examining import Chart, Finding
 from rllc.runs.examining_records import records
@@ -104,7 +105,7 @@ def _progress(chart: Chart, experiment: Experiment) -> None:
 def _busy(folder: RunFolder) -> bool:
     """Whether a run holds the folder; nothing is written to find out."""
     try:
-        with (folder.root / ".lock").open() as stream:
+        with open_regular(folder.root / ".lock") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from rllc.checkpoints.resume import load_resume
 from rllc.checkpoints.store import FORMAT as CHECKPOINT_FORMAT
 from rllc.checkpoints.store import checkpoint_name, load, read_info
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, make_folder, write_atomic
+from rllc.core.files import disk_error, make_folder, parse_json, read_regular, read_text, remove, write_atomic
 from rllc.corpus.tokens import DamagedCorpusError, open_corpus
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
@@ -98,14 +97,15 @@ def leftovers(chart: Chart) -> None:
     if not found:
         return
 
-    def remove() -> str:
+    def mend() -> str:
         for path in found:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)
         return "They were removed."
 
-    size = sum(part.stat().st_size for path in found for part in (path.rglob("*") if path.is_dir() else [path]) if part.is_file())
+    parts = (part for path in found for part in (path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]))
+    size = sum(part.lstat().st_size for part in parts if part.is_file())
     places = ", ".join(sorted({str(path.parent.relative_to(chart.folder.root)) for path in found}))
-    chart.wrong(f"{len(found)} leftovers of interrupted writes take {size / 1e6:.1f} MB, in {places}.", "They are nobody's work.", remove)
+    chart.wrong(f"{len(found)} leftovers of interrupted writes take {size / 1e6:.1f} MB, in {places}.", "They are nobody's work.", mend)
 
 
 def corpus(chart: Chart) -> None:
@@ -154,7 +154,7 @@ def checkpoints(chart: Chart, experiment: Experiment | None) -> None:
 def _origin(chart: Chart, known: dict[str, Any], needed: bool) -> None:
     path = chart.folder.training
     try:
-        if isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+        if isinstance(parse_json(read_text(path)), dict):
             return
     except FileNotFoundError:
         if not needed:
@@ -190,7 +190,7 @@ def _resume(chart: Chart) -> None:
 def _newer(path: Path) -> bool:
     """Whether a checkpoint's description is of a newer version, and so no damage."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["format"] > CHECKPOINT_FORMAT
+        return parse_json(read_text(path))["format"] > CHECKPOINT_FORMAT
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -200,7 +200,7 @@ def products(chart: Chart) -> None:
     folder = chart.folder
     if folder.findings.exists():
         try:
-            from_json(folder.findings.read_text(encoding="utf-8", errors="replace"))
+            from_json(_content(folder.findings).decode("utf-8", errors="replace"))
         except RllcError as error:
             newer = "newer version" in error.problem
             mend = None if newer else lambda: chart.aside(folder.findings)
@@ -213,9 +213,9 @@ def products(chart: Chart) -> None:
         chart.wrong(f"{folder.provenance} is damaged.", remedy, lambda: chart.aside(folder.provenance))
     if folder.budget.exists() and not _is_table(folder.budget):
         _mend_budget(chart)
-    if folder.report.exists() and not folder.report.read_bytes().rstrip().endswith(b"</html>"):
+    if folder.report.exists() and not _content(folder.report).rstrip().endswith(b"</html>"):
         chart.wrong(f"{folder.report} is not whole.", "Set aside, it is made anew by `rllc report`.", lambda: chart.aside(folder.report))
-    if folder.table.exists() and not folder.table.read_bytes().startswith(b"run,step,part,"):
+    if folder.table.exists() and not _content(folder.table).startswith(b"run,step,part,"):
         chart.wrong(f"{folder.table} is not whole.", "Set aside, it is made anew by `rllc analyse`.", lambda: chart.aside(folder.table))
 
 
@@ -233,8 +233,16 @@ def _mend_budget(chart: Chart) -> None:
     chart.wrong(f"{folder.budget} is damaged.", "It holds the memory budget, by which chunks are chosen.", mend)
 
 
+def _content(path: Path) -> bytes:
+    """The content of a file; nothing of what cannot be read."""
+    try:
+        return read_regular(path)
+    except OSError:
+        return b""
+
+
 def _is_table(path: Path) -> bool:
     try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+        return isinstance(parse_json(read_text(path)), dict)
     except (OSError, ValueError):
         return False

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import xarray as xr
 
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error
+from rllc.core.files import disk_error, parse_json, remove
 from rllc.records.index import path_of, sound
 from rllc.records.packing import FORMAT, Record, joined
 from rllc.records.places import LocalPlace, open_place
@@ -67,8 +66,8 @@ def _opened(chart: Chart) -> Store | None:
 def _format(content: bytes) -> int:
     """What a marker tells; 0 where it tells nothing."""
     try:
-        return int(json.loads(content)["format"])
-    except (ValueError, KeyError, TypeError):
+        return int(parse_json(content)["format"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return 0
 
 
@@ -177,7 +176,7 @@ def _cells(path: Path) -> int | str:
 
 def _removed(path: Path) -> str:
     try:
-        shutil.rmtree(path)
+        remove(path)
     except OSError as error:
         raise disk_error(path, error) from error
     return "It was removed."

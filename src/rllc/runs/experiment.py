@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -14,6 +13,7 @@ from rllc.analysis.settings import AnalysisSettings
 from rllc.behaviour.settings import BehaviourSettings, chosen
 from rllc.core import digest
 from rllc.core.errors import RllcError
+from rllc.core.files import parse_toml, read_text
 from rllc.core.names import DataKey, Part
 from rllc.corpus.settings import CorpusSettings, RefinementSettings
 from rllc.model.shape import ModelShape
@@ -237,7 +237,7 @@ def read(path: Path) -> str:
             raise RllcError(f"There is no experiment file {path}.", remedy)
         if path.stat().st_size > _LARGEST_FILE:
             raise RllcError(f"The experiment file {path} has {path.stat().st_size:,} bytes, where some thousands are usual.", remedy)
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, ValueError) as error:  # no text, or a name that no file can have
         raise RllcError(f"The experiment file {path} could not be read: {error}.", remedy) from error
 
@@ -245,7 +245,7 @@ def read(path: Path) -> str:
 def parse(text: str, name: str = "experiment") -> Experiment:
     """Read the text of an experiment file; `name` is what errors call it."""
     try:
-        table = tomllib.loads(text)
+        table = parse_toml(text)
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and tables within tables without end
         raise RllcError(f"{name} is not valid TOML: {str(error)[:300]}.", "Mend the file.") from error
     model = table.setdefault("model", {})

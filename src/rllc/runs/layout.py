@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import tomllib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error
+from rllc.core.files import disk_error, open_own, parse_toml, read_text
 from rllc.records.store import Store
 from rllc.runs.contents import CHECKS
 from rllc.runs.shards import Shard
@@ -192,9 +192,9 @@ class RunFolder:
     def _opened(self, name: str) -> IO[str]:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            return (self.root / name).open("a")
+            return os.fdopen(open_own(self.root / name), "r+")
         except OSError as error:
-            raise disk_error(self.root, error) from error
+            raise disk_error(self.root / name, error) from error
 
 
 def _locked(stream: IO[str], kind: int, root: Path) -> bool:
@@ -213,7 +213,7 @@ def _locked(stream: IO[str], kind: int, root: Path) -> bool:
 def _records_url(experiment: Path) -> str:
     """What an experiment file names as engine.records; reading it as an experiment tells of what is wrong with it."""
     try:
-        engine = tomllib.loads(experiment.read_text(encoding="utf-8")).get("engine", {})
+        engine = parse_toml(read_text(experiment)).get("engine", {})
     except (OSError, ValueError):
         return ""
     url = engine.get("records", "") if isinstance(engine, dict) else ""

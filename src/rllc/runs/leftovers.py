@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from rllc.core.files import disk_error, is_leftover
+from rllc.core.files import disk_error, is_leftover, remove
 from rllc.runs.layout import SIBLINGS, RunFolder
 
 
@@ -31,10 +30,7 @@ def sweep(folder: RunFolder) -> int:
     found = [path for place in (folder, *map(folder.sibling, names)) for path in leftovers_of(place)]
     for path in found:
         try:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
         except OSError as error:
             raise disk_error(path, error) from error
     return len(found)

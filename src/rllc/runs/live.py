@@ -8,8 +8,8 @@ unless that was killed: then it stays, and its reader finds out by the age of th
 
 from __future__ import annotations
 
+import errno
 import json
-import math
 import os
 import platform
 import threading
@@ -24,13 +24,14 @@ from typing import Any
 
 from rllc.core import digest
 from rllc.core.errors import RllcError
-from rllc.core.files import is_leftover, parse_json, write_atomic
+from rllc.core.files import disk_error, is_leftover, open_regular, parse_json, write_atomic
 from rllc.runs.log import iso
 
 FORMAT = 1
 INTERVAL = 2.0  # seconds between heartbeats
 SILENT = 30.0  # seconds without one after which something is amiss; clocks of machines differ, and network disks show changes late
 _LARGEST = 2**20
+_MOST = 1e300  # beyond, sums and products of numbers overflow
 _NUMBERS = ("process_started", "done", "total", "share", "rate", "seconds_left")
 
 
@@ -68,6 +69,8 @@ class LiveFile:
     def beat(self) -> None:
         """Write the file anew."""
         try:
+            if self._path.parent.is_symlink():
+                raise disk_error(self._path.parent, OSError(errno.ELOOP, "it is a link"))
             content = {**self._facts, "heartbeat": iso(time.time()), **self._state()}
             write_atomic(self._path, json.dumps(content, default=str) + "\n", durable=False)
         except Exception as error:  # whatever it is, the run is more important
@@ -122,7 +125,7 @@ def seen(folder: Path, now: float | None = None) -> list[Seen]:
 
 def _read(path: Path, now: float) -> Seen | None:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             content = parse_json(stream.read(_LARGEST).decode())
         if content["format"] != FORMAT or not isinstance(content["pid"], int):
             return None
@@ -139,11 +142,11 @@ def _fits(name: str, value: Any) -> bool:
         return isinstance(value, dict) and all(_is_number(count) for count in value.values())
     if name in _NUMBERS:
         return value is None or _is_number(value)
-    return value is None or isinstance(value, str | int)
+    return value is None or isinstance(value, str) or (isinstance(value, int) and -_MOST < value < _MOST)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and -_MOST < value < _MOST
 
 
 def _pulse(content: Mapping[str, Any], age: float) -> Pulse:

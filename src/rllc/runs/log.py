@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rllc.core.files import open_own, open_regular, parse_json
 from rllc.figures.text import hidden
 
 MESSAGE = "message"  # the event of what is told in words alone
@@ -64,7 +65,7 @@ class LogFile(logging.Handler):
         content = (b"\n" if self._torn else b"") + f"{line}\n".encode()
         try:
             if self._handle < 0:
-                self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+                self._handle = open_own(self._path, os.O_WRONLY | os.O_APPEND)
             written = os.write(self._handle, content)
         except OSError:
             self._lost += 1
@@ -83,7 +84,7 @@ class LogFile(logging.Handler):
 def _is_torn(path: Path) -> bool:
     """Whether the last line was not finished, as after a loss of power."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream.seek(0, os.SEEK_END) > 0 and stream.seek(-1, os.SEEK_END) >= 0 and stream.read(1) != b"\n"
     except OSError:
         return False
@@ -108,7 +109,7 @@ def warnings_heard(hear: Callable[..., None]) -> Iterator[None]:
 def read_log(path: Path, most: int = 4 * 2**20) -> list[dict[str, Any]]:
     """The events of the last `most` bytes of a log, in their order; lines that are torn or none of ours are passed over."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             start = max(stream.seek(0, os.SEEK_END) - most, 0)
             stream.seek(start)
             lines = stream.read().split(b"\n")[bool(start) :]
@@ -117,8 +118,8 @@ def read_log(path: Path, most: int = 4 * 2**20) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for line in lines:
         try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
+            event = parse_json(line)
+        except ValueError:
             continue
         if isinstance(event, dict) and all(isinstance(event.get(name), str) for name in ("time", "level", "event")):
             found.append(event)

@@ -13,6 +13,7 @@ from rllc.analysis.stored import map_from_json
 from rllc.analysis.token_shares import TokenShares
 from rllc.analysis.types import head_types
 from rllc.core.errors import RllcError
+from rllc.core.files import read_regular
 from rllc.core.names import Part
 from rllc.figures.material import Material
 from rllc.figures.over_seeds import SeedRun
@@ -94,7 +95,7 @@ def _seeds(experiment: Experiment, folder: RunFolder, findings: Findings) -> Map
 
 def _calibration(folder: RunFolder) -> CalibrationMap | None:
     path = folder.calibration / MAP
-    return map_from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    return map_from_json(read_regular(path).decode(errors="replace")) if path.is_file() else None
 
 
 def _shares(experiment: Experiment, folder: RunFolder) -> TokenShares | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rllc.core.errors import RllcError
-from rllc.core.files import parse_json, write_atomic
+from rllc.core.files import parse_json, read_text, write_atomic
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
 
@@ -84,7 +84,7 @@ def _group(folder: Path) -> int | None:
 
 def _kept(path: Path) -> int | None:
     try:
-        return int(parse_json(path.read_text(encoding="utf-8"))["memory"])
+        return int(parse_json(read_text(path))["memory"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:

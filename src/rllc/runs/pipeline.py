@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rllc.core.errors import RllcError
-from rllc.core.files import parse_json, write_atomic
+from rllc.core.files import parse_json, read_text, write_atomic
 from rllc.runs.engines import registry
-from rllc.runs.experiment import Experiment, parse
+from rllc.runs.experiment import Experiment, load, parse
 from rllc.runs.layout import RunFolder, existing
 from rllc.runs.leftovers import sweep
 from rllc.runs.memory import fixed
@@ -76,9 +76,9 @@ def override(experiment: Experiment, workers: int | None, device: str | None, **
 def report_again(root: Path, quiet: bool) -> None:
     """Write page and figures of an existing run anew. Raises RllcError where the folder holds no finished analysis."""
     folder = existing(root)
-    if not folder.findings.exists():
+    if not folder.findings.is_file():
         raise RllcError(f"{root} holds no findings yet.", "Finish the run with `rllc run` first; `rllc status` tells how far it is.")
-    experiment = parse(folder.experiment.read_text(encoding="utf-8"), str(folder.experiment))
+    experiment = load(folder.experiment)
     with folder.locked(), session(folder, "report", quiet, title=experiment.title) as reporter, staged("report", reporter):
         _run_stage("report", experiment, folder, reporter)
 
@@ -117,7 +117,11 @@ def _go_shard(text: str, experiment: Experiment, folder: RunFolder, shard: Shard
 
 
 def _begin(text: str, experiment: Experiment, folder: RunFolder, reporter: Reporter) -> Experiment:
-    if not folder.experiment.exists() or folder.experiment.read_text(encoding="utf-8") != text:
+    try:
+        known = read_text(folder.experiment)
+    except (OSError, ValueError):
+        known = None  # it is not there, or damaged
+    if known != text:
         write_atomic(folder.experiment, text)
     reporter.line(f"{experiment.title}: {folder.root}")
     return fixed(experiment, folder)
@@ -219,6 +223,6 @@ def timed(folder: RunFolder, stage: str, reporter: Reporter) -> Iterator[None]:
 def read_timings(folder: RunFolder) -> dict[str, float]:
     """Seconds of wall time by stage so far."""
     try:
-        return {str(stage): float(s) for stage, s in parse_json(folder.timings.read_text(encoding="utf-8")).items()}
+        return {str(stage): float(s) for stage, s in parse_json(read_text(folder.timings)).items()}
     except (OSError, ValueError, AttributeError, TypeError, OverflowError):
         return {}

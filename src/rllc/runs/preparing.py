@@ -8,7 +8,7 @@ from typing import Any
 from rllc.checkpoints.resume import drop_resume, load_resume, save_resume
 from rllc.checkpoints.store import checkpoint_name, list_checkpoints, save
 from rllc.core.errors import RllcError
-from rllc.core.files import parse_json, write_atomic
+from rllc.core.files import parse_json, read_text, write_atomic
 from rllc.core.names import DataKey
 from rllc.corpus.batches import Mixture, batch_stream
 from rllc.corpus.build import build_corpus
@@ -43,7 +43,7 @@ def corpus_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
 def _trained_on(folder: RunFolder) -> str:
     """The digest of the corpus that the checkpoints were trained on; "" where there are none, or nothing tells."""
     try:
-        found = parse_json(folder.training.read_text(encoding="utf-8")).get("corpus", "") if list_checkpoints(folder.checkpoints) else ""
+        found = parse_json(read_text(folder.training)).get("corpus", "") if list_checkpoints(folder.checkpoints) else ""
     except (OSError, ValueError, AttributeError, RllcError):
         return ""  # the next stage has a sentence for that
     return found if isinstance(found, str) else ""
@@ -134,7 +134,7 @@ def claim(folder: RunFolder, facts: dict[str, Any]) -> None:
     """Write down what the checkpoints come from, once. Raises RllcError where that folder has others already."""
     if folder.training.exists():
         try:
-            found = parse_json(folder.training.read_text(encoding="utf-8"))
+            found = parse_json(read_text(folder.training))
         except (OSError, ValueError) as error:
             raise RllcError(f"{folder.training} is damaged.", f"Delete {folder.checkpoints} and run the same command again.") from error
         if not isinstance(found, dict):

@@ -16,7 +16,7 @@ from typing import Any
 from rllc.checkpoints.store import list_checkpoints
 from rllc.core import digest
 from rllc.core.errors import RllcError
-from rllc.core.files import write_atomic
+from rllc.core.files import parse_json, read_text, write_atomic
 from rllc.corpus.tokens import HEADER, read_header
 from rllc.runs.experiment import Experiment
 from rllc.runs.keys import ESTIMATOR
@@ -53,10 +53,25 @@ def note_provenance(experiment: Experiment, folder: RunFolder, stage: str) -> No
 def read_provenance(folder: RunFolder) -> dict[str, Any] | None:
     """What was written down; None where there is nothing, or it is not what was written."""
     try:
-        content = json.loads(folder.provenance.read_text(encoding="utf-8"))
-        return content if content.pop("digest") == digest.of_json(content) and content["format"] <= FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = parse_json(read_text(folder.provenance))
+        known = content.pop("digest") == digest.of_json(content) and content["format"] <= FORMAT
+        return content if known and _shaped(content) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _shaped(content: dict[str, Any]) -> bool:
+    """Whether what others read in it is of the shape in which it is written: a right digest does not say by whom."""
+    tables = [content.get(name, {}) for name in ("engine", "training", "siblings")]
+    tables += tables[-1].values() if isinstance(tables[-1], dict) else ()
+    weights = [table.get("checkpoints", {}) for table in (content, *tables) if isinstance(table, dict)]
+    stages = [one["stages"] for one in content.get("environments", []) if isinstance(one, dict)]
+    return (
+        all(isinstance(table, dict) for table in (*tables, *weights))
+        and all(step.isdecimal() and len(step) < 20 and isinstance(name, str) for table in weights for step, name in table.items())
+        and all(isinstance(one, list) for one in stages)
+        and type(content.get("engine", {}).get("memory", 0)) is int
+    )
 
 
 def known_weights(folder: RunFolder) -> dict[int, str]:

@@ -14,7 +14,7 @@ from rllc.analysis.analyse import analyse
 from rllc.analysis.findings import Findings
 from rllc.analysis.stored import from_json, patterns_from_arrays, patterns_to_arrays, to_json
 from rllc.core import seeds
-from rllc.core.files import write_atomic
+from rllc.core.files import read_regular, write_atomic
 from rllc.core.names import Part
 from rllc.corpus.batches import Mixture
 from rllc.corpus.tokens import open_corpus
@@ -71,7 +71,9 @@ def report_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
         measurements = planned_measurements(experiment, folder, store)
         key = _patterns_key(measurements)
         stored = store.get(PATTERNS, key) if store.has(PATTERNS, key) else None
-        findings = from_json(folder.findings.read_text(encoding="utf-8"), patterns_from_arrays(stored.arrays, stored.meta) if stored else None)
+        findings = from_json(
+            read_regular(folder.findings).decode(errors="replace"), patterns_from_arrays(stored.arrays, stored.meta) if stored else None
+        )
         drawn = draw_all(material_of(experiment, folder, store, findings))
         data = replace(_report_data(experiment, folder, store, findings), drawn=drawn)
         build_report(data, folder.report)

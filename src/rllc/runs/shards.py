@@ -10,7 +10,7 @@ from typing import TypeVar
 from rllc.core.errors import RllcError
 
 T = TypeVar("T")
-_TEXT = re.compile(r"(\d+)/(\d+)")
+_TEXT = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
 
 @dataclass(frozen=True)

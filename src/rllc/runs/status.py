@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rllc.core.files import parse_json
+from rllc.core.files import parse_json, read_text
 from rllc.core.names import DataKey
 from rllc.core.outcome import Outcome
 from rllc.records.index import opened
@@ -122,7 +122,7 @@ def _measuring(experiment: Experiment, folder: RunFolder, store: Store) -> dict[
 def _noted(folder: RunFolder) -> str:
     """The settings for which all is measured."""
     try:
-        return str(parse_json(folder.measured.read_text(encoding="utf-8"))["asked"])
+        return str(parse_json(read_text(folder.measured))["asked"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

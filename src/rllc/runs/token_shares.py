@@ -11,7 +11,7 @@ from rllc.core.names import DataKey
 from rllc.corpus.tokens import open_corpus
 from rllc.records.store import Record, Store, key_digest
 from rllc.records.table import part_order
-from rllc.runs.experiment import Experiment, parse
+from rllc.runs.experiment import Experiment, load
 from rllc.runs.grid import weights_of
 from rllc.runs.keys import KIND, SHARES, record_key, shares_key
 from rllc.runs.layout import existing
@@ -31,7 +31,7 @@ def token_shares(folder: Path | str, data: str = "mixture", step: int | None = N
     Raises RllcError where the run has recorded none of them.
     """
     place = existing(Path(folder))
-    experiment = parse(place.experiment.read_text(encoding="utf-8"), str(place.experiment))
+    experiment = load(place.experiment)
     corpus, weights, store = open_corpus(place.corpus), weights_of(experiment, place), place.store()
     found: dict[tuple[int, str], tuple[str, list[Record]]] = {}
     for cell in make_plan(experiment).cells:
