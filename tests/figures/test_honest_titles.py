@@ -15,6 +15,7 @@ from rllc.analysis.regression import spearman
 from rllc.figures import beside, circuit, heads, multigrams, over_seeds, token_classes
 from rllc.figures.drawing import Cells, Line, Plot
 from rllc.figures.material import Material
+from rllc.figures.told import number
 from rllc.figures.whole_set import Drawn
 
 
@@ -202,17 +203,16 @@ def test_thresholds_are_held_against_the_llc_within_layers(material: Material) -
     assert held is not None
     layer, within = np.arange(16) // 8, np.array([3, 1, 4, 8, 5, 7, 2, 6])
     counts = 100 * layer + np.tile([1, 2, 3, 4, 5, 6, 7, 8], 2)
-    llc = curves.llc.copy()
-    llc[:, -1] = 50 * layer + np.tile(within, 2)
-    shape = (*held.own_by.shape[:-1], 1)
-    by = np.zeros(shape, dtype=np.int64) + counts.reshape(-1, *[1] * (len(shape) - 1))
+    llc = np.repeat((50.0 * layer + np.tile(within, 2))[:, None], len(curves.steps), axis=1)
+    by = np.zeros_like(held.own_by)
+    by[..., 0] = counts[:, None, None, None]
     world = replace(held, heads=curves.parts, own_by=by)
     findings = replace(material.findings, curves={**material.findings.curves, "train": replace(curves, llc=llc)})
     found = multigrams.threshold_sensitivity(world, findings, material.told)
     assert isinstance(found, Plot)
     rho = float(spearman(within.astype(np.float64), np.arange(8.0)))
     assert abs(rho) < 0.4
-    assert found.title.endswith(f"within layers keeps its sign: ρ from {rho:+.2f} to {rho:+.2f}")
+    assert found.title.endswith(f"within layers keeps its sign: ρ from {number(rho, signed=True)} to {number(rho, signed=True)}")
     cells = found.panels[1].layers[0]
     assert isinstance(cells, Cells)
     np.testing.assert_allclose(cells.values, rho)
