@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 from counter_worlds import curves_of, of, true_story
 
-from rllc.analysis import claims_circuit, claims_clusters, claims_heads, claims_pairs, claims_types
+from rllc.analysis import claims_circuit, claims_heads, claims_pairs, claims_types
 from rllc.analysis.circuit import circuit
-from rllc.analysis.clusters import how_many
 from rllc.analysis.comparisons import Claim
-from rllc.analysis.curves import select
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Curves, Findings, Floats
 from rllc.analysis.planted_claims import LEAN
@@ -259,85 +257,3 @@ def test_tilted_and_drifting_estimates_that_decide_are_counted(story: tuple[Evid
     over_training = claims_heads.differentiation(marked, findings, LEAN, 0)
     assert over_training.why.endswith(f"Of the {16 * len(STEPS)} estimates that decide, 3 tilted and 1 drifting.")
     assert "estimates that decide" not in claims_heads.simple_is_low(evidence, findings, LEAN, 0).why
-
-
-def simple_of(evidence: Evidence, findings: Findings, finals: dict[str, float], seed: int = 0) -> Claim:
-    """Final LLCs by the type of a head, with noise."""
-    named = dict(zip(findings.types.heads, findings.types.types, strict=True))
-    final = np.array([finals[named[head]] for head in HEADS]) + 0.5 * np.random.default_rng(seed).standard_normal(16)
-    heads = curves_of(final[:, None] * np.ones(len(STEPS)), 0.1, seed)
-    return claims_heads.simple_is_low(replace(evidence, curves={**evidence.curves, MIX: heads}), findings, LEAN, seed)
-
-
-def test_how_previous_and_current_token_heads_end_has_no_say(story: tuple[Evidence, Findings]) -> None:
-    """Induction and bracket heads end low or high; previous- and current-token heads the other way about."""
-    low = simple_of(*story, {"induction": 4, "bracket": 4, "other": 10, "previous-token": 30, "current-token": 30})
-    assert low.verdict == "seen"
-    assert [(number.name, number.value) for number in low.numbers[1:]] == [("simple heads", 3.0), ("other heads", 10.0)]
-    assert simple_of(*story, {"induction": 10, "bracket": 10, "other": 4, "previous-token": 1, "current-token": 1}).verdict == "not seen"
-    attention = replace(story[1].types, types=tuple("other" if kind in ("induction", "bracket") else kind for kind in story[1].types.types))
-    none = simple_of(story[0], replace(story[1], types=attention), {"other": 10, "previous-token": 1, "current-token": 1})
-    assert none.verdict == "cannot tell"
-    assert "no layer has both induction or bracket heads and heads of no type" in none.why
-
-
-def test_a_bracket_head_is_no_other_head_in_any_claim(story: tuple[Evidence, Findings]) -> None:
-    """0:3 passes the class test: the findings call it so, and no pair of multigram heads holds it."""
-    evidence, findings = story
-    named = dict(zip(findings.types.heads, findings.types.types, strict=True))
-    assert [head for head, kind in named.items() if kind == "bracket"] == ["0:3"]
-    assert [claim.verdict for claim in pairs_of(circuit_of(evidence, *[("0:3", "1:1")] * 3), findings).values()] == ["not seen"] * 4
-    assert any("bracket" in told.types for told in findings.agreements)
-    assert findings.seeds is not None
-    assert "bracket" not in findings.seeds.counts.types  # the classes of affected tokens are not measured of other seeds
-    whole = multigrams_of(evidence, findings, ("0:3",))
-    assert ("other heads", 10.0) in [(number.name, number.value) for number in whole.numbers]
-
-
-def shaped(shapes: dict[str, int], noise: float = 0.1) -> Curves:
-    """Heads with these shapes, all others with the first: zero, up to 10, up to 20, and 200 all along."""
-    rises = [np.zeros(len(X)), 10 / (1 + np.exp(4 - X)), 20 / (1 + np.exp(6 - X)), np.full(len(X), 200.0)]
-    return curves_of(np.stack([rises[shapes.get(head, 0)] for head in HEADS]), noise, 0)
-
-
-def clusters_of(evidence: Evidence, findings: Findings, shapes: dict[str, int], noise: float = 0.1) -> Claim:
-    told = replace(evidence, curves={**evidence.curves, MIX: shaped(shapes, noise)})
-    return claims_clusters.clusters(told, findings, LEAN, 0)
-
-
-def test_clusters_are_refused_only_where_no_number_of_them_agrees(story: tuple[Evidence, Findings]) -> None:
-    """1:6 and 1:7 are the induction heads of layer 1. An odd head takes one of two clusters for itself; of three one is theirs."""
-    assert clusters_of(*story, {"1:6": 1, "1:7": 1}).verdict == "seen"
-    odd = clusters_of(*story, {"1:6": 1, "1:7": 1, "1:0": 3})
-    assert odd.verdict == "cannot tell"
-    assert odd.numbers[0].value < 0 < 0.5 < odd.numbers[0].high
-    assert clusters_of(*story, {"1:0": 3}).verdict == "not seen"
-    assert clusters_of(*story, {"1:0": 1, "1:7": 1, "1:1": 2, "1:2": 2}).verdict == "not seen"
-
-
-def test_three_types_are_recovered_where_the_silhouette_takes_two(story: tuple[Evidence, Findings]) -> None:
-    evidence, findings = story
-    kinds = {"1:4": "bracket", "1:5": "bracket"}
-    types = tuple(kinds.get(head, kind) for head, kind in zip(findings.types.heads, findings.types.types, strict=True))
-    three = replace(findings, types=replace(findings.types, types=types))
-    shapes = {"1:6": 1, "1:7": 1, "1:4": 3, "1:5": 3}
-    claim = clusters_of(evidence, three, shapes, 1.0)
-    assert claim.verdict == "seen"
-    assert claim.numbers[0].value == 1.0
-    assert how_many(select(shaped(shapes, 1.0), HEADS[8:]), "kmeans", "raw", LEAN, 0).chosen["silhouette"] == 2
-
-
-def test_every_clustering_beside_the_claim_has_a_name_of_its_own(story: tuple[Evidence, Findings]) -> None:
-    evidence, findings = story
-    both = tuple(replace(told, time=time, p_holm=0.25) for told in findings.agreements for time in ("recorded", "log"))
-    beside = claims_clusters.clusters(evidence, replace(findings, agreements=both), LEAN, 0).numbers[1:]
-    assert len({number.name for number in beside}) == len(both) > 2
-    assert {number.p for number in beside} == {0.25}
-
-
-def test_agreements_are_held_together(story: tuple[Evidence, Findings]) -> None:
-    _, findings = story
-    p = np.array([told.p for told in findings.agreements])
-    held = np.array([told.p_holm for told in findings.agreements])
-    assert held.min() == pytest.approx(min(len(p) * p.min(), 1.0))
-    assert (held >= p).all()

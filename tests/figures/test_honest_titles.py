@@ -11,9 +11,11 @@ import pytest
 from rllc.analysis.circuit import circuit as circuit_of
 from rllc.analysis.falls import falls
 from rllc.analysis.findings import Curves
-from rllc.figures import beside, circuit, heads, over_seeds, token_classes
-from rllc.figures.drawing import Line, Plot
+from rllc.analysis.regression import spearman
+from rllc.figures import beside, circuit, heads, multigrams, over_seeds, token_classes
+from rllc.figures.drawing import Cells, Line, Plot
 from rllc.figures.material import Material
+from rllc.figures.told import number
 from rllc.figures.whole_set import Drawn
 
 
@@ -172,3 +174,45 @@ def test_a_head_that_falls_is_named_and_an_untested_run_says_so(material: Materi
     bare = heads.every_head(replace(f, falls=None), material.told)
     assert isinstance(bare, Plot)
     assert "could not be tested" in bare.title
+
+
+def test_a_fall_to_tilted_estimates_is_not_titled_a_fall(material: Material) -> None:
+    """Layer 0 falls by 8 and layer 1 by 6; at the end half of layer 0 is tilted, then less than half."""
+    curves = flat(material, 0, 1.0)
+    llc, outcome = curves.llc.copy(), curves.outcome.astype("<U16")
+    llc[:, 10] += 20
+    for count, said in ((4, "which is no sure fall, for 4 of 8 estimates at step 1,900 on against are tilted or drifting; of layer 1 is"), (3, "")):
+        marked = outcome.copy()
+        marked[:count, -1] = "tilted"
+        told = replace(curves, llc=llc, outcome=marked)
+        title = course_of(material, told)
+        assert ("of layer 0 is largest at step 1,000 and falls from there" in title) == (count == 3)
+        assert said in title
+        assert "layer 1 is largest at step 1,000 and falls from there" in title
+
+
+def course_of(material: Material, curves: Curves) -> str:
+    found = circuit.against_one_layer(curves, replace(material.findings, circuit=circuit_of(curves, 0)[0]), material.told)
+    assert isinstance(found, Plot)
+    return found.title
+
+
+def test_thresholds_are_held_against_the_llc_within_layers(material: Material) -> None:
+    """Layers that differ in both numbers, by the same count at every threshold, and nothing within them."""
+    held, curves = material.measured.memorised, material.findings.curves["train"]
+    assert held is not None
+    layer, within = np.arange(16) // 8, np.array([3, 1, 4, 8, 5, 7, 2, 6])
+    counts = 100 * layer + np.tile([1, 2, 3, 4, 5, 6, 7, 8], 2)
+    llc = np.repeat((50.0 * layer + np.tile(within, 2))[:, None], len(curves.steps), axis=1)
+    by = np.zeros_like(held.own_by)
+    by[..., 0] = counts[:, None, None, None]
+    world = replace(held, heads=curves.parts, own_by=by)
+    findings = replace(material.findings, curves={**material.findings.curves, "train": replace(curves, llc=llc)})
+    found = multigrams.threshold_sensitivity(world, findings, material.told)
+    assert isinstance(found, Plot)
+    rho = float(spearman(within.astype(np.float64), np.arange(8.0)))
+    assert abs(rho) < 0.4
+    assert found.title.endswith(f"within layers keeps its sign: ρ from {number(rho, signed=True)} to {number(rho, signed=True)}")
+    cells = found.panels[1].layers[0]
+    assert isinstance(cells, Cells)
+    np.testing.assert_allclose(cells.values, rho)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.analysis.comparisons import Claim, Number, Turns
+from rllc.analysis.endpoints import doubt, questioned
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Curves, Findings, Floats
 from rllc.analysis.learners import normal_quantile
@@ -113,7 +114,7 @@ def ordered(evidence: Evidence, findings: Findings, settings: AnalysisSettings) 
             if not condition.met and not condition.refused and least > settings.level:
                 told = f"even the best order of {n} heads within {len(np.unique(layers))} layers is chance in {min(least, 1):.0%}, for the table of "
                 condition = replace(condition, told=f"{told}{len(findings.orderings)}")
-            conditions.append(condition)
+            conditions.append(questioned(condition, doubt(heads, row.heads, at)))
     return decide(
         "baseline-order",
         "Curvature, Fisher information, norms or ablation order the heads as the refined LLC does.",

@@ -8,6 +8,7 @@ import numpy as np
 
 from rllc.analysis.comparisons import Circuit, Claim, Number
 from rllc.analysis.curves import layer_of
+from rllc.analysis.endpoints import doubt, questioned
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Findings, Specialisation
 from rllc.analysis.learners import normal_quantile
@@ -46,6 +47,9 @@ def specialisation(evidence: Evidence, findings: Findings, settings: AnalysisSet
             else:
                 conditions.append(lacking(names[1], "their layer has no other heads"))
             conditions.append(_part(names[2], evidence, found, heads, least, settings, seed))
+            sides = [(which, int(np.searchsorted(which.steps, found.step))) for which in (evidence.curves[data], base)]
+            doubts, rest = ([doubt(which, parts, place) for which, place in sides] for parts in (heads, tuple(found.heads[i] for i in others)))
+            conditions = [questioned(c, *said) for c, said in zip(conditions, (doubts, doubts + rest, doubts), strict=True)]
     return decide(
         "specialisation",
         "On code the refined LLC of the induction heads rises, and the two part.",
@@ -107,6 +111,11 @@ def falls(evidence: Evidence, findings: Findings, settings: AnalysisSettings) ->
             conditions.append(lacking(names[2], "the first layer has no peak before the end"))
         else:
             conditions.append(effect(names[2], float(found.later[-1]), float(found.later_stderr[-1]), size, settings.level, among=3))
+        firsts, lasts = (_doubts(found, evidence, layer) for layer in (0, -1))
+        conditions = [
+            questioned(condition, *doubts)
+            for condition, doubts in zip(conditions, ((firsts[1], firsts[2]), firsts[:2], (lasts[1], lasts[2])), strict=True)
+        ]
     return decide(
         "circuit-falls",
         "Against a model of one layer, the refined LLC falls in layer 0 after a peak while it still rises in layer 1: multigrams move to layer 1.",
@@ -118,6 +127,17 @@ def falls(evidence: Evidence, findings: Findings, settings: AnalysisSettings) ->
         (),
         flagged((evidence.curves.get(evidence.circuit), None, False)),
     )
+
+
+def _doubts(found: Circuit | None, evidence: Evidence, layer: int) -> tuple[str, str, str]:
+    """Of the heads of a layer: doubts about the first checkpoint, about that at which the first layer peaks, and about the last."""
+    curves = None if found is None else evidence.curves.get(found.data)
+    if found is None or curves is None:
+        return "", "", ""
+    parts = [part for part in curves.parts if layer_of(part) == found.layers[layer]]
+    steps: list[int] = curves.steps.tolist()
+    first, peak, last = (doubt(curves, parts, steps.index(int(step))) for step in (found.steps[0], found.peak[0], found.steps[-1]))
+    return first, peak, last
 
 
 def _highest(found: Circuit, level: float) -> tuple[float, float]:
@@ -151,7 +171,8 @@ def peak(found: dict[str, Onset], evidence: Evidence, findings: Findings) -> Cla
         last = float(steps[min(int(np.searchsorted(steps, late)) + 1, len(steps) - 1)])
         value = place - float(np.log1p(mark.step))
         low, high = first - float(np.log1p(mark.interval[1])), last - float(np.log1p(mark.interval[0]))
-        condition = Condition(Number(title, value, low, high, unit="log steps"), low > 0, high < 0)
+        # A layer that stands lower at the end by its tilt alone may have no peak.
+        condition = questioned(Condition(Number(title, value, low, high, unit="log steps"), low > 0, high < 0), *_doubts(curve, evidence, 0)[1:])
     beside = [] if curve is None else [
         Number(f"peak of layer {layer}", float(step), float(low), float(high), unit="step")
         for layer, step, (low, high) in zip(curve.layers, curve.peak, curve.peak_interval, strict=True)

@@ -84,7 +84,7 @@ def _recovered(title: str, whole: Curves, where: str, findings: Findings, settin
         again = repartitions(drawn, "kmeans", into, generator.integers(2**31, size=len(drawn)))
         indices = adjusted_rand(again, ids)
         stable = float(adjusted_rand(again, labels).mean()) if into == size else float("nan")
-        return *(float(np.quantile(indices, share)) for share in (settings.level, 1 - settings.level)), stable
+        return float(np.quantile(indices, settings.level)), float(np.quantile(indices, 1 - settings.level)), stable
 
     low, high, stable = ends(size)
     high = max(high, found) if stable >= _STABLE else 1.0

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from rllc.analysis.comparisons import Claim, Number
 from rllc.analysis.curves import layer_of, select
+from rllc.analysis.endpoints import doubt, questioned
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Curves, Findings, Floats
 from rllc.analysis.learners import normal_quantile, t_quantile
@@ -55,7 +56,7 @@ def differentiation(evidence: Evidence, findings: Findings, settings: AnalysisSe
         "their curves differ for good by more errors than any comparison at any checkpoint would by chance (Šidák), if they differ more at the last "
         "checkpoint than at the first beyond the errors (Bonferroni); seen where half of the pairs part. Not seen where fewer than half can have "
         f"grown apart by {settings.least_change:.0%} of the mean LLC.",
-        [condition],
+        [questioned(condition, doubt(curves, None, 0, -1))],
         beside,
         flagged((curves, None, False)),
     )
@@ -92,6 +93,8 @@ def simple_is_low(evidence: Evidence, findings: Findings, settings: AnalysisSett
         else:
             values, simple = select(curves, heads).llc[:, -1], np.array([named[head] != "other" for head in heads], dtype=np.bool_)
             condition = _contrast(title, values, simple, layers_of(heads), settings, seed)
+            sides = [[head for head, low in zip(heads, simple, strict=True) if low == side] for side in (True, False)]
+            condition = questioned(condition, *(doubt(curves, side, -1) for side in sides))
             beside = [Number("simple heads", float(simple.sum())), Number("other heads", float((~simple).sum()))]
     return decide(
         "simple-is-low",
@@ -149,6 +152,7 @@ def memorised(evidence: Evidence, findings: Findings, settings: AnalysisSettings
             ),
             Condition(Number("smallest slope without any one head", least), least > 0, False, told=f"{least:.3g}: a single head makes the line"),
         ]
+        conditions = [questioned(condition, doubt(evidence.heads, line.heads, -1)) for condition in conditions]
         beside = [Number("slope", line.slope, *line.slope_interval), Number("R² of heads left out", line.r2_left_out)]
         beside.append(Number("rank correlation over all layers together", line.pooled))
         beside += _other_thresholds(evidence, line.heads, values)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from rllc.analysis.comparisons import Circuit
+from rllc.analysis.curves import layer_of
+from rllc.analysis.endpoints import doubt
 from rllc.analysis.findings import Curves, Findings, Floats
 from rllc.analysis.learners import normal_quantile
 from rllc.analysis.measured import Composition, Edges, Pair, TokenEffects
@@ -51,21 +53,27 @@ def against_one_layer(curves: Curves, f: Findings, told: Told) -> Plot | Missing
         f"mean of their errors, for minibatches give heads a common noise. {KEY} "
     )
     legend = (*type_legend(f.types, curves.parts), ("mean of the layer", MEAN))
-    title = _course_title(found, next((c.verdict for c in f.claims if c.id == "circuit-falls"), ""))
+    title = _course_title(found, curves, next((c.verdict for c in f.claims if c.id == "circuit-falls"), ""))
     return Plot(title, caption + told.sampling(curves.data), tuple(panels), min(2, len(panels)), 3.0, legend)
 
 
-def _course_title(found: Circuit | None, verdict: str) -> str:
+def _course_title(found: Circuit | None, curves: Curves, verdict: str) -> str:
     """Which layers' means fall from their largest value, by the analysis' test held for all layers together, and its verdict on the claim."""
     if found is None:
         return "Refined LLC against the one-layer model; too few heads and checkpoints to say where a layer's mean peaks or falls"
     held = holm(found.fall_p)
-    said = [f"layer {layer} {_course(found, i, float(held[i]))}" for i, layer in enumerate(found.layers)]
+    said = [f"layer {layer} {_course(found, i, float(held[i]), curves)}" for i, layer in enumerate(found.layers)]
     told = f" (that layer 0 falls while the last rises: {verdict})" if verdict else ""
     return f"Against the one-layer model the mean refined LLC of {'; of '.join(said)}{told}"
 
 
-def _course(found: Circuit, i: int, p: float) -> str:
+def _course(found: Circuit, i: int, p: float, curves: Curves) -> str:
+    parts = [part for part in curves.parts if layer_of(part) == found.layers[i]]
+    # Away from a minimum of the loss an estimate may be of any size: such an end is no fall or rise.
+    doubts = [doubt(curves, parts, int(np.searchsorted(curves.steps, at))) for at in (found.steps[0], found.peak[i], found.steps[-1])]
+    if told := next((said for said in (doubts[1:] if p <= TEST_LEVEL else doubts) if said), ""):
+        below = f"ends {number(float(found.fall[i]), 1)} below its largest, at {step(float(found.peak[i]))}" if found.fall[i] > 0 else "ends highest"
+        return f"{below}, which is no sure {'fall' if found.fall[i] > 0 else 'rise'}, for {told}"
     if p <= TEST_LEVEL:
         return f"is largest at {step(float(found.peak[i]))} and falls from there by {number(float(found.fall[i]), 1)} ({chance(p)})"
     change, error = float(found.llc[i, -1] - found.llc[i, 0]), float(np.hypot(found.stderr[i, 0], found.stderr[i, -1]))

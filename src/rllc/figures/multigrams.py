@@ -8,7 +8,7 @@ import numpy as np
 
 from rllc.analysis.findings import Curves, Findings
 from rllc.analysis.measured import Memorised
-from rllc.analysis.regression import Regression, spearman
+from rllc.analysis.regression import Regression, layers_of, spearman
 from rllc.figures.drawing import Cells, Layer, Line, Missing, Panel, Plot, Points, Scale, Table, in_words
 from rllc.figures.head_lines import REACH, type_colors, type_legend
 from rllc.figures.layout import bounds
@@ -74,7 +74,10 @@ def _final(f: Findings, told: Told, held: Memorised, heads: tuple[str, ...]) -> 
 
 
 def threshold_sensitivity(held: Memorised, f: Findings, told: Told) -> Plot | Missing:
-    """For every threshold tried and every least number of contexts: multigrams of all heads, and Spearman's ρ of their number with final wrLLC."""
+    """For every threshold tried and every least number of contexts: multigrams of all heads, and Spearman's ρ of their number with final wrLLC.
+
+    Within layers, as the regression and the claim have it: layers that differ in both numbers make no correlation of heads.
+    """
     ends = _final(f, told, held, tuple(h for h in held.heads if h in f.curves[told.mixture].parts)) if told.mixture in f.curves else None
     if ends is None:
         return Missing("No checkpoint has both memorised multigrams and wrLLC.")
@@ -83,7 +86,8 @@ def threshold_sensitivity(held: Memorised, f: Findings, told: Told) -> Plot | Mi
     known, place = np.isfinite(llc), int(np.searchsorted(held.steps, at))
     counts = held.own_by.sum(-1)[rows, place].astype(np.float64)  # [H, X, M]
     total = counts.sum(axis=0)
-    rho = spearman(llc[known], np.moveaxis(counts[known], 0, -1)) if known.sum() > 2 else np.full(total.shape, np.nan)
+    layers = layers_of([held.heads[row] for row in rows[known]])
+    rho = spearman(llc[known], np.moveaxis(counts[known], 0, -1), layers) if known.sum() > 2 else np.full(total.shape, np.nan)
     names = tuple(f"{t:g}" for t in held.thresholds), tuple(str(m) for m in held.least)
     shared: dict[str, Any] = {"row_title": "threshold (nats)", "column_title": "least number of contexts"}
     whole = tuple(tuple(f"{int(v):,}" for v in row) for row in total)
@@ -91,12 +95,14 @@ def threshold_sensitivity(held: Memorised, f: Findings, told: Told) -> Plot | Mi
         np.log10(total + 1), *names, 0.0, float(np.log10(total.max() + 1)) or 1.0, texts=whole, name="log10 of multigrams + 1", **shared
     )
     order = Cells(rho, *names, -1.0, 1.0, "diverging", in_words(rho, signed=True), name="Spearman ρ", **{**shared, "row_title": ""})
-    panels = (Panel("multigrams held, all heads", (number_of,)), Panel("Spearman ρ of their number with final wrLLC", (order,)))
+    panels = (Panel("multigrams held, all heads", (number_of,)), Panel("Spearman ρ of their number with final wrLLC, within layers", (order,)))
     fine = rho[np.isfinite(rho)]
     span = f"from {number(float(fine.min()), signed=True)} to {number(float(fine.max()), signed=True)}" if fine.size else "undefined"
     sign = "keeps its sign" if fine.size and (fine.min() > 0 or fine.max() < 0) else "changes its sign"
     title = (
-        f"Over {fine.size} thresholds the correlation of multigrams with wrLLC {sign}: ρ {span}" if fine.size else f"ρ is {span} at every threshold"
+        f"Over {fine.size} thresholds the correlation of multigrams with wrLLC within layers {sign}: ρ {span}"
+        if fine.size
+        else f"ρ is {span} at every threshold"
     )
     caption = (
         f"{plural(int(known.sum()), 'head')} at {step(at)}, {held.tried:,} patterns tried for each; knowledge that a shorter pattern holds is "
