@@ -101,12 +101,13 @@ def test_heads_carry_their_own_numbers_and_a_refused_cell_is_a_gap(material: Mat
     assert by_name["1:3"].refused.tolist() == [i == 6 for i in range(12)]
 
 
-def test_the_title_of_heads_orders_the_types_by_their_means(material: Material, drawn: Drawn) -> None:
-    assert re.search(r"lowest first: induction 8.7 \(2 heads\), previous-token", drawn.drawings["heads"].title)
+def test_the_title_of_heads_keeps_layers_apart_and_orders_types_by_their_means(material: Material, drawn: Drawn) -> None:
+    title = drawn.drawings["heads"].title
+    assert re.search(r"layer 0 previous-token 8.\d \(2 heads\), .* and other [\d.]+ \(5 heads\); layer 1 induction 8.7 \(2 heads\) and other", title)
     curves = material.findings.curves["train"]
     turned = {"train": replace(curves, llc=30 - curves.llc)}
     again = draw_all(replace(material, findings=replace(material.findings, curves=turned)))
-    assert "lowest first: other" in again.drawings["heads"].title
+    assert "layer 1 other" in again.drawings["heads"].title
 
 
 def test_stages_show_both_methods_with_their_intervals(material: Material, drawn: Drawn) -> None:
