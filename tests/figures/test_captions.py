@@ -46,6 +46,7 @@ CONTEXTS = {
     "class-effects": ["17"],
     "edges": ["19"],
     "edges-over-training": ["19"],
+    "paths-to-logits": ["19"],
     "affected-together": ["17"],
     "most-affected": ["17"],
     "painted-effects": ["17"],

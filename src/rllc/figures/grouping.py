@@ -76,7 +76,7 @@ def methods_against_types(
     `agreements` stand in the order of `clusterings`, or are found by method, scope, preprocessing and time. `what` names the curves, and
     `source` says how they were come by: as λ̂ on the training mixture is, unless told.
     """
-    pairs = _paired(clusterings, agreements)
+    pairs = paired(clusterings, agreements)
     if not pairs:
         return Missing("No clustering was compared with the head types.")
     scopes = list(dict.fromkeys(c.scope for c, _ in pairs))
@@ -131,7 +131,8 @@ def of_ablation(f: Findings, told: Told) -> Plot | Missing | None:
     return methods_against_types(f.ablation_clusterings, f.ablation_agreements, told, "mean ablation", source) if f.ablation_clusterings else None
 
 
-def _paired(clusterings: Sequence[Clustering], agreements: Sequence[Agreement]) -> list[tuple[Clustering, Agreement]]:
+def paired(clusterings: Sequence[Clustering], agreements: Sequence[Agreement]) -> list[tuple[Clustering, Agreement]]:
+    """Clusterings with their agreements: as they stand, where they fit one by one, else those that fit alone."""
     fits = [
         c.method == a.method and c.scope == a.scope and a.preprocessing in ("", c.preprocessing) and a.time == c.time
         for c, a in zip(clusterings, agreements, strict=False)
