@@ -38,7 +38,8 @@ TOLD = Told(
     batch=32,
     context=128,
     mixture="train",
-    held_out=64,
+    contexts={"losses": 251, "scores": 61, "ablation": 67, "n-grams": 257, "paths": 71, "attribution": 73, "multigrams": 1031, "baselines": 7},
+    took={"baselines": "They take 3 random vectors of 5 products."},
     planted_share=0.25,
 )
 
@@ -115,11 +116,12 @@ def _findings(synthetic: ModuleType) -> Findings:
     clusterings: list[Clustering] = []
     agreements: list[Agreement] = []
     for scope in ("all", "layer 0", "layer 1"):
+        own = [i for i, h in enumerate(keep) if scope in ("all", f"layer {h[0]}")]
         for method in ("kmeans", "hierarchical", "dtw", "kshape"):
             for preprocessing in ("raw", "standardised", "minmax"):
                 tree = ward_tree(points) if method == "hierarchical" and scope == "all" else None
                 found = Clustering(
-                    method, scope, preprocessing, tuple(keep), labels, 3, 0.61, 0.88, (0.7, 1.0), tree, ("1:3",), "log",
+                    method, scope, preprocessing, tuple(keep[i] for i in own), labels[own], 3, 0.61, 0.88, (0.7, 1.0), tree, ("1:3",), "log",
                     together if tree is not None else None,
                 )  # fmt: skip
                 clusterings.append(found)

@@ -16,12 +16,12 @@ import pytest
 
 from rllc.analysis.measured import Measured
 from rllc.core.errors import RllcError
-from rllc.figures import painting
+from rllc.figures import logit_paths, painting
 from rllc.figures.catalogue import CATALOGUE
 from rllc.figures.drawing import Cells, Line, Painted, Plot, Points, Rule, Table
 from rllc.figures.interactive import interactive
 from rllc.figures.material import Material
-from rllc.figures.palette import DARK
+from rllc.figures.palette import DARK, TYPES
 from rllc.figures.printed import printed
 from rllc.figures.printing import STYLE
 from rllc.figures.sheets import sheet_html
@@ -74,7 +74,7 @@ LOST = {
     "ablation": {"ablation", "ablated-loss"},
     "ngrams": {"ngrams"},
     "composition": {"composition"},
-    "paths": {"edges", "edges-over-training"},
+    "paths": {"edges", "edges-over-training", "paths-to-logits"},
     "tables": {"ov-circuits", "qk-circuits", "logit-attribution"},
     "shares": {"token-classes", "class-effects"},
     "tokens": {"affected-together", "most-affected", "painted-effects"},
@@ -101,12 +101,13 @@ def test_heads_carry_their_own_numbers_and_a_refused_cell_is_a_gap(material: Mat
     assert by_name["1:3"].refused.tolist() == [i == 6 for i in range(12)]
 
 
-def test_the_title_of_heads_orders_the_types_by_their_means(material: Material, drawn: Drawn) -> None:
-    assert re.search(r"lowest first: induction 8.7 \(2 heads\), previous-token", drawn.drawings["heads"].title)
+def test_the_title_of_heads_keeps_layers_apart_and_orders_types_by_their_means(material: Material, drawn: Drawn) -> None:
+    title = drawn.drawings["heads"].title
+    assert re.search(r"layer 0 previous-token 8.\d \(2 heads\), .* and other [\d.]+ \(5 heads\); layer 1 induction 8.7 \(2 heads\) and other", title)
     curves = material.findings.curves["train"]
     turned = {"train": replace(curves, llc=30 - curves.llc)}
     again = draw_all(replace(material, findings=replace(material.findings, curves=turned)))
-    assert "lowest first: other" in again.drawings["heads"].title
+    assert "layer 1 other" in again.drawings["heads"].title
 
 
 def test_stages_show_both_methods_with_their_intervals(material: Material, drawn: Drawn) -> None:
@@ -154,6 +155,42 @@ def test_edges_stand_in_their_cells_and_only_clear_ones_are_numbered(material: M
     assert {("0:1", "1:6"), ("0:1", "1:7"), ("0:4", "1:6"), ("0:4", "1:7")} <= numbered
     assert len(numbered) < 10
     assert re.search(r"most is 0:[14] → 1:[67] \(2\d\.\d ± 0\.5 × 10⁻³ nats, most of it through K\)", drawn.drawings["edges"].title)
+
+
+def test_paths_to_the_logits_carry_their_numbers_and_noise_is_not_counted(material: Material, drawn: Drawn) -> None:
+    edges, found = material.measured.paths, plot(drawn, "paths-to-logits")
+    assert edges is not None
+    (dot,) = [p for p in layers(found, Points, 1) if p.name == "induction: 1:6, 1:7"]
+    rows = [edges.heads.index(h) for h in ("1:6", "1:7")]
+    np.testing.assert_allclose(dot.x, 1000 * edges.direct[rows, -1, 1])
+    np.testing.assert_allclose(dot.x_high - dot.x, 1960 * edges.direct_stderr[rows, -1, 1])
+    np.testing.assert_allclose(line(found, "1:6", 4).y, 1000 * edges.direct[rows[0], :, 1])
+    rng, told = np.random.default_rng(0), 0
+    for _ in range(40):
+        noise = replace(edges, direct=0.01 * rng.standard_normal(edges.direct.shape), direct_stderr=np.full(edges.direct.shape, 0.01))
+        level = logit_paths.to_logits(noise, material.findings, material.told)
+        assert isinstance(level, Plot)
+        told += "0 of 16 heads on train, 0 of 16 heads on code and 0 of 16 heads on prose" not in level.title
+    assert told <= 6
+
+
+def test_kmeans_clusters_have_colours_and_types_have_marks(material: Material, drawn: Drawn) -> None:
+    f, found = material.findings, plot(drawn, "kmeans-clusters")
+    curves, kinds = f.curves["train"], dict(zip(f.types.heads, f.types.types, strict=True))
+    (one,) = [c for c in f.clusterings if (c.method, c.scope, c.preprocessing) == ("kmeans", "layer 1", "raw")]
+    drawn_lines = {layer.end: layer for layer in layers(found, Line, 0)}
+    assert set(drawn_lines) == set(one.heads)
+    for head, shown in drawn_lines.items():
+        np.testing.assert_array_equal(shown.y, curves.llc[curves.parts.index(head)])
+        np.testing.assert_array_equal(shown.high, curves.ci_high[curves.parts.index(head)])
+        assert shown.style.marker == TYPES[kinds[head]].marker
+    by_cluster = {label: {drawn_lines[h].style.color for h, own in zip(one.heads, one.labels, strict=True) if own == label} for label in one.labels}
+    assert all(len(colours) == 1 for colours in by_cluster.values())
+    assert len(set.union(*by_cluster.values())) == len(by_cluster) == 2
+    assert found.title.startswith("K-means on raw curves groups the 7 heads of layer 1 into A (1:6 and 1:7) and C (1:0,")
+    assert [panel.title.split(" ")[0] for panel in found.panels] == ["raw", "standardised", "minmax"]
+    own = replace(f, clusterings=tuple(replace(c, scope="all") for c in f.clusterings))
+    assert draw_all(replace(material, findings=own)).lacking["kmeans-clusters"] == "It needs a K-means clustering of the last layer's heads."
 
 
 def test_a_head_whose_ablation_raises_nothing_has_no_dot(drawn: Drawn) -> None:
@@ -289,7 +326,7 @@ def test_a_run_of_one_layer_draws_what_it_can(paper: ModuleType, material: Mater
     found = draw_all(Material(material.told, f, measures.measured(f.behaviour.heads, f.types.types, f.behaviour.steps[::3], ("train",))))
     for name in ("edges", "edges-over-training", "composition"):
         assert found.lacking[name] == "The model has no pair of an earlier and a later head."
-    assert {"heads", "ablation", "token-classes", "affected-together", "baselines"} <= set(found.drawings)
+    assert {"heads", "ablation", "token-classes", "affected-together", "baselines", "paths-to-logits"} <= set(found.drawings)
 
 
 def test_the_documentation_lists_every_figure_with_what_it_needs() -> None:

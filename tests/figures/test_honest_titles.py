@@ -12,7 +12,7 @@ from rllc.analysis.circuit import circuit as circuit_of
 from rllc.analysis.falls import falls
 from rllc.analysis.findings import Curves
 from rllc.analysis.regression import spearman
-from rllc.figures import beside, circuit, heads, multigrams, over_seeds, token_classes
+from rllc.figures import beside, circuit, heads, learning, multigrams, over_seeds, specialising, token_classes
 from rllc.figures.drawing import Cells, Line, Plot
 from rllc.figures.material import Material
 from rllc.figures.told import number
@@ -216,3 +216,94 @@ def test_thresholds_are_held_against_the_llc_within_layers(material: Material) -
     cells = found.panels[1].layers[0]
     assert isinstance(cells, Cells)
     np.testing.assert_allclose(cells.values, rho)
+
+
+def test_ngram_scores_of_noise_about_one_are_not_above_it(material: Material, drawn: Drawn) -> None:
+    """An untrained model: every score is 1 but for its error."""
+    scores, rng = material.measured.ngrams, np.random.default_rng(0)
+    assert scores is not None
+    errors, told = np.full_like(scores.ngram, 0.02), 0
+    for _ in range(40):
+        level = 1 + errors * rng.standard_normal(errors.shape)
+        untrained = replace(scores, ngram=level, ngram_stderr=errors, skip=level[0], skip_stderr=errors[0])
+        found = learning.ngrams_and_context(untrained, material.findings.behaviour, material.told)
+        assert isinstance(found, Plot)
+        told += "from step" in found.title
+        assert "3-grams not at the end" in found.title
+    assert told <= 6
+    assert "3-grams from step 400 on" in drawn.drawings["ngrams"].title
+    assert "known better" not in drawn.drawings["ngrams"].title + drawn.drawings["ngrams"].caption
+    assert "each alone behind the first token of a context" in drawn.drawings["ngrams"].caption
+
+
+def test_counts_of_multigrams_have_no_peak(material: Material) -> None:
+    held = material.measured.memorised
+    assert held is not None
+    own = held.own.copy()
+    own[:, 2] = own[:, -1] + 1
+    found = multigrams.multigrams_over_training(replace(held, own=own), material.findings, material.told)
+    assert isinstance(found, Plot)
+    assert found.title == f"The heads hold {own[:, -1].sum():,} multigrams at step {held.steps[-1]:,}, and {own[:, 0].sum():,} at step 0"
+
+
+def test_baselines_of_noise_have_no_fall_and_one_that_falls_is_named(material: Material) -> None:
+    found, rng, told = material.measured.baselines, np.random.default_rng(0), 0
+    assert found is not None
+    shape = found.values["hessian_trace"].shape
+    fallen = 10 + rng.standard_normal(shape)
+    fallen[:, 3] += 8
+    for _ in range(40):
+        noise = {name: 10 + rng.standard_normal(shape[1]) + np.zeros(shape) for name in found.values}  # one noise for all heads: the worst case
+        errors = {name: np.ones(shape) for name in found.values}
+        level = replace(found, values=noise, stderr=errors)
+        drawn = beside.baselines_over_training(level, None, material.findings, material.told)
+        assert isinstance(drawn, Plot)
+        told += "for none of 7 baselines" not in drawn.title
+        drawn = beside.baselines_over_training(replace(level, values=noise | {"fisher_true": fallen}), None, material.findings, material.told)
+        assert isinstance(drawn, Plot)
+        assert f"true Fisher trace (step {found.steps[3]:,})" in drawn.title
+    assert told <= 6  # of 40, of which 5 % are promised
+
+
+def test_an_exact_baseline_that_falls_is_told(material: Material) -> None:
+    found = material.measured.baselines
+    assert found is not None
+    norm = found.values["weight_norm"].copy()
+    norm[:, 1] = norm.max() + 1
+    drawn = beside.baselines_over_training(replace(found, values={**found.values, "weight_norm": norm}), None, material.findings, material.told)
+    assert isinstance(drawn, Plot)
+    assert drawn.title.startswith("For 1 of 7 baselines")
+    assert drawn.title.endswith(f"weight norm (step {found.steps[1]:,})")
+
+
+def test_seeds_with_one_checkpoint_compare_no_curves_and_the_shared_types_stand_beside_chance(material: Material, drawn: Drawn) -> None:
+    seeds = material.findings.seeds
+    assert seeds is not None
+    first, *others = material.seeds
+    one = {name: getattr(material.seeds[first].curves, name)[:, -1:] for name in ("llc", "stderr", "ci_low", "ci_high", "outcome")}
+    single = replace(material.seeds[first].curves, steps=material.seeds[first].curves.steps[-1:], **one)
+    runs = {first: material.seeds[first]} | {name: over_seeds.SeedRun(single, material.seeds[name].types) for name in others}
+    for found in (over_seeds.matched_heads(runs, seeds.matches, material.told), over_seeds.types_by_seed(runs, seeds.matches, material.told)):
+        assert isinstance(found, Plot)
+        assert "closer final LLCs than" in found.title + found.caption
+        assert "closer curves" not in found.title + found.caption
+    assert "closer curves than random heads" in drawn.drawings["matched-heads"].title
+    ours = [m for m in seeds.matches if first in (m.one, m.other)]
+    same, chance = np.mean([m.same_type for m in ours]), np.mean([m.same_type_by_chance for m in ours])
+    assert drawn.drawings["matched-heads"].title.endswith(
+        f"{same:.0%} of heads matched by these and by scores share their type ({chance:.0%} matched at random)"
+    )
+    assert "the scores are those that the types are decided by" in drawn.drawings["matched-heads"].caption
+
+
+def test_differences_of_noise_are_not_counted(material: Material) -> None:
+    """Of 48 differences behind which there is nothing, two or three are beyond two errors."""
+    rng, told = np.random.default_rng(0), 0
+    for _ in range(40):
+        noise = tuple(replace(s, difference=s.stderr * rng.standard_normal(s.stderr.shape)) for s in material.findings.specialisation)
+        told += any(row.any() for row in specialising.clear_differences(noise).values())
+        found = specialising.final_differences(replace(material.findings, specialisation=noise), material.told)
+        assert isinstance(found, Plot)
+        assert "departs most" not in found.title
+    assert told <= 6
+    assert specialising.clear_differences(material.findings.specialisation)["code"].sum() > 8

@@ -55,11 +55,14 @@ def test_an_agreement_belongs_to_its_own_clustering(data: ReportData) -> None:
 def test_specialisation_counts_only_what_is_known(data: ReportData) -> None:
     s = data.findings.specialisation[0]
     difference, stderr = np.full(16, np.nan), np.full(16, 0.5)
-    difference[[2, 9]] = 0.9, -4.0
+    difference[[2, 5, 9]] = 1.05, -1.05, -4.0  # the first two are 2.1 errors
     told = summary.specialisation_sentences(
         replace(data, findings=replace(data.findings, specialisation=(replace(s, difference=difference, stderr=stderr),)))
     )
-    assert told == ["On code, 1 of 2 heads differ from train by more than two standard errors; 1:1 most, by −4.00 ± 0.50."]
+    assert told == [
+        "On code, 1 of 3 heads differ from train beyond their errors, all heads and kinds of text held together (Holm); "
+        "the largest difference, 1:1's, is −4.00 ± 0.50."
+    ]
     gone = replace(s, difference=np.full(16, np.nan))
     assert "no head can be compared" in summary.specialisation_sentences(replace(data, findings=replace(data.findings, specialisation=(gone,))))[0]
 

@@ -15,20 +15,21 @@ from rllc.figures.catalogue import CATALOGUE
 from rllc.figures.drawing import Plot, Table
 from rllc.figures.text import visible
 from rllc.report.build import render
-from rllc.report.claims import escaped
-from rllc.report.data import LEFT_OUT, ReportData
+from rllc.report.data import LEFT_OUT, ReportData, cells
+from rllc.report.diagnostics import diagnostics_told
+from rllc.report.tables import escaped
 from rllc.report.text import report_markdown
-from rllc.report.walk import baseline_table
+from rllc.report.walk import baseline_table, baselines_told
 
 # of these the page has a figure of its own, which answers to its buttons
 IN_FILES_ALONE = {"loss-and-stages", "heads", "every-head", "refined-by-data", "final-differences", "attention-maps"}
 SECTIONS = {
     "stages": ("ngrams",),
     "heads": ("heads-part", "wrllc-on-multigrams", "multigrams-over-training", "multigram-table", "threshold-sensitivity"),
-    "clusters": ("clusterings", "clusters", "number-of-clusters"),
+    "clusters": ("kmeans-clusters", "clusterings", "clusters", "number-of-clusters"),
     "specialisation": ("data-part",),
     "behaviour": ("ablation", "token-classes", "painted-effects", "painted-shares", "attention-scores", "most-affected", "ov-circuits"),
-    "circuit": ("against-one-layer", "edges", "edges-over-training", "composition", "affected-together"),
+    "circuit": ("against-one-layer", "edges", "edges-over-training", "paths-to-logits", "composition", "affected-together"),
     "beside": ("orderings", "baselines", "controls", "sensitivity", "temperatures"),
     "seeds": ("types-by-seed", "matched-heads"),
 }
@@ -119,6 +120,12 @@ def test_the_words_of_the_page_as_markdown(whole: ReportData) -> None:
         assert escaped(drawing.caption) in text
     assert "- One \\| note." in text
     assert "<b>" not in text
+    baselines, diagnostics = baselines_told(whole.findings), diagnostics_told(cells(whole))
+    for told in (baselines, diagnostics):
+        for row in (told.head, *told.rows):
+            assert f"| {' | '.join(map(escaped, row))} |" in text
+    assert "| baseline | ρ with wrLLC |" in text
+    assert "| split R-hat | at most 1.1 |" in text
     assert "- **Stages.** The full model's LLC turns" in text
     bare = report_markdown(replace(odd, drawn=replace(whole.drawn, drawings={}, lacking={"edges": "It needs path ablation."})))
     assert "- `edges`: It needs path ablation." in bare

@@ -57,8 +57,9 @@ data = ["mixture^23"]
 measures = ["behaviour", "composition", "ablation", "ngrams", "tokens", "paths", "tables", "memorised", "baselines"]
 data = ["mixture", "prose"]
 """
-# what so small a run cannot have: a bend in four checkpoints' curves, a head's own n-grams, heads enough for a regression or an order
-SMALL = {"wrllc-on-multigrams", "threshold-sensitivity", "multigram-table", "orderings", "sensitivity", "most-affected"}
+# what so small a run cannot have: a bend in four checkpoints' curves, a head's own n-grams,
+# heads enough for a regression, an order or a layer's clusters
+SMALL = {"wrllc-on-multigrams", "kmeans-clusters", "threshold-sensitivity", "multigram-table", "orderings", "sensitivity", "most-affected"}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_the_run_draws_the_set_of_the_paper(paper: tuple[RunFolder, Experiment])
         for kind in ("png", "svg", "html"):
             assert (paper[0].figures / f"{name}.{kind}").stat().st_size > 1000
     page = paper[0].report.read_text()
-    for name in ("against-one-layer", "edges", "painted-shares", "types-by-seed", "controls", "ov-circuits"):
+    for name in ("against-one-layer", "edges", "paths-to-logits", "painted-shares", "types-by-seed", "controls", "ov-circuits"):
         assert f'id="figure-{name}"' in page, name
 
 

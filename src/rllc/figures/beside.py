@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rllc.analysis.comparisons import Twins
-from rllc.analysis.findings import Findings
+from rllc.analysis.findings import Findings, Floats
 from rllc.analysis.learners import normal_quantile
 from rllc.analysis.measured import Baselines, HeadEffects
 from rllc.analysis.ordering import Ordering, Quantity
@@ -23,7 +23,7 @@ from rllc.figures.told import TEST_LEVEL, Told, chance, last_column, listed, num
 TITLES = {
     "hessian_trace": "Hessian trace",
     "top_eigenvalue": "top Hessian eigenvalue",
-    "spectrum_participation": "participation of the spectrum",
+    "spectrum_participation": "participation ratio of the top eigenvalues",
     "curvature_twin": "curvature twin",
     "fisher_empirical": "empirical Fisher trace",
     "fisher_true": "true Fisher trace",
@@ -61,10 +61,12 @@ def baselines_over_training(found: Baselines, effects: HeadEffects | None, f: Fi
         panels.append(Panel(title, (*rules, *lines), Scale(steps=axis), Scale("", bounds(quantity.values, zero=True))))
     caption = (
         "Numbers of every head in the colours of the types, bands 95 % where a number has an error; dashed: boundaries of the full model's stages. "
+        "The title's "
+        "falls exceed what errors make of level curves, all checkpoints and rows held together at 5 % (Bonferroni). "
     )
-    title = _peaks_title(quantities, curves.steps[-1] if curves is not None else found.steps[-1])
+    beside = ("baselines", "ablation") if "mean ablation" in quantities else ("baselines",)
     legend = type_legend(f.types, found.heads)
-    return Plot(title, caption + told.sampling(told.mixture), tuple(panels), 3, 1.55, legend)
+    return Plot(_falls_title(quantities), caption + told.sampling(told.mixture, beside=beside), tuple(panels), 3, 1.55, legend)
 
 
 def beyond_the_twin(found: Twins | None, f: Findings, told: Told) -> Plot | Missing | None:
@@ -91,7 +93,8 @@ def beyond_the_twin(found: Twins | None, f: Findings, told: Told) -> Plot | Miss
         "bands: 95 %. "
     )
     height = 0.9 + 0.2 * len(found.heads)
-    return Plot(_twin_title(found, place), caption + told.sampling(told.mixture), (ends, over), 2, height, type_legend(f.types, found.heads))
+    sampled = told.sampling(told.mixture, beside=("baselines",))
+    return Plot(_twin_title(found, place), caption + sampled, (ends, over), 2, height, type_legend(f.types, found.heads))
 
 
 def _twin_title(found: Twins, place: int) -> str:
@@ -105,23 +108,35 @@ def _twin_title(found: Twins, place: int) -> str:
     return f"Of {plural(len(known), 'head')} {above} have a wrLLC above their curvature twin {ends}, {below} one below it, beyond the errors of all"
 
 
-def _peaks_title(quantities: dict[str, tuple[Quantity, str]], end: int) -> str:
-    """Where each baseline's mean over heads is largest."""
-    rising, said = [], []
-    for name, (quantity, _) in quantities.items():
-        known = np.isfinite(quantity.values).all(axis=0)
-        if not known.any():
-            continue
-        mean = np.where(known, quantity.values.mean(axis=0), -np.inf)
-        at = quantity.steps[int(np.argmax(mean))]
-        if at in (end, quantity.steps[-1]):
-            rising.append(name)
-        else:
-            said.append(f"{name} at {step(at)}")
-    parts = [f"the mean over heads peaks before the end for {listed(said)}"] if said else []
-    parts += [f"the mean over heads is largest at the end for {listed(rising)}"] if rising else []
-    text = "; ".join(parts) or "no baseline is known for every head"
-    return text[0].upper() + text[1:]
+def _falls_title(quantities: dict[str, tuple[Quantity, str]]) -> str:
+    """Whose mean over heads ends below its highest by more than the highest of so many noisy ones explains, all rows held together."""
+    means = {name: mean for name, (quantity, _) in quantities.items() if (mean := _mean(quantity)) is not None}
+    if not means:
+        return "No baseline is known with its error for every head at two checkpoints"
+    tries = sum(len(values) - 1 for _, values, _ in means.values())
+    reach = normal_quantile(1 - TEST_LEVEL / tries)
+    fallen = [
+        f"{name} ({step(steps[int(np.argmax(values))])})"
+        for name, (steps, values, errors) in means.items()
+        if (values[:-1] - values[-1] > reach * np.hypot(errors[:-1], errors[-1])).any()
+    ]
+    if not fallen:
+        return f"The mean over heads ends below its highest, beyond what errors make of a level curve, for none of {plural(len(means), 'baseline')}"
+    return (
+        f"For {len(fallen)} of {plural(len(means), 'baseline')} the mean over heads ends below its highest, beyond what errors make of a level "
+        f"curve; highest estimate: {listed(fallen, len(fallen))}"
+    )
+
+
+def _mean(quantity: Quantity) -> tuple[list[int], Floats, Floats] | None:
+    """Steps, means over heads and their errors at the checkpoints at which every head is known; None for fewer than two.
+
+    Heads are measured on the same text, which may give them one noise: the error of their mean is taken as the mean of their errors.
+    """
+    error = np.zeros(quantity.values.shape) if quantity.stderr is None else quantity.stderr
+    known = np.isfinite(quantity.values).all(axis=0) & np.isfinite(error).all(axis=0)
+    steps = [quantity.steps[int(place)] for place in np.flatnonzero(known)]
+    return (steps, quantity.values[:, known].mean(axis=0), error[:, known].mean(axis=0)) if len(steps) > 1 else None
 
 
 def ordering_of_heads(rows: Sequence[Ordering], told: Told) -> Plot | Missing:
@@ -165,7 +180,13 @@ def ordering_of_heads(rows: Sequence[Ordering], told: Told) -> Plot | Missing:
         "errors of both numbers; filled: p below 0.05 by permutation, held for all rows together (Holm). Right: the same at every checkpoint. "
     )
     height = 0.9 + 0.3 * len(known)
-    return Plot(title, caption + told.sampling(told.mixture), (left, Panel("over training", (cells,))), 2, height)
+    beside = [what for what in ("baselines", "ablation", "multigrams") if any(_source(row.name) == what for row in known)]
+    return Plot(title, caption + told.sampling(told.mixture, beside=beside), (left, Panel("over training", (cells,))), 2, height)
+
+
+def _source(name: str) -> str:
+    """The measurement that a row comes from."""
+    return next((what for what in ("ablation", "multigrams") if name.endswith(what)), "baselines")
 
 
 def _ordering_title(known: Sequence[Ordering], names: Sequence[str]) -> str:

@@ -9,11 +9,13 @@ from rllc.analysis.comparisons import SeedMatch
 from rllc.figures import (
     attention,
     beside,
+    by_cluster,
     circuit,
     effects,
     grouping,
     heads,
     learning,
+    logit_paths,
     multigrams,
     over_seeds,
     painting,
@@ -155,6 +157,12 @@ CATALOGUE: tuple[Entry, ...] = (
         "hierarchical clustering of the curves, and how far noise made it",
     ),
     Entry(
+        "kmeans-clusters",
+        lambda m: by_cluster.kmeans_clusters(m.findings, m.told),
+        "a K-means clustering of the last layer's heads",
+        "wrLLC curves of the last layer's heads by K-means cluster: differentiation",
+    ),
+    Entry(
         "clusterings",
         lambda m: grouping.methods_against_types(m.findings.clusterings, m.findings.agreements, m.told),
         "clusterings of the curves",
@@ -207,6 +215,12 @@ CATALOGUE: tuple[Entry, ...] = (
         lambda m: circuit.edges_over_training(m.measured.paths, m.told) if m.measured.paths else None,
         "path ablation",
         "path ablation of the strongest edges over training",
+    ),
+    Entry(
+        "paths-to-logits",
+        lambda m: logit_paths.to_logits(m.measured.paths, m.findings, m.told) if m.measured.paths else None,
+        "path ablation",
+        "path ablation from heads straight to the logits",
     ),
     Entry(
         "composition",

@@ -117,7 +117,13 @@ def edge_map(edges: Edges, f: Findings, told: Told, data: str = "") -> Plot | Mi
     legend = type_legend(f.types, (*earlier, *later))
     height = 0.9 + 0.2 * len(earlier)
     return Plot(
-        _edge_title(edges, place, n), caption + told.measuring(data), tuple(panels), 2, height, legend, bar="rise of the loss (10⁻³ nats per token)"
+        _edge_title(edges, place, n),
+        caption + told.measuring("paths", data),
+        tuple(panels),
+        2,
+        height,
+        legend,
+        bar="rise of the loss (10⁻³ nats per token)",
     )
 
 
@@ -176,7 +182,7 @@ def edges_over_training(edges: Edges, told: Told, most: int = 6) -> Plot | Missi
     title = f"No edge helps beyond its error at the end, all {len(edges.pairs)} tried together"
     if strong:
         title = f"The strongest edges at the end are {names}{_onset(edges, whole, strong[0])}"
-    return Plot(title, caption + told.measuring(*edges.data), tuple(panels), min(2, len(panels)), 2.3)
+    return Plot(title, caption + told.measuring("paths", *edges.data), tuple(panels), min(2, len(panels)), 2.3)
 
 
 def _onset(edges: Edges, whole: int, edge: int) -> str:
@@ -252,7 +258,9 @@ def affected_together(tokens: TokenEffects, f: Findings, told: Told, data: str =
         "is left out; names in the colours of the types. "
     )
     legend = type_legend(f.types, tokens.heads)
-    return Plot(_together_title(tokens, place, n), caption + told.measuring(data), tuple(panels), 2, 0.8 + 0.17 * len(tokens.heads), legend)
+    return Plot(
+        _together_title(tokens, place, n), caption + told.measuring("ablation", data), tuple(panels), 2, 0.8 + 0.17 * len(tokens.heads), legend
+    )
 
 
 def _together_title(tokens: TokenEffects, place: int, n: int) -> str:

@@ -46,7 +46,7 @@ def attention_scores(f: Findings, told: Told) -> Plot | Missing:
     caption = "Mean attention: to the token before, to the token itself, to tokens behind earlier occurrences (repeated random tokens), and to "
     caption += "earlier occurrences and to the first token where these were measured. Lines in the colours of the types; bands: 95 % over contexts. "
     title = f"Heads whose score passes the threshold at {step(f.types.step)}: {'; '.join(told_of)}" if told_of else "Attention scores of every head"
-    return Plot(title, caption + told.measuring(), tuple(panels), min(3, len(panels)), 2.1, type_legend(f.types, b.heads))
+    return Plot(title, caption + told.measuring("scores", told.mixture), tuple(panels), min(3, len(panels)), 2.1, type_legend(f.types, b.heads))
 
 
 def ablation_curves(effects: HeadEffects, f: Findings, told: Told) -> Plot | Missing:
@@ -73,7 +73,7 @@ def ablation_curves(effects: HeadEffects, f: Findings, told: Told) -> Plot | Mis
     caption += f"contexts; the four largest are named.{left} "
     return Plot(
         _ablation_title(effects, kinds[0]),
-        caption + told.measuring(*effects.data[:most]),
+        caption + told.measuring("ablation", *effects.data[:most]),
         tuple(panels),
         most,
         1.75,
@@ -110,4 +110,4 @@ def ablated_loss(effects: HeadEffects, told: Told) -> Plot | Missing:
     said = listed([f"{d} {number(float(effects.loss[end, n]))}" for n, d in enumerate(effects.data)])
     panel = Panel("", lines, Scale(steps=StepAxis.of(effects.steps)), Scale("loss (nats per token)", bounds(low, high)))
     title = f"Loss in nats per token at {step(float(effects.steps[end]))}: {said}"
-    return Plot(title, f"Bands: 95 % over contexts. {told.measuring(*effects.data)}", (panel,), 1, 2.4)
+    return Plot(title, f"Bands: 95 % over contexts. {told.measuring('ablation', *effects.data)}", (panel,), 1, 2.4)

@@ -68,12 +68,15 @@ def tree_and_stability(clustering: Clustering, f: Findings, told: Told) -> Plot 
     return Plot(title, caption + told.sampling(told.mixture), tuple(panels), 2, 0.8 + 0.19 * len(heads), type_legend(f.types, heads))
 
 
-def methods_against_types(clusterings: Sequence[Clustering], agreements: Sequence[Agreement], told: Told, what: str = "wrLLC") -> Plot | Missing:
+def methods_against_types(
+    clusterings: Sequence[Clustering], agreements: Sequence[Agreement], told: Told, what: str = "wrLLC", source: str = ""
+) -> Plot | Missing:
     """Every method, preprocessing, time and scope against the behavioural types: the adjusted Rand index, and what chance gives.
 
-    `agreements` stand in the order of `clusterings`, or are found by method, scope, preprocessing and time. `what` names the curves.
+    `agreements` stand in the order of `clusterings`, or are found by method, scope, preprocessing and time. `what` names the curves, and
+    `source` says how they were come by: as λ̂ on the training mixture is, unless told.
     """
-    pairs = _paired(clusterings, agreements)
+    pairs = paired(clusterings, agreements)
     if not pairs:
         return Missing("No clustering was compared with the head types.")
     scopes = list(dict.fromkeys(c.scope for c, _ in pairs))
@@ -112,16 +115,24 @@ def methods_against_types(clusterings: Sequence[Clustering], agreements: Sequenc
     width = 6.8 if len(panels) > 1 or len(columns) > 2 else 5.0
     per_row = 1 if len(columns) > 3 else min(2, len(panels))
     return Plot(
-        title, caption + told.sampling(told.mixture), tuple(panels), per_row, 0.95 + 0.3 * len(methods), bar="adjusted Rand index", width=width
+        title,
+        caption + (source or told.sampling(told.mixture)),
+        tuple(panels),
+        per_row,
+        0.95 + 0.3 * len(methods),
+        bar="adjusted Rand index",
+        width=width,
     )
 
 
 def of_ablation(f: Findings, told: Told) -> Plot | Missing | None:
     """`methods_against_types` of the curves of ablation effects; None where these were not clustered."""
-    return methods_against_types(f.ablation_clusterings, f.ablation_agreements, told, "mean ablation") if f.ablation_clusterings else None
+    source = told.measuring("ablation", told.mixture)
+    return methods_against_types(f.ablation_clusterings, f.ablation_agreements, told, "mean ablation", source) if f.ablation_clusterings else None
 
 
-def _paired(clusterings: Sequence[Clustering], agreements: Sequence[Agreement]) -> list[tuple[Clustering, Agreement]]:
+def paired(clusterings: Sequence[Clustering], agreements: Sequence[Agreement]) -> list[tuple[Clustering, Agreement]]:
+    """Clusterings with their agreements: as they stand, where they fit one by one, else those that fit alone."""
     fits = [
         c.method == a.method and c.scope == a.scope and a.preprocessing in ("", c.preprocessing) and a.time == c.time
         for c, a in zip(clusterings, agreements, strict=False)

@@ -109,12 +109,12 @@ def _by_type_title(f: Findings, curves: Curves) -> str:
     place = last_column(curves.llc)
     if place < 0:
         return "No head has an estimate"
-    means = by_type(curves.parts, curves.llc[:, place], f.types)
-    at = step(float(curves.steps[place]))
-    if len(means) == 1:
-        return f"The wrLLC of {plural(means[0][2], 'head')}, all of type {means[0][0]}, averages {number(means[0][1], 1)} at {at}"
-    told = [f"{kind} {number(mean, 1)} ({plural(count, 'head')})" for kind, mean, count in means]
-    return f"wrLLC at {at}, mean by type, lowest first: {listed(told)}"
+    said: list[str] = []
+    for layer, rows in layers_of(curves.parts).items():
+        means = by_type([curves.parts[r] for r in rows], curves.llc[rows, place], f.types)
+        told = [f"{kind} {number(mean, 1)} ({plural(count, 'head')})" for kind, mean, count in means]
+        said += [f"layer {layer} {listed(told)}"] if told else []
+    return f"Mean wrLLC of each type at {step(float(curves.steps[place]))}: {'; '.join(said)}"
 
 
 def _rise_title(falls: Falls | None, drawn: int) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from rllc.analysis.findings import Behaviour
+from rllc.analysis.learners import normal_quantile
 from rllc.analysis.measured import NgramScores
 from rllc.figures.axis import StepAxis
 from rllc.figures.drawing import Layer, Line, Missing, Panel, Plot, Rule, Scale
 from rllc.figures.head_lines import REACH
 from rllc.figures.layout import bounds
 from rllc.figures.palette import DATA, INK, MUTED, Style
-from rllc.figures.told import Told, listed, step, with_error
+from rllc.figures.told import TEST_LEVEL, Told, listed, step, with_error
 
 FLOOR = Style(MUTED, "dash", "line-ew", "", 1.2)
 SCORE = Style(INK, "solid", "circle", "o", 2.0)
@@ -38,7 +39,7 @@ def ngrams_and_context(scores: NgramScores, behaviour: Behaviour, told: Told) ->
             edges += [low, high]
             entries.append((name, DATA[i % len(DATA)]))
     if entries:
-        panels.append(Panel("n-grams and skip n-grams", tuple(lines), Scale(steps=axis), Scale("mean loss / loss on these", bounds(*edges))))
+        panels.append(Panel("n-grams and skip n-grams", tuple(lines), Scale(steps=axis), Scale("loss of text / loss on these", bounds(*edges))))
     if np.isfinite(behaviour.icl).any():
         reach = REACH * behaviour.errors[1]
         low, high = behaviour.icl - reach, behaviour.icl + reach
@@ -48,13 +49,14 @@ def ngrams_and_context(scores: NgramScores, behaviour: Behaviour, told: Told) ->
     if not panels:
         return Missing("No n-gram score and no in-context-learning score was measured.")
     caption = (
-        "Left: cross-entropy of the prediction behind one token with the training text's bigram, over its entropy. Middle: mean loss over the "
-        "loss on the "
-        "last token of the text's commonest n-grams, above 1 where they are known better than the rest. Right: loss late in the context minus "
-        "loss early. "
+        "Left: cross-entropy of the prediction behind one token with the training text's bigram, over its entropy. Middle: mean loss of "
+        "held-out text, each token with all of its context before it, over the loss on the last token of the commonest n-grams, each alone behind "
+        "the "
+        "first token of a context, and of skip n-grams, each in random filling; above 1 where the pattern's end costs less, which the title "
+        "says where it is beyond the error, all scores and checkpoints held together (Bonferroni). Right: loss late in the context minus loss early. "
         "Bands: 95 %. "
     )
-    return Plot(_title(scores, behaviour), caption + told.measuring(told.mixture), tuple(panels), len(panels), 2.4, tuple(entries))
+    return Plot(_title(scores, behaviour), caption + told.measuring("n-grams", told.mixture), tuple(panels), len(panels), 2.4, tuple(entries))
 
 
 def _title(scores: NgramScores, behaviour: Behaviour) -> str:
@@ -63,11 +65,13 @@ def _title(scores: NgramScores, behaviour: Behaviour) -> str:
     if np.isfinite(excess).any():
         best = int(np.nanargmin(excess))
         above = with_error(float(excess[best]), float(scores.bigram_excess_stderr[best]))
-        said.append(f"closest to the bigram at {step(float(scores.steps[best]))} ({above} nats above its entropy)")
-    ends = [(f"{n}-grams", row) for n, row in zip(scores.orders, scores.ngram, strict=True)] + [("skip n-grams", scores.skip)]
-    firsts = [f"{name} {_first_above(scores.steps, row)}" for name, row in ends if np.isfinite(row).any()]
-    if firsts:
-        said.append(f"known better than other text: {listed(firsts)}")
+        said.append(f"behind one token, at least {above} nats above the bigram's entropy ({step(float(scores.steps[best]))})")
+    ends = [(f"{n}-grams", *row) for n, *row in zip(scores.orders, scores.ngram, scores.ngram_stderr, strict=True)]
+    ends = [row for row in (*ends, ("skip n-grams", scores.skip, scores.skip_stderr)) if np.isfinite(row[1]).any()]
+    tries = len(ends) * len(scores.steps)
+    if ends:
+        firsts = [f"{name} {_first_above(scores.steps, row, errors, tries)}" for name, row, errors in ends]
+        said.append(f"held-out text costs more a token than the end of a common pattern alone: {listed(firsts)}")
     fine = np.flatnonzero(np.isfinite(behaviour.icl))
     if fine.size:
         last = int(fine[-1])
@@ -76,9 +80,10 @@ def _title(scores: NgramScores, behaviour: Behaviour) -> str:
     return text[0].upper() + text[1:] if text else "n-gram and in-context scores over training"
 
 
-def _first_above(steps: np.ndarray, row: np.ndarray) -> str:
-    """From which checkpoint on a score stays above 1."""
-    fine = np.flatnonzero(np.isfinite(row))
-    below = fine[row[fine] <= 1]
-    after = fine[fine > below[-1]] if below.size else fine
-    return f"from {step(float(steps[after[0]]))}" if after.size else "never"
+def _first_above(steps: np.ndarray, row: np.ndarray, errors: np.ndarray, tries: int) -> str:
+    """From which checkpoint on a score stays above 1 by more than its error, so many scores tried together."""
+    fine = np.flatnonzero(np.isfinite(row) & np.isfinite(errors))
+    reach = normal_quantile(1 - TEST_LEVEL / max(tries, 1))
+    level = fine[row[fine] - 1 <= reach * errors[fine]]
+    after = fine[fine > level[-1]] if level.size else fine
+    return f"from {step(float(steps[after[0]]))} on" if after.size else "not at the end"

@@ -50,7 +50,7 @@ def wrllc_on_multigrams(fit: Regression, held: Memorised, f: Findings, told: Tol
         f"multigram "
         f"is held where ablation raises its loss by {held.threshold:g} nats over at least {held.contexts} contexts. Bars: 95 %. "
     )
-    return Plot(_fit_title(fit), caption + told.sampling(told.mixture), panels, 2, 3.0, type_legend(f.types, fit.heads))
+    return Plot(_fit_title(fit), caption + told.sampling(told.mixture, beside=("multigrams",)), panels, 2, 3.0, type_legend(f.types, fit.heads))
 
 
 def _fit_title(fit: Regression) -> str:
@@ -126,14 +126,14 @@ def multigrams_over_training(held: Memorised, f: Findings, told: Told) -> Plot |
         lines = type_lines(held.heads, held.steps, counts, f.types, named=_largest(held.heads, counts[:, -1]))
         panels.append(Panel(kind, lines, Scale(steps=axis), Scale("patterns held" if not panels else "", bounds(counts, zero=True))))
     total = held.multigrams().sum(axis=0)
-    peak = int(np.argmax(total))
-    ending = "still at their most" if peak == len(total) - 1 else f"after {int(total[peak]):,} at {step(float(held.steps[peak]))}"
-    title = f"The heads hold {int(total[-1]):,} multigrams at {step(float(held.steps[-1]))}, {ending}"
+    title = f"The heads hold {int(total[-1]):,} multigrams at {step(float(held.steps[-1]))}"
+    title += f", and {int(total[0]):,} at {step(float(held.steps[0]))}" if len(total) > 1 else ""
     caption = (
         f"Patterns whose loss a head's ablation raises by {held.threshold:g} nats over at least {held.contexts} contexts; {held.tried:,} were tried. "
+        "Counts have no errors, so that none of their peaks is told from chance. "
     )
     columns = min(3, len(panels))
-    return Plot(title, caption + told.measuring(told.mixture), tuple(panels), columns, 2.3, type_legend(f.types, held.heads))
+    return Plot(title, caption + told.measuring("multigrams", told.mixture), tuple(panels), columns, 2.3, type_legend(f.types, held.heads))
 
 
 def _largest(heads: tuple[str, ...], values: np.ndarray, most: int = 5) -> list[str]:
@@ -158,4 +158,4 @@ def multigram_table(held: Memorised, f: Findings, told: Told, most: int = 3) -> 
     title = f"{held.heads[top]} holds the most multigrams, {int(counts[top]):,}; the strongest of each head"
     caption = f"Rise of the loss, in nats ± standard error over contexts, when the head is ablated, at {step(float(held.steps[place]))}. "
     columns = ("head", "type", "pattern", "kind", "rise (nats)", "contexts")
-    return Table(title, caption + told.measuring(told.mixture), columns, tuple(rows), (2,), tuple(colors))
+    return Table(title, caption + told.measuring("multigrams", told.mixture), columns, tuple(rows), (2,), tuple(colors))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def types_by_seed(runs: Mapping[str, SeedRun], matches: Sequence[SeedMatch], tol
     ticks = tuple((float(i), name) for i, name in enumerate(runs))
     x = Scale("", (-0.6, len(runs) - 0.4), ticks=ticks)
     panels = (Panel("heads of each type", (cells,)), Panel("final wrLLC of every head", tuple(layers), x, Scale("wrLLC", bounds(*edges, zero=True))))
-    caption = "Types by the thresholds of the scores at each seed's last checkpoint; bars: 95 %. " + _match_words(matches)
+    caption = "Types by the thresholds of the scores at each seed's last checkpoint; bars: 95 %. " + _match_words(matches, runs)
     return Plot(_types_title(table, names), caption + told.sampling(told.mixture), panels, 2, 2.6, tuple((t, TYPES[t]) for t in names))
 
 
@@ -68,12 +69,21 @@ def _types_title(table: np.ndarray, names: Sequence[str]) -> str:
     return f"Of {n} seeds, heads of the types grow thus: {listed(said)}" if said else f"In none of {n} seeds has a head a type of its own"
 
 
-def _match_words(matches: Sequence[SeedMatch]) -> str:
+def _match_words(matches: Sequence[SeedMatch], runs: Mapping[str, SeedRun]) -> str:
     if not matches:
         return ""
     clear = sum(m.held_out_p < 0.05 for m in matches)
     pairs = plural(len(matches), "pair")
-    return f"Heads matched by behaviour alone have closer curves than random matchings (p < 0.05) in {clear} of {pairs} of seeds. "
+    return f"Heads matched by behaviour alone have closer {compared(runs)} than random matchings (p < 0.05) in {clear} of {pairs} of seeds. "
+
+
+def compared(runs: Mapping[str, SeedRun]) -> str:
+    """What of two seeds' heads can be compared: curves, or the LLCs at the one checkpoint that all seeds have."""
+    steps = reduce(np.intersect1d, [run.curves.steps for run in runs.values()])
+    if len(steps) != 1:
+        return "curves"
+    last = max(int(run.curves.steps[-1]) for run in runs.values())
+    return "final LLCs" if int(steps[0]) == last else f"LLCs at {step(float(steps[0]))}"
 
 
 def matched_heads(runs: Mapping[str, SeedRun], matches: Sequence[SeedMatch], told: Told) -> Plot | Missing:
@@ -105,11 +115,12 @@ def matched_heads(runs: Mapping[str, SeedRun], matches: Sequence[SeedMatch], tol
         y = Scale("wrLLC" if len(panels) % 4 == 0 else "", span)
         panels.append(Panel(f"{head} {kind}", tuple(layers), Scale(steps=axis), y, type_color(kind)))
     caption = (
-        f"wrLLC of the heads of {first} and of the heads matched with them, layer by layer, by scores and curves together; bands: 95 %. "
-        + _match_words(matches)
+        f"wrLLC of the heads of {first} and of the heads matched with them, layer by layer, by scores and {compared(runs)} "
+        "together; the scores are those that the types are decided by, so that matched heads would share types more often than chance whatever "
+        "the LLCs said; bands: 95 %. " + _match_words(matches, runs)
     )
     return Plot(
-        _matched_title([m for m in matches if first in (m.one, m.other)] or matches),
+        _matched_title([m for m in matches if first in (m.one, m.other)] or matches, compared(runs)),
         caption + told.sampling(told.mixture),
         tuple(panels),
         min(4, len(panels)),
@@ -127,15 +138,17 @@ def _curve(curves: Curves, head: str, style: Style, seed: str) -> Layer:
     return Line(curves.steps, llc, style, f"{seed}, {head}", low, high, group=seed)
 
 
-def _matched_title(matches: Sequence[SeedMatch]) -> str:
+def _matched_title(matches: Sequence[SeedMatch], what: str) -> str:
     """The pair of seeds that agrees worst stands for all, as in the claim: the best of several is close by chance."""
     worst = max(matches, key=lambda m: m.held_out_p)
     low, high = worst.held_out_interval
     same = np.array([m.same_type for m in matches])
-    types = f"; {np.nanmean(same):.0%} of matched heads share their type" if np.isfinite(same).any() else ""
+    chances = np.array([m.same_type_by_chance for m in matches])
+    types = f"; {np.nanmean(same):.0%} of heads matched by these and by scores share their type" if np.isfinite(same).any() else ""
+    types += f" ({np.nanmean(chances):.0%} matched at random)" if types and np.isfinite(chances).any() else ""
     told = f"mean distance {number(worst.held_out)} against {number(low)} to {number(high)} at random, {chance(worst.held_out_p)}"
     pairs = f"in {worst.one} and {worst.other}" if len(matches) == 1 else f"in all {len(matches)} pairs of seeds"
     where = told if len(matches) == 1 else f"in the worst, {worst.one} and {worst.other}, {told}"
     if worst.held_out_p <= TEST_LEVEL:
-        return f"Heads that behave alike have closer curves than random heads {pairs} ({where}){types}"
-    return f"Heads that behave alike do not have clearly closer curves than random heads {pairs} ({where}){types}"
+        return f"Heads that behave alike have closer {what} than random heads {pairs} ({where}){types}"
+    return f"Heads that behave alike do not have clearly closer {what} than random heads {pairs} ({where}){types}"

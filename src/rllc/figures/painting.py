@@ -27,8 +27,16 @@ def painted_effects(tokens: TokenEffects, f: Findings, told: Told, heads: Sequen
     if not len(tokens.steps) or not tokens.snippets:
         return Missing("No snippet was measured under ablation.")
     values = tuple(np.concatenate([np.full((len(tokens.heads), 1), np.nan), effect[:, -1, 1:]], axis=1) for effect in tokens.effects)
-    caption = f"Rise of each token's loss under {tokens.ablation} ablation of the head at {step(float(tokens.steps[-1]))}. {told.measuring()}"
+    caption = (
+        f"Rise of each token's loss under {tokens.ablation} ablation of the head at {step(float(tokens.steps[-1]))}, on held-out text"
+        f"{_instead(tokens, told)}.{told.planted}"
+    )
     return _painted("effect", tokens.heads, tokens.tokens, values, tokens.snippets, f, caption, heads, snippets)
+
+
+def _instead(tokens: TokenEffects, told: Told) -> str:
+    """Where what stands in a head's place comes from."""
+    return f"; the mean is that over {told.held_out('ablation')} of {told.mixture or 'the training mixture'}" if tokens.ablation == "mean" else ""
 
 
 def painted_shares(shares: TokenShares, f: Findings, told: Told, heads: Sequence[str] = (), snippets: int = 1) -> Painted | Missing:
@@ -100,4 +108,4 @@ def most_affected(tokens: TokenEffects, f: Findings, told: Told, data: str = "",
     title = f"The tokens that each head's ablation hurts most; most of all {top[1]} on {top[2]!r} ({number(top[0])} nats)"
     caption = f"Rise of the token's loss under {tokens.ablation} ablation at {step(float(tokens.steps[-1]))} on {data}, with the text before it. "
     columns = ("head", "type", "before", "token", "nats", "classes")
-    return Table(title, caption + told.measuring(data), columns, tuple(rows), (2, 3), tuple(colors))
+    return Table(title, caption + told.measuring("ablation", data), columns, tuple(rows), (2, 3), tuple(colors))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erfc
 
-from rllc.analysis.findings import Findings
+from rllc.analysis.findings import Findings, Specialisation
+from rllc.analysis.ordering import holm
 from rllc.analysis.parting import NEVER, Partings
 from rllc.figures.axis import StepAxis, short
 from rllc.figures.curves import layers_of, steps_axis, styles_of
@@ -14,7 +17,7 @@ from rllc.figures.drawing import Cells, Layer, Missing, Panel, Plot, Points, Rul
 from rllc.figures.head_lines import KEY, REACH, curve_line, dots, type_colors, type_legend
 from rllc.figures.layout import bounds, curve_span
 from rllc.figures.palette import MUTED, Style, type_color
-from rllc.figures.told import Told, listed, plural, step, type_of, with_error
+from rllc.figures.told import TEST_LEVEL, Told, listed, plural, step, type_of
 
 PARTED = Style(MUTED, "dash", "line-ew", "", 1.1)
 
@@ -121,19 +124,29 @@ def final_differences(f: Findings, told: Told) -> Plot | Missing:
     heads = list(dict.fromkeys(h for s in found for h in s.heads))
     styles = styles_of(f, told.mixture)
     layers: list[Layer] = [Rule(0.0)]
-    strongest: list[str] = []
+    clear = clear_differences(found)
+    counts = [f"{int(clear[s.data].sum())} of {plural(int(np.isfinite(s.difference).sum()), 'head')} on {s.data}" for s in found]
     for s, shift in zip(found, np.linspace(-0.24, 0.24, len(found)) if len(found) > 1 else [0.0], strict=True):
         rows = np.array([heads.index(h) for h in s.heads]) + shift
         reach = REACH * s.stderr
         layers.append(Points(s.difference, rows, styles[s.data], s.data, s.difference - reach, s.difference + reach, group=s.data))
-        top = int(np.nanargmax(np.abs(s.difference)))
-        strongest.append(f"{s.heads[top]} on {s.data} ({with_error(float(s.difference[top]), float(s.stderr[top]), 1, signed=True)})")
     kinds = type_of(f.types)
     ticks = tuple((float(r), f"{kinds.get(h, 'other')}  {h}") for r, h in enumerate(heads))
     span = bounds(*(s.difference - REACH * s.stderr for s in found), *(s.difference + REACH * s.stderr for s in found), zero=True)
     y = Scale("", (len(heads) - 0.4, -0.6), ticks=ticks, colors=type_colors(f.types, heads))
     x = Scale(f"final refined LLC on this data minus on {found[0].reference}", span)
-    caption = f"Differences at {listed(sorted({step(s.step) for s in found if s.step >= 0}) or ['the last common checkpoint'])} with 95 % intervals. "
+    at = listed(sorted({step(s.step) for s in found if s.step >= 0}) or ["the last common checkpoint"])
+    caption = (
+        f"Differences at {at} with 95 % intervals, each by itself; the title holds {TEST_LEVEL:.0%} for all heads and kinds of data together (Holm). "
+    )
     entries = tuple((s.data, styles[s.data]) for s in found)
-    title = f"The final refined LLC departs most from the mixture's for {listed(strongest)}"
+    title = f"The final refined LLC differs from that on {found[0].reference}, beyond the errors of all, for {listed(counts)}"
     return Plot(title, caption + told.sampling(), (Panel("", tuple(layers), x, y),), 1, 0.7 + 0.2 * len(heads), entries, width=5.6)
+
+
+def clear_differences(found: Sequence[Specialisation]) -> dict[str, NDArray[np.bool_]]:
+    """By kind of data, which heads' final differences from the reference exceed their errors: two-sided, all heads and kinds held together (Holm)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = [erfc(np.abs(s.difference) / s.stderr / np.sqrt(2)) for s in found]
+    held = np.split(holm(np.concatenate(p)), np.cumsum([len(row) for row in p])[:-1]) if p else []
+    return {s.data: row <= TEST_LEVEL for s, row in zip(found, held, strict=True)}

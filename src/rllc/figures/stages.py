@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 
 from rllc.analysis.findings import Bends, Findings, Stages, Tempered
@@ -46,7 +49,8 @@ def loss_and_stages(f: Findings, told: Told) -> Plot | Missing:
     entries += [("smoothed", SMOOTHED), ("zero of the derivative", ZERO)] if f.stages is not None else []
     entries += [("bend of the fit by pieces", BEND)] if f.bends is not None else []
     caption = (
-        "Losses with 95 % bands over contexts; LLC of the full model with 95 % intervals, smoothed by a Gaussian process "
+        f"Losses on {told.held_out('losses')} of each kind of data, with 95 % bands over contexts; LLC of the full model with 95 % "
+        "intervals, smoothed by a Gaussian process "
         "over log(step + 1). Dashed: zeros of the smoothed derivative; "
         "dotted: "
         "joints of a continuous fit by straight pieces; stripes: where 90 % of curves redrawn within the errors have them. "
@@ -75,6 +79,7 @@ def temperatures(f: Findings, told: Told) -> Plot | Missing:
         "stages. Dashed: zeros of the "
         "smoothed derivative; stripes: where 90 % of curves redrawn within the errors have them. "
     )
+    told = replace(told, nbeta=math.nan)  # each panel says its own
     entries = ((told.mixture, style), ("smoothed", SMOOTHED), ("zero of the derivative", ZERO))
     return Plot(_temperatures_title(found), caption + told.sampling(told.mixture), tuple(panels), height=2.3, legend=entries)
 

@@ -51,7 +51,12 @@ def class_shares(found: ClassShares, f: Findings, told: Told, data: str = "", fr
         "predictions; bars: 95 % over contexts, each by itself; the title holds 5 % for all heads and classes together. Classes overlap. "
     )
     return Plot(
-        title, caption + told.measuring(found.data[n]), tuple(panels), len(panels), 0.8 + 0.17 * len(found.heads), type_legend(f.types, found.heads)
+        title,
+        caption + told.measuring("ablation", found.data[n]),
+        tuple(panels),
+        len(panels),
+        0.8 + 0.17 * len(found.heads),
+        type_legend(f.types, found.heads),
     )
 
 
@@ -77,7 +82,9 @@ def class_effects(found: ClassShares, f: Findings, told: Told) -> Plot | Missing
     caption = f"Mean rise of the loss under {found.ablation} ablation at {step(float(found.steps[place]))}; a dash: no such token. "
     columns = min(3, len(panels))
     legend = type_legend(f.types, found.heads)
-    return Plot(title, caption + told.measuring(*found.data), tuple(panels), columns, 1.0 + 0.16 * len(found.heads), legend, bar="nats per token")
+    return Plot(
+        title, caption + told.measuring("ablation", *found.data), tuple(panels), columns, 1.0 + 0.16 * len(found.heads), legend, bar="nats per token"
+    )
 
 
 def class_name(name: str) -> str:

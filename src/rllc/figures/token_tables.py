@@ -93,4 +93,6 @@ def logit_attribution(tables: TokenTables, f: Findings, told: Told) -> Plot | Mi
         "Mean of what a head writes straight to the logit of the token that comes next, less the mean over the vocabulary; bands: 95 % over "
         "contexts. "
     )
-    return Plot(title, caption + told.measuring(*tables.data), panels, 2, 0.8 + 0.17 * len(tables.heads), type_legend(f.types, tables.heads))
+    return Plot(
+        title, caption + told.measuring("attribution", *tables.data), panels, 2, 0.8 + 0.17 * len(tables.heads), type_legend(f.types, tables.heads)
+    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,11 +28,12 @@ class Told:
     batch: int = 0  # contexts
     context: int = 0  # tokens
     mixture: str = ""  # name of the training mixture among the data
-    held_out: int = 0  # contexts that behaviour was measured on, of each kind of data
+    contexts: Mapping[str, int] = field(default_factory=dict[str, int])  # held-out contexts of each kind of data, by measurement
+    took: Mapping[str, str] = field(default_factory=dict[str, str])  # what else a measurement took, as a sentence, by measurement
     planted_share: float = 0.0  # of the training mixture
 
-    def sampling(self, *data: str) -> str:
-        """How λ̂ was estimated, as a sentence.
+    def sampling(self, *data: str, beside: Sequence[str] = ()) -> str:
+        """How λ̂ was estimated, as a sentence; then on what the measurements `beside` it were made, all on the training mixture.
 
         >>> Told(sampler="SGLD", step_size=1e-3, localization=200, nbeta=30, chains=4, draws=200, batch=32, context=1024).sampling("code")
         'λ̂ by SGLD, ε 0.001, γ 200, nβ 30, 4 chains × 200 draws after a burn-in of 0, batches of 32 × 1,024 tokens, on code.'
@@ -44,18 +45,26 @@ class Told:
         known += [f"{self.chains} chains × {self.draws:,} draws after a burn-in of {self.burn_in}"] if self.chains and self.draws else []
         known += [f"batches of {self.batch} × {self.context:,} tokens"] if self.batch and self.context else []
         known += [f"on {listed(data)}"] if data else []
-        return f"{', '.join(known)}.{self.planted}"
+        others = (f" {name[0].upper()}{name[1:]} {self._where(name, (self.mixture,) if self.mixture else ())}" for name in beside)
+        return f"{', '.join(known)}.{''.join(others)}{self.planted}"
 
-    def measuring(self, *data: str) -> str:
-        """On what behaviour was measured, as a sentence.
+    def measuring(self, measurement: str, *data: str) -> str:
+        """On what a measurement was made, as a sentence, and what else it took.
 
-        >>> Told(held_out=64, context=128).measuring("train")
+        >>> Told(contexts={"paths": 64}, context=128).measuring("paths", "train")
         'Measured on 64 held-out contexts (8,192 tokens) of train.'
         """
-        size = (
-            f"{self.held_out} held-out contexts ({self.held_out * self.context:,} tokens)" if self.held_out and self.context else "held-out contexts"
-        )
-        return f"Measured on {size}{' of ' + listed(data) if len(data) == 1 else ' each of ' + listed(data) if data else ''}.{self.planted}"
+        return f"Measured {self._where(measurement, data)}{self.planted}"
+
+    def held_out(self, measurement: str) -> str:
+        """How much held-out text of each kind of data a measurement saw."""
+        number = self.contexts.get(measurement, 0)
+        return f"{number:,} held-out contexts ({number * self.context:,} tokens)" if number and self.context else "held-out contexts"
+
+    def _where(self, measurement: str, data: Sequence[str]) -> str:
+        of = f" of {listed(data)}" if len(data) == 1 else f" each of {listed(data)}" if data else ""
+        more = f" {self.took[measurement]}" if measurement in self.took else ""
+        return f"on {self.held_out(measurement)}{of}.{more}"
 
     @property
     def planted(self) -> str:

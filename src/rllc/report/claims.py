@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 from rllc.analysis.comparisons import VERDICTS, Claim, Number
-from rllc.figures.text import visible
 from rllc.report.markup import Markup, join, minus, paragraph, table, tag
 from rllc.report.sections import Page, Section, planted_note
 from rllc.report.summary import count, listed
+from rllc.report.tables import escaped
 
 SHOWN = 3  # numbers of a claim that are shown at once; the rest unfolds
 HOW = (
@@ -88,10 +88,3 @@ def _text(number: Number) -> str:
     low, high = (said(end) if math.isfinite(end) else "" for end in (number.low, number.high))
     ends = f" ({low} to {high})" if low and high else f" (from {low})" if low else f" (up to {high})" if high else ""
     return f"{number.name} {value}{ends}" + (f", p = {number.p:.2g}" if math.isfinite(number.p) else "")
-
-
-def escaped(text: str) -> str:
-    """Text in Markdown in which nothing is markup; line breaks become spaces."""
-    for character in "\\`*_[]|":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(visible(text).replace("&", "&amp;").replace("<", "&lt;").split())

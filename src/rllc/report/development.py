@@ -119,7 +119,7 @@ def cluster_section(page: Page) -> Section:
         body.append(tag("div", *_clustering(page, i, clustering, name), data_block="clusters", data_value=str(i), hidden=i > 0))
     if len(f.clusterings) > 1:
         body.append(_all_clusterings(page.data))
-    body.append(page.drawings(folded=("clusterings", "ablation-clusterings", "clusters", "number-of-clusters")))
+    body.append(page.drawings("kmeans-clusters", folded=("clusterings", "ablation-clusterings", "clusters", "number-of-clusters")))
     return Section("clusters", "Clusters", join(body))
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rllc.figures.health import Row, data_of, number
-from rllc.report.markup import Markup, minus, paragraph, table
+from rllc.report.markup import Markup, minus, paragraph
+from rllc.report.tables import Words
 
 _MISSING = "Raftery and Lewis' diagnostic is left out: no library that rllc builds on has it."
 # column, name, how far a cell is from what is wanted (larger is worse), the usual limit of that, in words
@@ -23,8 +24,13 @@ _ROWS: tuple[tuple[str, str, Callable[[float], float], float, str], ...] = (
 
 
 def diagnostics_table(rows: Sequence[Row]) -> Markup:
-    """The diagnostics that these cells have; a sentence where they have none."""
-    told: list[list[object]] = []
+    """The diagnostics that these cells have, on the page; a sentence where they have none."""
+    return diagnostics_told(rows).html or paragraph("No diagnostic of chains was recorded.")
+
+
+def diagnostics_told(rows: Sequence[Row]) -> Words:
+    """Of each diagnostic that these cells have, how many of them pass its limit, and the worst."""
+    told: list[list[str]] = []
     for column, name, badness, limit, wanted in _ROWS:
         known = [(row, value) for row in rows if (value := _value(row, column)) is not None]
         if not known:
@@ -42,11 +48,9 @@ def diagnostics_table(rows: Sequence[Row]) -> Markup:
                 f"{len(known):,}",
             ]
         )
-    if not told:
-        return paragraph("No diagnostic of chains was recorded.")
-    head = ["diagnostic", "wanted", "cells that have it so", "worst", "of the cell", "cells"]
+    head = ("diagnostic", "wanted", "cells that have it so", "worst", "of the cell", "cells")
     caption = f"Diagnostics of each cell, of its chain-averaged paired series. {_MISSING}"
-    return table(head, told, caption, numbers=(2, 3, 5), long=(4,))
+    return Words(head, told, caption, numbers=(2, 3, 5), long=(4,))
 
 
 def _value(row: Row, column: str) -> float | None:

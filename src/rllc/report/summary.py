@@ -11,6 +11,7 @@ from rllc.analysis.findings import Clustering, Curves, Findings, Stages
 from rllc.core.outcome import Outcome
 from rllc.figures.clusters import cluster_name
 from rllc.figures.palette import TYPES
+from rllc.figures.specialising import clear_differences
 from rllc.figures.told import chance
 from rllc.figures.training import SCORES, threshold_of
 from rllc.report.data import ReportData, cells, reference_curves
@@ -196,19 +197,19 @@ def matches(clustering: Clustering, agreement: object) -> bool:
 
 
 def specialisation_sentences(data: ReportData) -> list[str]:
-    """For each kind of data the head that departs furthest from the mixture."""
+    """For each kind of data how many heads differ from the mixture, and how far the largest difference goes."""
     sentences = []
+    clear = clear_differences(data.findings.specialisation)
     for s in data.findings.specialisation:
         known = np.flatnonzero(np.isfinite(s.difference) & np.isfinite(s.stderr))
         if not known.size:
             sentences.append(f"On {s.data} no head can be compared with {s.reference}.")
             continue
         top = known[np.argmax(np.abs(s.difference[known]))]
-        clear = int((np.abs(s.difference[known]) > 2 * s.stderr[known]).sum())
         amount = measure(float(s.difference[top]), float(s.stderr[top]))
         sentences.append(
-            f"On {s.data}, {clear} of {count(int(known.size), 'head')} differ from {s.reference} by more than two standard errors; "
-            f"{s.heads[top]} most, by {amount}."
+            f"On {s.data}, {int(clear[s.data].sum())} of {count(int(known.size), 'head')} differ from {s.reference} beyond their "
+            f"errors, all heads and kinds of text held together (Holm); the largest difference, {s.heads[top]}'s, is {amount}."
         )
     return sentences
 

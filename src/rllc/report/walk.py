@@ -7,8 +7,9 @@ import numpy as np
 from rllc.analysis.findings import Findings
 from rllc.figures.beside import TITLES
 from rllc.report import summary
-from rllc.report.markup import Markup, join, minus, paragraph, table, tag
+from rllc.report.markup import Markup, join, minus, paragraph, tag
 from rllc.report.sections import Page, Section, planted_note
+from rllc.report.tables import Words
 
 CIRCUIT = (
     "Held against a model of fewer layers, a coefficient counts what that model does not know. In the paper the first layer's heads rise and fall "
@@ -35,6 +36,7 @@ def circuit(page: Page) -> Section:
         "against-one-layer",
         "edges",
         "edges-over-training",
+        "paths-to-logits",
         "composition",
         "affected-together",
     )
@@ -47,28 +49,31 @@ def beside(page: Page) -> Section:
 
 
 def baseline_table(f: Findings) -> Markup:
+    """`baselines_told` on the page; empty where no baseline was measured."""
+    return baselines_told(f).html
+
+
+def baselines_told(f: Findings) -> Words:
     """One table: which baseline orders heads as the refined LLC does at the last checkpoint, and which turns where the full model's LLC turns."""
     orders, turns = {row.name: row for row in f.orderings}, {row.name: row for row in f.turns}
-    rows: list[list[object]] = []
+    rows: list[list[str]] = []
     for name in dict.fromkeys((*orders, *turns)):
         order, turn = orders.get(name), turns.get(name)
-        first: list[object] = ["", "", ""]
+        first = ["", "", ""]
         if order is not None and np.isfinite(order.correlation):
             first = [minus(f"{order.correlation:.2f}"), summary.interval(*order.over_heads), f"{order.p_holm:.2g}"]
-        second: list[object] = ["", "", "", ""]
+        second = ["", "", "", ""]
         if turn is not None:
             at = ", ".join(f"{place:,.0f}" for place in turn.places) or "none"
             known = np.isfinite(turn.mean)
             second = [at, f"{turn.mean:.2f}" if known else "", f"{turn.by_chance:.2f}" if known else "", f"{turn.p:.2g}" if known else ""]
         rows.append([TITLES.get(name, name.replace("_", " ")), *first, *second])
-    if not rows:
-        return Markup("")
-    head = ["baseline", "ρ with wrLLC", "90 % over heads", "p, all rows", "turns at steps", "distance to the LLC's turns", "by chance", "p"]
+    head = ("baseline", "ρ with wrLLC", "90 % over heads", "p, all rows", "turns at steps", "distance to the LLC's turns", "by chance", "p")
     caption = (
         "Which baseline orders heads as their refined LLC does at the last common checkpoint (Spearman's ρ), and whether its mean over heads turns "
         "where the LLC of the full model does (distance in log steps)."
     )
-    return table(head, rows, caption, numbers=(1, 2, 3, 5, 6, 7), long=(4,))
+    return Words(head, rows, caption, numbers=(1, 2, 3, 5, 6, 7), long=(4,))
 
 
 def seeds(page: Page) -> Section:

@@ -12,12 +12,13 @@ from rllc.analysis.findings import Curves, Findings
 from rllc.analysis.stored import map_from_json
 from rllc.analysis.token_shares import TokenShares
 from rllc.analysis.types import head_types
+from rllc.behaviour.settings import BehaviourSettings
 from rllc.core.errors import RllcError
 from rllc.core.files import read_regular
 from rllc.core.names import Part
 from rllc.figures.material import Material
 from rllc.figures.over_seeds import SeedRun
-from rllc.figures.told import Told, plural
+from rllc.figures.told import Told, listed, plural
 from rllc.model.slices import size
 from rllc.records.store import DamagedRecordError, Store
 from rllc.runs.evidence import planted_share, seeds_of, sibling_of
@@ -58,9 +59,40 @@ def told_of(experiment: Experiment, folder: RunFolder) -> Told:
         batch=experiment.batch_size(),
         context=shape.n_ctx,
         mixture=MIXTURE,
-        held_out=experiment.behaviour.contexts,
+        contexts=contexts_of(experiment.behaviour),
+        took=_took(experiment),
         planted_share=planted_share(experiment, folder),
     )
+
+
+def contexts_of(settings: BehaviourSettings) -> dict[str, int]:
+    """Held-out contexts of each kind of data, by measurement as captions name it; "tokens" looks at the contexts of "ablation"."""
+    return {
+        "losses": settings.contexts,
+        "scores": settings.sequences,
+        "ablation": settings.ablation.contexts,
+        "n-grams": settings.contexts,
+        "paths": settings.paths.contexts,
+        "attribution": settings.tables.contexts,
+        "multigrams": settings.memorised.contexts,
+        "baselines": settings.baselines.contexts,
+    }
+
+
+def _took(experiment: Experiment) -> dict[str, str]:
+    """What measurements took beside held-out contexts, in sentences."""
+    settings = experiment.behaviour
+    few, repeats = settings.baselines, settings.repeats
+    segment = min(settings.segment, (experiment.model.n_ctx - 1) // repeats)
+    pieces = [f"{plural(few.probes, 'random vector')} a context behind the Hessian's trace"]
+    pieces += [f"its {plural(few.top, 'largest eigenvalue')}"] if few.top else []
+    pieces += [f"{plural(few.draws, 'draw')} a context behind each Fisher trace"]
+    pieces += [f"{plural(few.twin_probes, 'random vector')} of {plural(few.twin_steps, 'product')} with the Hessian behind the curvature twin"]
+    return {
+        "scores": f"Prefix matching on {plural(settings.sequences, 'sequence')} of {segment} random tokens, repeated {repeats} times.",
+        "n-grams": f"At most {settings.ngrams.probes:,} n-grams of each length, and as many skip n-grams.",
+        "baselines": f"They take {listed(pieces)}.",
+    }
 
 
 def controls_of(experiment: Experiment, findings: Findings) -> dict[str, Curves]:
