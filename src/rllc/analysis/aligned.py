@@ -65,6 +65,12 @@ def cells(curves: Curves, aligned: Mapping[str, Aligned], parts: Sequence[str], 
     return Cells(stderr, df, known.chains[rows][:, columns], known.batches[rows][:, columns])
 
 
+def error_of(chains: Floats, batches: Floats) -> Cells:
+    """The error of a mean from its means of chains [..., C] and of batches [..., B]: the larger of both (METHOD 2, Error)."""
+    first, second = _spread(chains), _spread(batches)
+    return _larger(first, second, second, chains, batches)
+
+
 def difference(one: Cells, other: Cells, *, shared_noise: bool = True) -> Cells:
     """Errors of the differences of numbers [...]: from aligned chains and batches where both have them, otherwise as of independent numbers.
 

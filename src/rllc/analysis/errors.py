@@ -32,6 +32,11 @@ def reach(stderr: ArrayLike, df: ArrayLike | None = None, confidence: float = CO
     return np.asarray(stderr, dtype=np.float64) * quantile((1 + confidence) / 2, df)
 
 
+def as_normal(stderr: ArrayLike, df: ArrayLike | None = None) -> Floats:
+    """Known errors [...] whose 95 % intervals are as wide, for what can take no other."""
+    return reach(stderr, df) / quantile((1 + CONFIDENCE) / 2)
+
+
 def joined(*errors: tuple[ArrayLike, ArrayLike]) -> tuple[Floats, Floats]:
     """The error of a sum or difference of independent numbers, and its degrees of freedom by Welch and Satterthwaite.
 
