@@ -6,12 +6,13 @@ from functools import cache
 
 import numpy as np
 
+from rllc.analysis.aligned import Aligned
 from rllc.analysis.analyse import analyse
 from rllc.analysis.comparisons import Claim
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Curves, Findings, Floats
 from rllc.analysis.planted_claims import LEAN
-from rllc.analysis.planted_evidence import HEADS, MIX, STEPS, planted_evidence
+from rllc.analysis.planted_evidence import CODE, HEADS, MIX, STEPS, planted_evidence
 
 
 @cache
@@ -29,3 +30,10 @@ def curves_of(clean: Floats, noise: float, seed: int, data: str = MIX) -> Curves
 
 def of(claims: tuple[Claim, ...], name: str) -> Claim:
     return next(claim for claim in claims if claim.id == name)
+
+
+def with_errors_of_differences(stderr: float) -> dict[str, Aligned]:
+    """Chains and batches by which every head's difference between code and the mixture has this error, with 63 degrees of freedom."""
+    noise = stderr * np.sqrt(63) * (-1.0) ** np.arange(64)
+    nothing, found = np.zeros((len(HEADS), len(STEPS), 64)), np.broadcast_to(noise, (len(HEADS), len(STEPS), 64))
+    return {MIX: Aligned(HEADS, STEPS, nothing, nothing), CODE: Aligned(HEADS, STEPS, found, found)}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from planted_curves import HEADS, STEPS, TRUTH, behaviour, curves_from, full_curve, head_curves, patterns
 
+from rllc.analysis.aligned import Aligned
 from rllc.analysis.analyse import analyse
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Behaviour, Curves, Findings
@@ -144,5 +145,10 @@ def test_specialisation_compares_the_last_common_checkpoint_and_never_an_earlier
 
 def test_errors_of_paired_traces_take_the_place_of_independent_ones() -> None:
     curves = {"mix": at_steps("mix", [0], [[1], [1]]), "code": at_steps("code", [0], [[2], [3]])}
-    ((code,), _) = specialisation(curves, "mix", {"code": {HEADS[1]: 0.05}})
-    np.testing.assert_allclose(code.stderr, [np.hypot(0.3, 0.3), 0.05])
+    noise = np.arange(8.0) - 3.5
+    shared = np.stack([np.full(8, np.nan), noise])[:, None]  # of the first head no draws are known
+    apart = shared + 0.1 * (-1.0) ** np.arange(8)
+    aligned = {name: Aligned(HEADS[:2], np.array([0]), values[..., :4], values) for name, values in (("mix", shared), ("code", apart))}
+    ((code,), _) = specialisation(curves, "mix", aligned)
+    np.testing.assert_allclose(code.stderr, [np.hypot(0.3, 0.3), 0.1 / np.sqrt(3)])  # four chains, ±0.1 apart
+    assert code.freedom.tolist() == [np.inf, 3.0]

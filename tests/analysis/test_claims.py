@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from counter_worlds import with_errors_of_differences
 from test_analyse import same
 
 from rllc.analysis.analyse import MAIN, analyse
@@ -168,8 +169,8 @@ def test_a_smaller_rise_on_code_than_on_others_is_no_specialisation(story: tuple
     evidence, _ = story
     code = evidence.curves[CODE]
     everybody = replace(code, llc=evidence.curves[MIX].llc + 4.0)
-    paired = {CODE: dict.fromkeys(code.parts, 0.02)}  # errors of differences, from traces aligned by draw
-    alike = replace(evidence, curves={**evidence.curves, CODE: everybody}, paired_stderr=paired)
+    shared = with_errors_of_differences(0.02)
+    alike = replace(evidence, curves={**evidence.curves, CODE: everybody}, aligned=shared)
     claim = of(analyse(alike, LEAN, 0, pairs=False).claims, "specialisation")
     assert claim.verdict == "not seen"
     assert "beyond that of other heads" in claim.why

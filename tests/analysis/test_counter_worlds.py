@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from counter_worlds import curves_of, of, true_story
+from counter_worlds import curves_of, of, true_story, with_errors_of_differences
 
 from rllc.analysis import claims_circuit, claims_heads, claims_pairs, claims_types
 from rllc.analysis.circuit import circuit
@@ -189,9 +189,9 @@ def specialisation_of(evidence: Evidence, findings: Findings, gaps: tuple[float,
     ours[14], theirs[14] = ours[15] + gaps[0] * late, theirs[15] + gaps[1] * late
     theirs[[14, 15]] += 4 * late
     curves = {**evidence.curves, MIX: replace(base, llc=ours), CODE: replace(evidence.curves[CODE], llc=theirs)}
-    paired = {CODE: dict.fromkeys(HEADS, 0.05)}
-    special, _ = specialisation(curves, MIX, paired)
-    return claims_circuit.specialisation(replace(evidence, curves=curves, paired_stderr=paired), replace(findings, specialisation=special), LEAN, 0)
+    shared = with_errors_of_differences(0.05)
+    special, _ = specialisation(curves, MIX, shared)
+    return claims_circuit.specialisation(replace(evidence, curves=curves, aligned=shared), replace(findings, specialisation=special), LEAN, 0)
 
 
 def test_heads_that_lie_apart_on_the_mixture_as_well_do_not_part_on_code(story: tuple[Evidence, Findings]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from planted_curves import HEADS, curves_from
 from scipy.stats import norm
 
+from rllc.analysis.aligned import Aligned, error_of
 from rllc.analysis.parting import NEVER, _first, data_part, heads_part, partings
+from rllc.analysis.planted import estimated
 from rllc.core.errors import RllcError
 
 STEPS = np.r_[0, np.unique(np.round(np.geomspace(1, 50_000, 23)).astype(int))]
@@ -25,8 +28,8 @@ def test_the_rule_by_hand() -> None:
             [-4, -4, -1, -1, -1],  # below, from the beginning
         ]
     )
-    assert _first(values, np.ones(5), 3.0).tolist() == [1, 3, 5, 5, 0]
-    assert _first(values[:1], np.array([1, 2, 1, 1, 1.0]), 3.0).tolist() == [4]
+    assert _first(values, np.full(5, 3.0)).tolist() == [1, 3, 5, 5, 0]
+    assert _first(values[:1], np.array([3, 6, 3, 3, 3.0])).tolist() == [4]
 
 
 def test_a_planted_parting_is_found_soon_after_and_in_its_interval() -> None:
@@ -80,9 +83,6 @@ def test_heads_pair_by_pair_with_independent_or_given_errors() -> None:
     np.testing.assert_allclose(told.final_stderr, 0.2 * np.sqrt(2))
     one = heads_part(curves, 0, pairs=[("0:0", "0:1")])
     assert one.threshold < told.threshold
-    aligned = heads_part(curves, 0, pairs=[("0:0", "0:1")], paired_stderr={("0:0", "0:1"): np.full(len(X), 0.01)})
-    assert aligned.steps[0] < one.steps[0]
-    assert aligned.final_stderr[0] == 0.01
 
 
 def test_one_head_on_two_kinds_of_data_over_what_both_have() -> None:
@@ -92,10 +92,35 @@ def test_one_head_on_two_kinds_of_data_over_what_both_have() -> None:
     assert told.names == ("0:0, code - mix", "0:1, code - mix")
     assert told.steps[1] == NEVER
     assert 6 < np.log1p(told.steps[0]) < 7.5
-    given = data_part(code, mix, 0, paired_stderr={"0:0": np.full(len(STEPS) - 2, 10.0)})
-    assert given.steps[0] == NEVER
     with pytest.raises(RllcError, match="share no head or no checkpoint"):
         data_part(replace(code, parts=("1:5", "1:6", "1:7")), mix, 0)
+
+
+def test_equal_heads_of_few_chains_part_as_seldom_as_promised() -> None:
+    """Errors estimated from four chains, of 55 pairs: taken as known, some pair parts in one of eight draws where one of twenty is promised."""
+    heads, said, draws = tuple(f"0:{head}" for head in range(11)), Counter[str](), 200
+    for seed in range(draws):
+        curves, aligned = estimated("mix", heads, np.arange(1), np.zeros((11, 1)), 1.0, np.random.default_rng(seed))
+        for name, given, shared in (("known", replace(curves, df=None), {}), ("independent", curves, {}), ("aligned", curves, {"mix": aligned})):
+            said[name] += bool((heads_part(given, 0, aligned=shared, resamples=0).steps != NEVER).any())
+    most = 0.05 * draws + 1.64 * np.sqrt(0.05 * 0.95 * draws)
+    assert said["known"] > most
+    assert said["independent"] <= most
+    assert said["aligned"] <= most
+
+
+def test_noise_that_two_heads_share_does_not_hide_that_they_part() -> None:
+    """Minibatches are common to all heads: what they make of both cancels in the difference."""
+    common = 2.0 * np.random.default_rng(3).standard_normal((1, len(X), 1, 8))
+    drawn = 0.1 * np.random.default_rng(4).standard_normal((2, len(X), 4, 8)) + common + np.stack([X, X + LATE])[..., None, None]
+    error = error_of(drawn.mean(axis=-1), drawn.mean(axis=-2))
+    llc = drawn.mean(axis=(-2, -1))
+    curves = replace(curves_from(llc, 1.0, HEADS[:2], STEPS), stderr=error.stderr, df=error.df)
+    shared = {"mix": Aligned(HEADS[:2], STEPS, drawn.mean(axis=-1), drawn.mean(axis=-2))}
+    alone, together = heads_part(curves, 0, resamples=0), heads_part(curves, 0, aligned=shared, resamples=0)
+    assert together.final_stderr[0] < 0.1 * alone.final_stderr[0]
+    assert np.expm1(6) < together.steps[0]
+    assert alone.steps[0] == NEVER or together.steps[0] < alone.steps[0]
 
 
 def test_missing_estimates_are_left_out_of_the_test_and_its_correction() -> None:

@@ -94,7 +94,8 @@ def _composition(pairs: Any, types: Any, heads: Any, steps: np.ndarray, rng: np.
             if kind == "k" and kinds[a] == "previous-token" and kinds[b] == "induction":
                 base[i] += 0.12 * rise(steps, 1000)
         scores[kind] = base
-    return Composition(pairs, steps, scores, 0.06, 0.0004, 0.006)
+    shape = (len(pairs), len(steps))
+    return Composition(pairs, steps, scores, 0.06, dict.fromkeys("qkv", np.full(shape, 2 * 0.06 * 0.006)), dict.fromkeys("qkv", np.full(shape, 50.0)))
 
 
 def _edges(pairs: Any, heads: Any, types: Any, steps: np.ndarray, data: Any, rng: np.random.Generator) -> Edges:

@@ -11,14 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rllc.analysis.aligned import cells
+from rllc.analysis.aligned import difference as cell_difference
+from rllc.analysis.curves import curves_of
 from rllc.analysis.stored import from_json
 from rllc.core.errors import RllcError
 from rllc.main import main
 from rllc.posterior.difference import difference, holm
 from rllc.records.store import Record, Store
 from rllc.runs import comparing
-from rllc.runs.comparing import compare_run, paired_errors
+from rllc.runs.aligning import aligned_of
+from rllc.runs.comparing import compare_run
 from rllc.runs.comparison_text import COLUMNS
+from rllc.runs.evidence import own_columns
 from rllc.runs.recording import traces_of
 
 Key = tuple[int, str, str]
@@ -271,12 +276,39 @@ def test_the_page_s_specialisation_has_the_errors_of_aligned_differences(finishe
 def test_the_page_s_errors_leave_out_what_is_not_aligned_whole(finished):
     """Refused cells, cells with fewer draws and parts that are no heads; then the page takes errors as independent."""
     records = recorded(finished)
-    whole = paired_errors(records.values(), "mixture")
+    whole = errors_of(records)
     assert {name: set(errors) for name, errors in whole.items()} == {name: {"0:0", "0:1", "1:0", "1:1"} for name in ("prose", ECHO)}
+    alone = difference(*(traces_of(records[12, name, "1:0"]) for name in ("prose", "mixture")))
+    assert whole["prose"]["1:0"] == (pytest.approx(alone.stderr), alone.df)
     records[12, "prose", "0:0"] = cut(records[12, "prose", "0:0"], 13)
     records[12, ECHO, "1:0"] = replace(records[12, ECHO, "1:0"], meta=records[12, ECHO, "1:0"].meta | {"outcome": "unstable"})
     records[12, ECHO, "1:1"] = replace(records[12, ECHO, "1:1"], meta=records[12, ECHO, "1:1"].meta | {"nbeta": 31.0})
-    some = paired_errors(records.values(), "mixture")
+    some = errors_of(records)
     assert {name: set(errors) for name, errors in some.items()} == {"prose": {"0:1", "1:0", "1:1"}, ECHO: {"0:0", "0:1"}}
     assert some["prose"]["1:0"] == whole["prose"]["1:0"]
-    assert paired_errors(records.values(), "nothing") == {}
+    assert aligned_of([], {}) == {}
+
+
+def errors_of(records: dict[Key, Record]) -> dict[str, dict[str, tuple[float, float]]]:
+    """By data and head, the aligned error of the last checkpoint's difference from the mixture, and its degrees of freedom."""
+    curves = curves_of(own_columns(list(records.values())), heads=True)
+    aligned, last = aligned_of(records.values(), curves), np.array([12])
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for name in curves.keys() - {"mixture"}:
+        error = cell_difference(*[cells(curves[which], aligned, curves[name].parts, last) for which in (name, "mixture")])
+        known = [i for i in range(len(error.stderr)) if np.isfinite(error.chains[i]).all()]
+        found[name] = {curves[name].parts[i]: error[i].one for i in known}
+    return found
+
+
+def test_errors_of_two_heads_are_those_of_their_aligned_traces(finished):
+    """The noise of its chains is each head's own: half of the degrees of freedom would be thrown away."""
+    records = recorded(finished)
+    curves = curves_of(own_columns(list(records.values())), heads=True)["mixture"]
+    aligned = aligned_of(records.values(), {"mixture": curves})
+    one, other = (cells(curves, aligned, (head,)) for head in ("0:0", "1:1"))
+    error = cell_difference(one, other, shared_noise=False)
+    for place, step in enumerate(curves.steps.tolist()):
+        alone = difference(*(traces_of(records[step, "mixture", head]) for head in ("0:0", "1:1")), shared_noise=False)
+        assert error.stderr[0, place] == pytest.approx(alone.stderr)
+        assert int(error.df[0, place] + 1e-9) == alone.df

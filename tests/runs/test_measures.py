@@ -197,10 +197,11 @@ def test_ablation_is_what_the_room_says(measured: RunFolder) -> None:
 def test_circuits_are_what_the_rooms_say(measured: RunFolder) -> None:
     experiment, found = read(measured)
     shape, params = last(measured)
-    scores = composition(shape, params, seed=experiment.seed)
+    scores = composition(shape, params)
     assert found.composition is not None
     heads = tuple(str(head) for head in shape.heads())
     np.testing.assert_array_equal(found.composition.table("k", -1, heads), scores.k)
+    np.testing.assert_array_equal(found.composition.freedom["v"][:, -1].reshape(2, 2), scores.freedom["v"][:2, 2:])
     tokens = probes(measured, experiment, "paths", 3, "echo")
     edge = Edge(Head(0, 1), Head(1, 0), "V")
     assert found.paths is not None
@@ -290,12 +291,12 @@ def keys_of(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 def test_status_does_not_call_measurements_of_other_settings_done(finished: Path, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(finished, folder.root)
-    few = text_of(finished, 'measures = ["composition"]\n[behaviour.composition]\ndraws = 3\n')
+    few = text_of(finished, 'measures = ["ablation"]\n[behaviour.ablation]\ncontexts = 3\n')
     run_experiment(few, folder.root, "measure", None, None, quiet=True)
     assert "  measure  done" in describe_status(folder.root)
-    folder.experiment.write_text(few.replace("draws = 3", "draws = 4"))
+    folder.experiment.write_text(few.replace("contexts = 3", "contexts = 4"))
     assert "  measure  of other settings, perhaps: `rllc measure` computes what today's ask for" in describe_status(folder.root)
-    run_experiment(few.replace("draws = 3", "draws = 4"), folder.root, "measure", None, None, quiet=True)
+    run_experiment(few.replace("contexts = 3", "contexts = 4"), folder.root, "measure", None, None, quiet=True)
     assert "  measure  done" in describe_status(folder.root)
 
 

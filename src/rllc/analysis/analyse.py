@@ -18,6 +18,7 @@ from rllc.analysis.claims_types import bracket_heads
 from rllc.analysis.clusters import clusterings, how_many
 from rllc.analysis.comparisons import Partings, Regression, Seeds, TypeCounts
 from rllc.analysis.curves import complete, layer_of
+from rllc.analysis.errors import reach
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.falls import falls
 from rllc.analysis.findings import Agreement, Clustering, Curves, Findings, HeadTypes, Numbers, Tempered
@@ -55,7 +56,7 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
         reasons = [reason, bent]
     notes.extend(reasons)
     both = stage_agreement(boundaries, joints, settings.stage_window) if boundaries is not None and joints is not None else None
-    special, reasons = specialisation(evidence.texts, evidence.reference, evidence.paired_stderr)
+    special, reasons = specialisation(evidence.texts, evidence.reference, evidence.aligned)
     notes.extend(reasons)
     found = Findings(
         curves=dict(evidence.curves),
@@ -84,7 +85,7 @@ def analyse(evidence: Evidence, settings: AnalysisSettings, seed: int, *, pairs:
         notes.extend(reasons)
         found = replace(found, orderings=rows, falls=falls(evidence.heads, seed), twins=twins(evidence.heads, evidence.measured.baselines))
     if evidence.circuit in evidence.curves:
-        shape, reason = circuit(evidence.curves[evidence.circuit], seed)
+        shape, reason = circuit(evidence.curves[evidence.circuit], seed, aligned=evidence.aligned)
         notes.append(reason)
         found = replace(found, circuit=shape)
     found = replace(found, turns=turns_of(evidence, found, settings, seed))
@@ -120,7 +121,7 @@ def _ablation_curves(evidence: Evidence) -> Curves | None:
     found = effects.quantity("mean" if "mean" in effects.normalised else next(iter(effects.normalised)), evidence.reference)
     values, error = found.values, np.zeros(found.values.shape) if found.stderr is None else found.stderr
     steps, outcome = np.array(found.steps, dtype=np.int64), np.where(np.isfinite(values), "ok", "")
-    return Curves(_ABLATION, found.heads, steps, values, error, values - 1.96 * error, values + 1.96 * error, outcome)
+    return Curves(_ABLATION, found.heads, steps, values, error, values - reach(error), values + reach(error), outcome)
 
 
 def _numbers(evidence: Evidence, settings: AnalysisSettings, seed: int) -> Numbers | None:
@@ -143,12 +144,12 @@ def _partings(evidence: Evidence, settings: AnalysisSettings, seed: int) -> tupl
         curves = evidence.curves[name]
         pairs = [(a, b) for a, b in combinations(curves.parts, 2) if layer_of(a) == layer_of(b)]
         if pairs and _sound(curves):
-            found.append(heads_part(curves, seed, pairs=pairs, level=settings.level))
+            found.append(heads_part(curves, seed, pairs=pairs, aligned=evidence.aligned, level=settings.level))
     base = evidence.heads
     for name, curves in evidence.texts.items():
         shared = base is not None and set(base.parts) & set(curves.parts) and len(np.intersect1d(base.steps, curves.steps))
         if base is not None and name != evidence.reference and shared and _sound(curves) and _sound(base):
-            found.append(data_part(curves, base, seed, level=settings.level))
+            found.append(data_part(curves, base, seed, aligned=evidence.aligned, level=settings.level))
     return tuple(found)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from rllc.analysis.aligned import Aligned, cells, difference, mean
 from rllc.analysis.comparisons import Circuit
 from rllc.analysis.curves import complete, layer_of
+from rllc.analysis.errors import noise
 from rllc.analysis.findings import Curves, Floats
 from rllc.analysis.learners import smoothed
 from rllc.core import seeds
@@ -14,7 +18,7 @@ _DRAWS = 4000
 _LEAST = 4
 
 
-def circuit(curves: Curves, seed: int, *, draws: int = _DRAWS) -> tuple[Circuit | None, str]:
+def circuit(curves: Curves, seed: int, *, aligned: Mapping[str, Aligned] | None = None, draws: int = _DRAWS) -> tuple[Circuit | None, str]:
     """The mean over heads of each layer, where it peaks and how far it falls; or None and the reason, as a sentence.
 
     Heads that lack an estimate, and checkpoints that most heads lack, are left out, as `curves.complete` says.
@@ -33,24 +37,28 @@ def circuit(curves: Curves, seed: int, *, draws: int = _DRAWS) -> tuple[Circuit 
         )
     rows = [[i for i, head in enumerate(whole.parts) if layer_of(head) == layer] for layer in layers]
     llc: Floats = np.stack([whole.llc[row].mean(axis=0) for row in rows])
-    stderr: Floats = np.stack([whole.stderr[row].mean(axis=0) for row in rows])
+    errors = [mean(cells(whole, aligned or {}, [whole.parts[i] for i in row])) for row in rows]
+    stderr, df = np.stack([error.stderr for error in errors]), np.stack([error.df for error in errors])
     places = llc.argmax(axis=1)
     first = int(places[0])
     at = np.arange(len(layers))
     fall = llc[at, places] - llc[:, -1]
-    fall_stderr = np.where(places == len(whole.steps) - 1, 0.0, np.hypot(stderr[at, places], stderr[:, -1]))
-    later_stderr = np.hypot(stderr[:, first], stderr[:, -1]) if first < len(whole.steps) - 1 else np.zeros(len(layers))
+    ended = len(whole.steps) - 1
+    fallen = [difference(error[place], error[ended]) for error, place in zip(errors, places, strict=True)]
+    gained = [difference(error[ended], error[first]) for error in errors]
+    fall_stderr = np.where(places == ended, 0.0, np.array([float(error.stderr) for error in fallen]))
+    later_stderr = np.array([float(error.stderr) if first < ended else 0.0 for error in gained])
     x = np.log1p(whole.steps.astype(np.float64))
     rise = llc[at, places] - llc[:, 0]
     chance, risen, intervals = np.ones(len(layers)), np.ones(len(layers)), np.full((len(layers), 2), np.nan)
     for i, layer in enumerate(layers):
-        noise = stderr[i] * seeds.generator(seed, "circuit", layer).standard_normal((draws, len(whole.steps)))
+        stray = noise(stderr[i], df[i], draws, seeds.generator(seed, "circuit", layer))
         if fall[i] > 0:
-            chance[i] = (1 + ((noise.max(axis=1) - noise[:, -1]) >= fall[i]).sum()) / (1 + draws)
+            chance[i] = (1 + ((stray.max(axis=1) - stray[:, -1]) >= fall[i]).sum()) / (1 + draws)
         if rise[i] > 0:
-            risen[i] = (1 + ((noise.max(axis=1) - noise[:, 0]) >= rise[i]).sum()) / (1 + draws)
+            risen[i] = (1 + ((stray.max(axis=1) - stray[:, 0]) >= rise[i]).sum()) / (1 + draws)
         if (stderr[i] > 0).all():
-            drawn = smoothed(x, llc[i], stderr[i]) + noise
+            drawn = smoothed(x, llc[i], stderr[i]) + stray
             intervals[i] = np.quantile(whole.steps[drawn.argmax(axis=1)], (0.05, 0.95), method="closest_observation")
     return Circuit(
         data=curves.data,
@@ -66,6 +74,8 @@ def circuit(curves: Curves, seed: int, *, draws: int = _DRAWS) -> tuple[Circuit 
         fall_p=chance,
         later=llc[:, -1] - llc[:, first],
         later_stderr=later_stderr,
+        df=df,
+        later_df=np.array([float(error.df) for error in gained]),
         rise=rise,
         rise_p=risen,
     ), ""

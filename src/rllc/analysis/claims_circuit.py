@@ -6,12 +6,13 @@ from itertools import combinations
 
 import numpy as np
 
+from rllc.analysis.aligned import Cells, cells, difference, mean
 from rllc.analysis.comparisons import Circuit, Claim, Number
 from rllc.analysis.curves import layer_of
 from rllc.analysis.endpoints import doubt, questioned
+from rllc.analysis.errors import joined, quantile
 from rllc.analysis.evidence import Evidence
-from rllc.analysis.findings import Findings, Specialisation
-from rllc.analysis.learners import normal_quantile
+from rllc.analysis.findings import Findings, Specialisation, freedom_of
 from rllc.analysis.onsets import Onset
 from rllc.analysis.parting import NEVER, heads_part
 from rllc.analysis.settings import AnalysisSettings
@@ -38,12 +39,12 @@ def specialisation(evidence: Evidence, findings: Findings, settings: AnalysisSet
             base = evidence.curves[evidence.reference]
             sizes = base.llc[[base.parts.index(head) for head in heads], int(np.searchsorted(base.steps, found.step))]
             least = settings.least_change * float(np.abs(sizes).mean())
-            # The mean of the errors: what the error of a mean comes to where minibatches give all heads one noise.
-            own, error = float(found.difference[ours].mean()), float(found.stderr[ours].mean())
-            conditions = [effect(names[0], own, error, least, settings.level, among=3)]
+            errors = _errors(evidence, found)
+            own, error = float(found.difference[ours].mean()), mean(errors[ours])
+            conditions = [effect(names[0], own, error.one[0], least, settings.level, df=error.one[1], among=3)]
             if others:
-                beyond, spread = own - float(found.difference[others].mean()), float(np.hypot(error, found.stderr[others].mean()))
-                conditions.append(effect(names[1], beyond, spread, least, settings.level, among=3))
+                beyond, spread = own - float(found.difference[others].mean()), difference(error, mean(errors[others]))
+                conditions.append(effect(names[1], beyond, spread.one[0], least, settings.level, df=spread.one[1], among=3))
             else:
                 conditions.append(lacking(names[1], "their layer has no other heads"))
             conditions.append(_part(names[2], evidence, found, heads, least, settings, seed))
@@ -64,6 +65,13 @@ def specialisation(evidence: Evidence, findings: Findings, settings: AnalysisSet
     )
 
 
+def _errors(evidence: Evidence, found: Specialisation) -> Cells:
+    """Of the differences [H] of a specialisation."""
+    steps = np.array([found.step], dtype=np.int64)
+    here, there = (cells(evidence.curves[name], evidence.aligned, found.heads, steps) for name in (found.data, found.reference))
+    return difference(here, there)
+
+
 def _part(
     title: str, evidence: Evidence, found: Specialisation, heads: tuple[str, ...], least: float, settings: AnalysisSettings, seed: int
 ) -> Condition:
@@ -72,22 +80,26 @@ def _part(
     pairs = [pair for pair in combinations(heads, 2) if all(head in curves.parts for head in pair)]
     if not pairs:
         return lacking(title, "there is one induction head")
-    parting = heads_part(curves, seed, pairs=pairs, level=settings.level, resamples=0)
+    parting = heads_part(curves, seed, pairs=pairs, aligned=evidence.aligned, level=settings.level, resamples=0)
+    errors, last = _errors(evidence, found), np.array([found.step], dtype=np.int64)
     at, place = int(np.searchsorted(curves.steps, found.step)), int(np.searchsorted(base.steps, found.step))
     conditions: list[Condition] = []
     for i, (one, other) in enumerate(pairs):
         a, b = (found.heads.index(head) for head in (one, other))
         here, there = ([which.parts.index(head) for head in (one, other)] for which in (curves, base))
         gap, usual = float(np.subtract(*curves.llc[here, at])), float(np.subtract(*base.llc[there, place]))
-        gap_error, usual_error = float(np.hypot(*curves.stderr[here, at])), float(np.hypot(*base.stderr[there, place]))
-        error = float(np.hypot(found.stderr[a], found.stderr[b]))  # of gap - usual, from differences aligned by draw where they are known
-        wider = effect(parting.names[i], abs(gap) - abs(usual), error, least, settings.level, tries=len(pairs), among=3, missing="no estimate")
+        gap_error, usual_error = (
+            difference(*[cells(which, evidence.aligned, (head,), last)[0] for head in (one, other)], shared_noise=False) for which in (curves, base)
+        )
+        error, more = difference(errors[a], errors[b]), abs(gap) - abs(usual)
+        size = (error if gap * usual >= 0 else difference(gap_error, -usual_error)).one
+        wider = effect(parting.names[i], more, size[0], least, settings.level, df=size[1], tries=len(pairs), among=3, missing="no estimate")
         if not np.isfinite(wider.number.value):
             conditions.append(wider)
             continue
         # Two bounds on how much wider the gap can be, of which the nearer holds: by the difference, and by the sizes alone.
-        z = normal_quantile(1 - settings.level / 6)
-        high = min(abs(gap - usual) + z * error, abs(gap) + z * gap_error - max(abs(usual) - z * usual_error, 0.0))
+        beyond, above, below = (float(quantile(1 - settings.level / 6, e.one[1])) * e.one[0] for e in (error, gap_error, usual_error))
+        high = min(abs(gap - usual) + beyond, abs(gap) + above - max(abs(usual) - below, 0.0))
         parted = bool(parting.steps[i] != NEVER)
         low, refused = wider.number.low, high < least
         conditions.append(Condition(Number(parting.names[i], wider.number.value, low, high), parted and low > 0 and not refused, refused, least))
@@ -110,7 +122,8 @@ def falls(evidence: Evidence, findings: Findings, settings: AnalysisSettings) ->
         if found.fall[0] <= 0:
             conditions.append(lacking(names[2], "the first layer has no peak before the end"))
         else:
-            conditions.append(effect(names[2], float(found.later[-1]), float(found.later_stderr[-1]), size, settings.level, among=3))
+            df = np.inf if found.later_df is None else float(found.later_df[-1])
+            conditions.append(effect(names[2], float(found.later[-1]), float(found.later_stderr[-1]), size, settings.level, df=df, among=3))
         firsts, lasts = (_doubts(found, evidence, layer) for layer in (0, -1))
         conditions = [
             questioned(condition, *doubts)
@@ -145,12 +158,14 @@ def _highest(found: Circuit, level: float) -> tuple[float, float]:
 
     The bound of whichever checkpoint is truly furthest above covers it, so the largest of all bounds does.
     """
-    llc, stderr = found.llc[0], found.stderr[0]
+    llc, stderr, df = found.llc[0], found.stderr[0], freedom_of(found.df, found.stderr)[0]
     above_last, above_first = llc[:-1] - llc[-1], llc[1:-1] - llc[0]
-    errors = np.hypot(stderr[:-1], stderr[-1]), np.hypot(stderr[1:-1], stderr[0])
-    one, two = normal_quantile(1 - level), normal_quantile(1 - level / 2)
-    both = np.minimum(above_last[1:] + two * errors[0][1:], above_first + two * errors[1])
-    return float((above_last + one * errors[0]).max()), float(both.max())
+    (of_last, df_last), (of_first, df_first) = (
+        joined((stderr[which], df[which]), (stderr[end], df[end])) for which, end in ((slice(0, -1), -1), (slice(1, -1), 0))
+    )
+    one, two, first = quantile(1 - level, df_last), quantile(1 - level / 2, df_last), quantile(1 - level / 2, df_first)
+    both = np.minimum(above_last[1:] + (two * of_last)[1:], above_first + first * of_first)
+    return float((above_last + one * of_last).max()), float(both.max())
 
 
 def peak(found: dict[str, Onset], evidence: Evidence, findings: Findings) -> Claim:

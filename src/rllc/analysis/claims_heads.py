@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
+from rllc.analysis.aligned import Aligned, cells, difference
 from rllc.analysis.comparisons import Claim, Number
 from rllc.analysis.curves import layer_of, select
 from rllc.analysis.endpoints import doubt, questioned
+from rllc.analysis.errors import quantile
 from rllc.analysis.evidence import Evidence
 from rllc.analysis.findings import Curves, Findings, Floats
-from rllc.analysis.learners import normal_quantile, t_quantile
+from rllc.analysis.learners import t_quantile
 from rllc.analysis.parting import NEVER, heads_part
 from rllc.analysis.regression import dealt, layers_of, spearman
 from rllc.analysis.settings import AnalysisSettings
@@ -31,8 +35,8 @@ def differentiation(evidence: Evidence, findings: Findings, settings: AnalysisSe
     if curves is not None and len(curves.steps) > 1:
         same = [(a, b) for i, a in enumerate(curves.parts) for b in curves.parts[i + 1 :] if layer_of(a) == layer_of(b)]
         pairs = [(a, b) for a, b in same if named.get(a) != named.get(b)] or same
-        grown = [_grown(curves, a, b, 1 - settings.level / len(pairs)) for a, b in pairs]
-        found = heads_part(curves, seed, pairs=pairs, level=settings.level, resamples=0) if pairs else None
+        grown = [_grown(curves, evidence.aligned, a, b, 1 - settings.level / len(pairs)) for a, b in pairs]
+        found = heads_part(curves, seed, pairs=pairs, aligned=evidence.aligned, level=settings.level, resamples=0) if pairs else None
         known = np.array([i for i, ends in enumerate(grown) if ends is not None], dtype=np.int64)
         if found is not None and len(known):
             size = settings.least_change * float(np.nanmean(np.abs(curves.llc[:, -1])))
@@ -62,16 +66,19 @@ def differentiation(evidence: Evidence, findings: Findings, settings: AnalysisSe
     )
 
 
-def _grown(curves: Curves, one: str, other: str, share: float) -> tuple[float, float] | None:
+def _grown(curves: Curves, aligned: Mapping[str, Aligned], one: str, other: str, share: float) -> tuple[float, float] | None:
     """Ends of how much further apart two heads are at the last checkpoint than at the first that they share; None where that is one checkpoint."""
     a, b = curves.parts.index(one), curves.parts.index(other)
-    difference, error = np.abs(curves.llc[a] - curves.llc[b]), np.hypot(curves.stderr[a], curves.stderr[b])
-    known = np.flatnonzero(np.isfinite(difference) & np.isfinite(error))
+    gap, error = curves.llc[a] - curves.llc[b], difference(*[cells(curves, aligned, (head,))[0] for head in (one, other)], shared_noise=False)
+    known = np.flatnonzero(np.isfinite(gap) & np.isfinite(error.stderr))
     if len(known) < 2 or known[-1] != len(curves.steps) - 1:
         return None
-    z, (first, last), (before, after) = normal_quantile(share), difference[known[[0, -1]]], error[known[[0, -1]]]
+    (first, last), ends = np.abs(gap[known[[0, -1]]]), [error[int(known[end])] for end in (0, -1)]
+    before, after = (float(quantile(share, end.df)) * end.one[0] for end in ends)
+    # Of differences that point to either side the sizes differ by the sum, from which nothing that both share cancels.
+    grown, df = difference(ends[1], ends[0] if np.prod(gap[known[[0, -1]]]) >= 0 else -ends[0]).one
     # Sizes of differences are too large by noise: the upper end takes each at its own worst.
-    return float(last - first - z * np.hypot(before, after)), float(last + z * after - max(first - z * before, 0.0))
+    return float(last - first - quantile(share, df) * grown), float(last + after - max(first - before, 0.0))
 
 
 def simple_is_low(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:

@@ -59,10 +59,10 @@ def circuit_pairs(evidence: Evidence, findings: Findings, settings: AnalysisSett
         decide(
             "circuit-composition",
             "Multigram heads of layer 0 and layer 1 compose: their composition scores are above those of random matrices.",
-            "At the last checkpoint the Q-, K- or V-composition of some pair, less the mean of random matrices of the same sizes, exceeds what the "
-            "spread of random matrices would give any of the pairs (Bonferroni, normal). Once more the random mean is the least that counts. "
-            + _PAIRS,
-            [any_of("composition above random matrices", [*scores.values()], missing[2])],
+            "At the last checkpoint the Q-, K- or V-composition of some pair, less the root mean square of what its own matrices give when they are "
+            "turned against each other at random, exceeds what such turns would give any of the pairs (Bonferroni, by a χ² of the same moments). "
+            "Once more the baseline is the least that counts. " + _PAIRS,
+            [any_of("composition above chance", [*scores.values()], missing[2])],
             _beside(named_scores),
         ),
         _together([{} if known is None else known[0] for known in strict], missing),
@@ -185,19 +185,26 @@ def _edge(paths: Edges, joint: int, i: int, pair: Pair, tries: int, among: int, 
     return Condition(beyond.number, beyond.met and there.met, beyond.refused, 0.0, beyond.told)
 
 
+def _beyond_turns(name: str, excess: float, by_chance: float, allowed: float, least: float) -> Condition:
+    """Met beyond what random turns give any of the pairs; refused where even what they may have taken away leaves it below the least."""
+    high = excess + allowed
+    return Condition(Number(name, excess, excess - by_chance, high), excess > by_chance and high >= least, high < least, least)
+
+
 def _composition(evidence: Evidence, types: HeadTypes, settings: AnalysisSettings, among: int) -> Kept | None:
     scores: Composition | None = evidence.measured.composition
     if scores is None or not len(scores.steps):
         return None
     tries = _count(types, scores.pairs) * len(scores.scores)
-    error = float(np.hypot(scores.baseline_deviation, scores.baseline_stderr))
+    last = {
+        kind: [values[:, -1].tolist() for values in (scores.excess(kind), *(scores.reach(kind, settings.level / n) for n in (tries, among)))]
+        for kind in scores.scores
+    }
     found = {
         (a, b): [
-            effect(
-                f"{a} to {b} by {kind.upper()}", float(scores.excess(kind)[i, -1]), error, scores.baseline, settings.level, tries=tries, among=among
-            )
-            for kind in scores.scores
-            if np.isfinite(scores.excess(kind)[i, -1])
+            _beyond_turns(f"{a} to {b} by {kind.upper()}", excess[i], by_chance[i], allowed[i], scores.baseline)
+            for kind, (excess, by_chance, allowed) in last.items()
+            if np.isfinite(excess[i] + by_chance[i])
         ]
         for i, (a, b) in enumerate(scores.pairs)
     }

@@ -99,7 +99,8 @@ def _reached(evidence: Evidence, name: str, score: str, settings: AnalysisSettin
         return lacking(title, f"{MARKS[name].lower()} was not measured")
     values, errors = evidence.behaviour.scores[score], evidence.behaviour.error(score)
     place = np.unravel_index(int(np.where(np.isfinite(values), values, -np.inf).argmax()), values.shape)
-    return effect(title, float(values[place]) - threshold, float(errors[place]), 0.0, settings.level, tries=len(values), among=among)
+    tries = int(np.isfinite(values).sum())  # the largest of all heads at all checkpoints
+    return effect(title, float(values[place]) - threshold, float(errors[place]), 0.0, settings.level, tries=tries, among=among)
 
 
 def boundaries(found: dict[str, Onset], evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:

@@ -27,7 +27,7 @@ class Partings:
     found_in: Floats  # [N] share of redrawn differences that part for good
     final: Floats  # [N] the difference at the last common checkpoint
     final_stderr: Floats  # [N]
-    threshold: float  # errors that a difference must exceed
+    threshold: float  # errors that a difference must exceed: the median over comparisons and checkpoints, for it grows where an error is rough
     level: float  # chance that any comparison whatever is said to part before it does
     data: str = ""  # of the curves compared
     reference: str = ""  # the other kind of data, where those of one head on two kinds are compared; "" for pairs of heads
@@ -134,6 +134,8 @@ class Circuit:
     fall_p: Floats  # [L] chance that a curve that does not change falls as far from its largest estimate, by its errors alone
     later: Floats  # [L] last checkpoint minus the first layer's peak
     later_stderr: Floats  # [L]; 0 where the first layer's peak is the last checkpoint
+    df: Floats | None = None  # [L, S] degrees of freedom of `stderr`; None where it is known
+    later_df: Floats | None = None  # [L] of `later_stderr`
     rise: Floats = field(default_factory=lambda: np.empty(0))  # [L] from the first checkpoint to the peak; 0 where the first is the largest
     rise_p: Floats = field(default_factory=lambda: np.empty(0))  # [L] chance that a curve that does not change rises as far, by its errors alone
 
@@ -150,6 +152,8 @@ class Twins:
     twin_stderr: Floats  # [H, S]
     difference: Floats  # [H, S] λ̂ less the twin: what the refined LLC adds to a Hessian
     difference_stderr: Floats  # [H, S]; the two are estimated on different text, so that their errors are independent
+    llc_df: Floats | None = None  # [H, S] degrees of freedom of `llc_stderr`; None where it is known
+    difference_df: Floats | None = None  # [H, S] of `difference_stderr`; None where it is known
 
 
 @dataclass(frozen=True)

@@ -9,23 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rllc.analysis.errors import reach
 from rllc.analysis.findings import Curves, Floats
 from rllc.core.errors import RllcError
 from rllc.core.names import Atom, Part
 from rllc.core.outcome import Outcome
 
 _REFUSED = tuple(outcome.value for outcome in Outcome if outcome.refused)
-_NUMBERS = ("llc", "stderr", "ci_low", "ci_high")
+_ARRAYS = ("llc", "stderr", "ci_low", "ci_high", "outcome", "df")
 
 
 def curves_of(columns: Mapping[str, NDArray[Any]], *, heads: bool) -> dict[str, Curves]:
     """Curves by data name, of the whole heads (`heads` true) or of every other part.
 
     Args:
-        columns: arrays by column name, each [rows]: step, part, data, llc, stderr, ci_low, ci_high, outcome, and evaluated_on where
-            it differs from data. Data that is sampled on one kind and evaluated on another is named "code@prose".
+        columns: arrays by column name, each [rows]: step, part, data, llc, stderr, outcome; df, degrees of freedom of stderr, and
+            evaluated_on where it differs from data. Data that is sampled on one kind and evaluated on another is named "code@prose".
 
-    A refused cell has no estimate, whatever its row says. Raises RllcError where two rows tell of the same part, checkpoint and data.
+    Intervals are of 95 %, by t, whatever confidence the rows' own have; where df is not told the error counts as known. A refused cell has no
+    estimate, whatever its row says. Raises RllcError where two rows tell of the same part, checkpoint and data.
     """
     data = [str(name) for name in columns["data"]]
     if "evaluated_on" in columns:
@@ -61,9 +63,14 @@ def layer_of(head: str) -> int:
 
 def select(curves: Curves, parts: Sequence[str]) -> Curves:
     """The curves of these parts, in this order. Raises ValueError for a part that is not there."""
-    rows = [curves.parts.index(part) for part in parts]
-    picked = {name: getattr(curves, name)[rows] for name in (*_NUMBERS, "outcome")}
-    return replace(curves, parts=tuple(parts), **picked)
+    return at(curves, [curves.parts.index(part) for part in parts], slice(None))
+
+
+def at(curves: Curves, rows: Sequence[int] | slice, columns: NDArray[Any] | slice) -> Curves:
+    """The curves of these rows at these checkpoints, by their places."""
+    picked = {name: None if (values := getattr(curves, name)) is None else values[rows][:, columns] for name in _ARRAYS}
+    parts = curves.parts[rows] if isinstance(rows, slice) else tuple(curves.parts[row] for row in rows)
+    return replace(curves, parts=parts, steps=curves.steps[columns], **picked)
 
 
 def complete(curves: Curves) -> tuple[Curves, tuple[str, ...], tuple[int, ...]]:
@@ -75,7 +82,7 @@ def complete(curves: Curves) -> tuple[Curves, tuple[str, ...], tuple[int, ...]]:
     present = np.isfinite(curves.llc) & np.isfinite(curves.stderr)
     keep = present.sum(axis=0) * 2 >= len(curves.parts)
     whole: list[bool] = [bool(keep.any() and row.all()) for row in present[:, keep]]
-    shortened = replace(curves, steps=curves.steps[keep], **{name: getattr(curves, name)[:, keep] for name in (*_NUMBERS, "outcome")})
+    shortened = at(curves, slice(None), keep)
     inside = [part for part, complete_ in zip(curves.parts, whole, strict=True) if complete_]
     outside = tuple(part for part in curves.parts if part not in inside)
     return select(shortened, inside), outside, tuple(int(step) for step in curves.steps[~keep])
@@ -96,12 +103,18 @@ def _curves(data: str, parts: list[str], columns: Mapping[str, NDArray[Any]]) ->
         )
     refused = np.isin(columns["outcome"], _REFUSED)
     numbers: dict[str, Floats] = {}
-    for name in _NUMBERS:
+    for name in ("llc", "stderr"):
         numbers[name] = np.full(taken.shape, np.nan)
         numbers[name][rows, places] = np.where(refused, np.nan, columns[name].astype(np.float64))
+    df = np.full(taken.shape, np.inf)
+    if "df" in columns:
+        told = columns["df"].astype(np.float64)
+        df[rows, places] = np.where(np.isfinite(told) & (told > 0), told, np.inf)
+    half = reach(numbers["stderr"], df)
     outcome = np.full(taken.shape, "", dtype="<U16")
     outcome[rows, places] = columns["outcome"]
-    return Curves(data, tuple(names), steps, **numbers, outcome=outcome)
+    llc = numbers["llc"]
+    return Curves(data, tuple(names), steps, llc, numbers["stderr"], llc - half, llc + half, outcome, df)
 
 
 def _order(part: str) -> tuple[Atom, ...]:

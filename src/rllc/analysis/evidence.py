@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rllc.analysis.aligned import Aligned
 from rllc.analysis.findings import Behaviour, Curves, Patterns
 from rllc.analysis.measured import Measured
 
@@ -28,7 +29,7 @@ class Evidence:
         reference: name of the training mixture, on which heads are clustered and stages are read, and with which other data are compared.
         patterns: attention patterns to carry along.
         planted_share: share of planted text in the mixture, 0..1.
-        paired_stderr: see `specialisation`.
+        aligned: by name of data, what makes the errors of differences of cells smaller than those of independent ones.
         measured: what else was measured at the checkpoints.
         siblings: other seeds, by name.
         circuit: name of the data that are held against a model of fewer layers; empty where there are none.
@@ -43,7 +44,7 @@ class Evidence:
     reference: str
     patterns: Patterns | None = None
     planted_share: float = 0.0
-    paired_stderr: Mapping[str, Mapping[str, float]] | None = None
+    aligned: Mapping[str, Aligned] = field(default_factory=dict[str, Aligned])
     measured: Measured = field(default_factory=Measured)
     siblings: Mapping[str, Sibling] = field(default_factory=dict[str, Sibling])
     circuit: str = ""

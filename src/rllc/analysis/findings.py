@@ -15,6 +15,11 @@ from rllc.analysis.comparisons import Circuit, Claim, Falls, Ordering, Partings,
 Floats = NDArray[np.float64]
 
 
+def freedom_of(df: Floats | None, stderr: Floats) -> Floats:
+    """Degrees of freedom of errors, infinite where none are given."""
+    return np.full(stderr.shape, np.inf) if df is None else df
+
+
 @dataclass(frozen=True)
 class Curves:
     """LLC estimates of parts over checkpoints on one kind of data (nats-free: λ̂ of METHOD 1).
@@ -27,9 +32,15 @@ class Curves:
     steps: NDArray[np.int64]  # [S]
     llc: Floats  # [P, S]
     stderr: Floats  # [P, S]
-    ci_low: Floats  # [P, S]
+    ci_low: Floats  # [P, S] 95 %, by t
     ci_high: Floats  # [P, S]
     outcome: NDArray[np.str_]  # [P, S]
+    df: Floats | None = None  # [P, S] degrees of freedom of `stderr`; None where errors are known, as infinite ones are
+
+    @property
+    def freedom(self) -> Floats:
+        """Degrees of freedom [P, S] of the errors."""
+        return freedom_of(self.df, self.stderr)
 
 
 @dataclass(frozen=True)
@@ -199,6 +210,12 @@ class Specialisation:
     difference: Floats  # [H]
     stderr: Floats  # [H]
     step: int = -1  # the checkpoint compared
+    df: Floats | None = None  # [H] degrees of freedom of `stderr`; None where it is known
+
+    @property
+    def freedom(self) -> Floats:
+        """Degrees of freedom [H] of the errors."""
+        return freedom_of(self.df, self.stderr)
 
 
 @dataclass(frozen=True)

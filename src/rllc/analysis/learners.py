@@ -14,7 +14,7 @@ from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.interpolate import make_smoothing_spline
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import pdist, squareform
-from scipy.stats import chi2, norm, rankdata
+from scipy.stats import chi2, f, norm, rankdata
 from scipy.stats import t as student
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -70,6 +70,11 @@ def t_quantile(share: float, freedom: int) -> float:
     return float(student.ppf(share, freedom))
 
 
+def chi2_quantile(share: float, freedom: Floats) -> Floats:
+    """The numbers [...] that χ² with so many degrees of freedom [...] stays below with this probability."""
+    return np.asarray(chi2.ppf(share, freedom), dtype=np.float64)
+
+
 def ranks(values: Floats) -> Floats:
     """Ranks [..., H] from 1 on along the last axis, ties sharing their mean."""
     return np.asarray(rankdata(values, axis=-1), dtype=np.float64)
@@ -85,11 +90,17 @@ def smoothed(x: Floats, y: Floats, noise: Floats) -> Floats:
     return np.asarray(make_smoothing_spline(x, y, w=(noise.min() / noise) ** 2)(x), dtype=np.float64)
 
 
-def constant_p(y: Floats, noise: Floats) -> float:
-    """p-value of the hypothesis that y [S] is one constant plus normal noise of the given standard deviations [S] (a χ² test)."""
-    weights = 1 / noise**2
-    statistic = (weights * (y - (weights * y).sum() / weights.sum()) ** 2).sum()
-    return float(chi2.sf(statistic, len(y) - 1))
+def constant_p(y: Floats, noise: Floats, freedom: Floats | None = None) -> float:
+    """p-value of the hypothesis that y [S] is one constant plus normal noise of the given standard deviations [S].
+
+    A χ² test where these are known, and Welch's (1951) where they are estimates with `freedom` [S] degrees of freedom.
+    """
+    weights, n = 1 / noise**2, len(y)
+    statistic = float((weights * (y - (weights * y).sum() / weights.sum()) ** 2).sum())
+    rough = 0.0 if freedom is None else float(((1 - weights / weights.sum()) ** 2 / freedom).sum()) / (n**2 - 1)
+    if rough == 0:
+        return float(chi2.sf(statistic, n - 1))
+    return float(f.sf(statistic / (n - 1) / (1 + 2 * (n - 2) * rough), n - 1, 1 / (3 * rough)))
 
 
 @dataclass(frozen=True)

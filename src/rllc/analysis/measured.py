@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.analysis.findings import Floats
-from rllc.analysis.learners import normal_quantile
+from rllc.analysis.learners import chi2_quantile, normal_quantile
 from rllc.analysis.ordering import Quantity
 
 if TYPE_CHECKING:
@@ -79,18 +79,19 @@ class Composition:
     pairs: tuple[Pair, ...]
     steps: Int[Ints, " S"]
     scores: Mapping[str, Float[Floats, "E S"]]
-    baseline: float  # mean score of random matrices of these sizes
-    baseline_stderr: float
-    baseline_deviation: float  # standard deviation of one random pair: what a pair must stand out from
+    baseline: float  # root mean square where what one head writes lies at random to what the other reads
+    deviation: Mapping[str, Float[Floats, "E S"]]  # of the squared score then, with the pair's own spectra: its standard deviation
+    freedom: Mapping[str, Float[Floats, "E S"]]  # and the degrees of freedom of the χ² that is as skew
 
     def excess(self, kind: str) -> Float[Floats, "E S"]:
         """Scores of a kind less the baseline."""
         return self.scores[kind] - self.baseline
 
-    def reach(self, level: float) -> float:
-        """The excess that the largest of all pairs of all kinds passes with a chance of `level` where matrices are random (Bonferroni, normal)."""
-        tries = max(len(self.pairs) * len(self.scores), 1)
-        return normal_quantile(1 - level / tries) * float(np.hypot(self.baseline_deviation, self.baseline_stderr))
+    def reach(self, kind: str, level: float) -> Float[Floats, "E S"]:
+        """The excess that each pair passes with a chance of `level` where its matrices lie at random to each other; NaN where one is zero."""
+        freedom = self.freedom[kind]
+        beyond = (chi2_quantile(1 - level, freedom) - freedom) / np.sqrt(2 * freedom)
+        return np.sqrt(self.baseline**2 + beyond * self.deviation[kind]) - self.baseline
 
     def table(self, kind: str, place: int, heads: tuple[str, ...]) -> Float[Floats, "H H"]:
         """Scores of a kind at one checkpoint, rows the earlier head, columns the later; NaN where there is no pair."""

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rllc.analysis.aligned import Aligned, cells, difference
 from rllc.analysis.comparisons import Partings
 from rllc.analysis.curves import select
-from rllc.analysis.findings import Curves, Floats
-from rllc.analysis.learners import normal_quantile, smoothed
+from rllc.analysis.errors import noise, quantile
+from rllc.analysis.findings import Curves, Floats, freedom_of
+from rllc.analysis.learners import smoothed
 from rllc.core import seeds
 from rllc.core.errors import RllcError
 
@@ -30,19 +32,20 @@ def partings(
     names: Sequence[str],
     seed: int,
     *,
+    df: Float[np.ndarray, "N S"] | None = None,
     level: float = 0.05,
     resamples: int = 200,
 ) -> Partings:
-    """The first checkpoint at which a difference exceeds `threshold` errors and from which on it keeps its sign.
+    """The first checkpoint at which a difference exceeds so many errors that it is none by chance, and from which on it keeps its sign.
 
-    The threshold is Šidák's for every checkpoint of every comparison, so that the chance that *any* difference which is still zero is taken for a
-    parting is at most `level`, were the errors independent and normal; positive dependence lowers it. The step is therefore late rather than early:
-    by then they have parted. "For good" means that no later estimate has the other sign, which a difference gone back to zero passes
-    with a chance of one half a checkpoint: look at `final` too.
+    How many is Šidák's for every checkpoint of every comparison, by t with the degrees of freedom of that error, so that the chance that *any*
+    difference which is still zero is taken for a parting is at most `level`, were the noise independent and normal; positive dependence lowers it.
+    The step is therefore late rather than early: by then they have parted. "For good" means that no later estimate has the other sign, which a
+    difference gone back to zero passes with a chance of one half a checkpoint: look at `final` too.
 
     The intervals are of the step as this rule finds it: differences redrawn with their errors around a smoothing spline over log(step + 1)
     (generalised cross-validation; fewer than 5 checkpoints are taken as they are); none without `resamples`. Checkpoints that lack
-    an estimate are left out.
+    an estimate are left out; without `df` errors count as known.
     Raises RllcError where shapes do not fit, or an error is not above zero.
     """
     if difference.shape != stderr.shape or difference.shape != (len(names), len(steps)):
@@ -54,7 +57,9 @@ def partings(
     if (stderr[known] <= 0).any():
         raise RllcError("A difference has an error that is not above zero.", "Give the standard error of each difference.")
     tests = max(int(known.sum()), 1)
-    threshold = normal_quantile(1 - (1 - (1 - level) ** (1 / tests)) / 2)
+    freedom = freedom_of(df, stderr)
+    thresholds = quantile(1 - (1 - (1 - level) ** (1 / tests)) / 2, freedom)
+    threshold = float(np.median(thresholds[known])) if known.any() else float("nan")
     n = len(names)
     found, sign = np.full(n, NEVER, dtype=np.int64), np.zeros(n, dtype=np.int64)
     intervals, share = np.full((n, 2), np.nan), np.zeros(n)
@@ -65,13 +70,14 @@ def partings(
             continue
         values, errors = difference[i, known[i]], stderr[i, known[i]]
         final[i], final_stderr[i] = values[-1], errors[-1]
-        place = int(_first(values[None], errors, threshold)[0])
+        beyond = thresholds[i, known[i]] * errors
+        place = int(_first(values[None], beyond)[0])
         if place < len(at):
             found[i], sign[i] = at[place], int(np.sign(values[place]))
         if resamples == 0:
             continue
-        noise = seeds.generator(seed, "parting", names[i]).standard_normal((resamples, len(at)))
-        places = _first(smoothed(np.log1p(at.astype(np.float64)), values, errors) + errors * noise, errors, threshold)
+        drawn = noise(errors, freedom[i, known[i]], resamples, seeds.generator(seed, "parting", names[i]))
+        places = _first(smoothed(np.log1p(at.astype(np.float64)), values, errors) + drawn, beyond)
         parted = places < len(at)
         share[i] = parted.mean()
         if place < len(at) and parted.any():
@@ -84,7 +90,7 @@ def heads_part(
     seed: int,
     *,
     pairs: Sequence[tuple[str, str]] | None = None,
-    paired_stderr: Mapping[tuple[str, str], Floats] | None = None,
+    aligned: Mapping[str, Aligned] | None = None,
     level: float = 0.05,
     resamples: int = 200,
 ) -> Partings:
@@ -94,21 +100,20 @@ def heads_part(
         curves: of heads on one kind of data.
         seed: root of the redrawn differences.
         pairs: of parts; all that the curves hold, unless given. The fewer, the lower the threshold.
-        paired_stderr: errors [S] of the difference from traces aligned by draw; without it those of both are taken as independent.
+        aligned: by name of data; where the curves' are not among them, the errors of both are taken as independent.
         level: see `Partings`.
         resamples: see `partings`.
     """
     chosen = list(pairs) if pairs is not None else list(combinations(curves.parts, 2))
     first, second = (select(curves, [pair[side] for pair in chosen]) for side in (0, 1))
-    stderr = np.hypot(first.stderr, second.stderr)
-    for i, pair in enumerate(chosen):
-        if paired_stderr is not None and pair in paired_stderr:
-            stderr[i] = paired_stderr[pair]
+    both = [cells(curves, aligned or {}, [pair[side] for pair in chosen]) for side in (0, 1)]
+    error = difference(*both, shared_noise=False)  # the noise of its chains is each part's own
     names = [f"{a} - {b}" for a, b in chosen]
-    return replace(partings(curves.steps, first.llc - second.llc, stderr, names, seed, level=level, resamples=resamples), data=curves.data)
+    found = partings(curves.steps, first.llc - second.llc, error.stderr, names, seed, df=error.df, level=level, resamples=resamples)
+    return replace(found, data=curves.data)
 
 
-def data_part(one: Curves, reference: Curves, seed: int, *, paired_stderr: Mapping[str, Floats] | None = None, level: float = 0.05) -> Partings:
+def data_part(one: Curves, reference: Curves, seed: int, *, aligned: Mapping[str, Aligned] | None = None, level: float = 0.05) -> Partings:
     """When the curves of each head on two kinds of data part, over the heads and checkpoints that both have.
 
     A part of the loss differs between data from the first step on, so heads may part at once; a head that has specialised parts later.
@@ -117,7 +122,7 @@ def data_part(one: Curves, reference: Curves, seed: int, *, paired_stderr: Mappi
         one: curves of heads on one kind of data.
         reference: on the other, which is subtracted.
         seed: root of the redrawn differences.
-        paired_stderr: by head, errors [common steps] of the difference from traces aligned by draw.
+        aligned: by name of data; where one of both is not among them, their errors are taken as independent.
         level: see `Partings`.
 
     Raises RllcError where they share no head or no checkpoint.
@@ -126,24 +131,17 @@ def data_part(one: Curves, reference: Curves, seed: int, *, paired_stderr: Mappi
     steps = np.intersect1d(one.steps, reference.steps)
     if not heads or not len(steps):
         raise RllcError(f"The curves on {one.data} and on {reference.data} share no head or no checkpoint.", "Sample both at the same checkpoints.")
-    (value, error), (base, base_error) = (_common(select(curves, heads), steps) for curves in (one, reference))
-    stderr = np.hypot(error, base_error)
-    for i, head in enumerate(heads):
-        if paired_stderr is not None and head in paired_stderr:
-            stderr[i] = paired_stderr[head]
+    value, base = (select(curves, heads).llc[:, np.searchsorted(curves.steps, steps)] for curves in (one, reference))
+    error = difference(*[cells(curves, aligned or {}, heads, steps) for curves in (one, reference)])
     names = [f"{head}, {one.data} - {reference.data}" for head in heads]
-    return replace(partings(steps, value - base, stderr, names, seed, level=level), data=one.data, reference=reference.data)
+    found = partings(steps, value - base, error.stderr, names, seed, df=error.df, level=level)
+    return replace(found, data=one.data, reference=reference.data)
 
 
-def _common(curves: Curves, steps: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    columns = np.searchsorted(curves.steps, steps)
-    return curves.llc[:, columns], curves.stderr[:, columns]
-
-
-def _first(values: Floats, errors: Floats, threshold: float) -> NDArray[np.int64]:
-    """By the rule of `partings`, the first place in each row of values [R, S]; S where there is none."""
+def _first(values: Floats, beyond: Floats) -> NDArray[np.int64]:
+    """By the rule of `partings`, the first place in each row of values [R, S] further from zero than `beyond` [S]; S where there is none."""
     places = int(values.shape[1])
     same = np.sign(values) == np.sign(values[:, -1:])
     settled = np.logical_and.accumulate(same[:, ::-1], axis=1)[:, ::-1]  # the sign of the end from here on
-    passed: NDArray[np.bool_] = settled & (np.abs(values) > threshold * errors)
+    passed: NDArray[np.bool_] = settled & (np.abs(values) > beyond)
     return np.asarray(np.where(passed.any(axis=1), passed.argmax(axis=1), places), dtype=np.int64)

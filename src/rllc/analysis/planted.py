@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.analysis.agreement import adjusted_rand
+from rllc.analysis.aligned import Aligned, error_of
 from rllc.analysis.bends import bends
 from rllc.analysis.clusters import cluster
+from rllc.analysis.errors import reach
 from rllc.analysis.findings import Curves, Floats
 from rllc.analysis.learners import normal_quantile
-from rllc.analysis.parting import partings
+from rllc.analysis.parting import heads_part
 from rllc.analysis.settings import AnalysisSettings, Method
 from rllc.analysis.stages import stages
 from rllc.core import seeds
@@ -21,6 +23,8 @@ from rllc.core import seeds
 BENDS = (2.0, 6.0, 8.5)  # in log(step + 1): a bend, a peak, a trough
 _SLOPES = (2.0, 6.0, -5.0, 4.0)
 PARTING = 6.0  # in log(step + 1)
+_CHAINS, _DRAWS, _BATCHES = 4, 45, 8
+_FOLLOWS = 0.63  # autocorrelation of the draws of a chain
 _WINDOW = 0.5  # in log(step + 1), within which a boundary counts as found
 
 
@@ -55,7 +59,9 @@ class Failures:
 
 
 def planted(noise: float, seed: int, checkpoints: int = 24) -> Planted:
-    """Curves whose estimates have normal errors of `noise` times the range of the curve, at steps spread evenly in log time up to 50,000.
+    """Curves whose estimates have errors of `noise` times the range of the curve, at steps spread evenly in log time up to 50,000.
+
+    The errors are estimates themselves, as those of λ̂ are: see `estimated`.
 
     Sixteen heads of two layers in three groups: a late peak, a plateau and a steady rise; a full model with a bend, a peak and a trough at
     `BENDS`; and two heads that are equal until `PARTING` and then grow apart by the range of a curve.
@@ -111,7 +117,7 @@ def _outcomes(truth: Planted, settings: AnalysisSettings, seed: int, methods: Se
     joints, _ = bends(truth.full, settings, seed)
     wrong["bends"] = joints is None or not _same(joints.steps, truth.bends)
     pair = truth.pair
-    part = partings(pair.steps, pair.llc[:1] - pair.llc[1:], np.hypot(pair.stderr[:1], pair.stderr[1:]), ["pair"], seed, resamples=0)
+    part = heads_part(pair, seed, resamples=0)
     step = int(part.steps[0])
     wrong["parting too early"] = 0 <= step <= truth.parts_after
     after = pair.steps[pair.steps > truth.parts_after]
@@ -125,10 +131,30 @@ def _same(found: Floats, truth: Floats) -> bool:
 
 
 def _curves(parts: tuple[str, ...], steps: NDArray[np.int64], clean: Floats, noise: float, generator: np.random.Generator) -> Curves:
-    llc = clean + noise * generator.standard_normal(clean.shape)
-    stderr = np.full(clean.shape, noise)
-    half = normal_quantile(0.975) * stderr
-    return Curves("planted", parts, steps, llc, stderr, llc - half, llc + half, np.full(clean.shape, "ok", dtype="<U16"))
+    return estimated("planted", parts, steps, clean, noise, generator)[0]
+
+
+def estimated(
+    data: str, parts: tuple[str, ...], steps: NDArray[np.int64], clean: Floats, noise: float, generator: np.random.Generator
+) -> tuple[Curves, Aligned]:
+    """Curves [P, S] of estimates with normal noise of this standard deviation around clean values, and what makes the errors of their differences.
+
+    As of λ̂ (METHOD 2, Error) the standard error is the larger of that by the spread of four chains and that by eight batches of draws, with 3 or 7
+    degrees of freedom; the draws of a chain follow one another as closely as those of a head do. A known error would hide whatever takes an
+    estimated one for known.
+    """
+    series = generator.standard_normal((*clean.shape, _CHAINS, _DRAWS))
+    for draw in range(1, _DRAWS):
+        series[..., draw] = _FOLLOWS * series[..., draw - 1] + np.sqrt(1 - _FOLLOWS**2) * series[..., draw]
+    apart = np.arange(1, _DRAWS)
+    spread = (1 + 2 * ((1 - apart / _DRAWS) * _FOLLOWS**apart).sum()) / (_DRAWS * _CHAINS)  # the variance of the mean of all of them
+    series = clean[..., None, None] + noise / np.sqrt(spread) * series
+    batches = series.mean(axis=-2)[..., _DRAWS % _BATCHES :].reshape(*clean.shape, _BATCHES, -1).mean(axis=-1)
+    aligned = Aligned(parts, steps, series.mean(axis=-1), batches)
+    error, llc = error_of(aligned.chains, batches), series.mean(axis=(-2, -1))
+    half = reach(error.stderr, error.df)
+    outcome = np.full(clean.shape, "ok", dtype="<U16")
+    return Curves(data, parts, steps, llc, error.stderr, llc - half, llc + half, outcome, error.df), aligned
 
 
 def _wilson(failed: int, draws: int) -> tuple[float, float]:

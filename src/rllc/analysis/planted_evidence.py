@@ -12,6 +12,7 @@ from rllc.analysis.evidence import Evidence, Sibling
 from rllc.analysis.findings import Behaviour, Curves, Floats
 from rllc.analysis.learners import normal_quantile
 from rllc.analysis.measured import Baselines, ClassShares, Composition, Edges, Measured, Memorised, NgramScores, TokenEffects
+from rllc.analysis.planted import estimated
 from rllc.core import seeds
 
 World = Literal["true", "false", "chance", "noisy"]
@@ -86,7 +87,7 @@ def planted_evidence(world: World, seed: int) -> Evidence:
 def alike(evidence: Evidence, seed: int) -> Evidence:
     """The same, the curves of all heads one curve but for noise: no head differs from another."""
     heads = evidence.curves[MIX]
-    noise = float(heads.stderr[0, 0])
+    noise = float(np.sqrt((heads.stderr**2).mean()))
     clean = np.broadcast_to(heads.llc.mean(axis=0), heads.llc.shape)
     return replace(evidence, curves={**evidence.curves, MIX: _curves(MIX, HEADS, clean, noise, seeds.generator(seed, "alike"))})
 
@@ -107,9 +108,7 @@ def _finals(world: World, rng: np.random.Generator) -> Floats:
 
 
 def _curves(data: str, parts: tuple[str, ...], clean: Floats, noise: float, rng: np.random.Generator) -> Curves:
-    llc, stderr = clean + noise * rng.standard_normal(clean.shape), np.full(clean.shape, noise)
-    half = normal_quantile(0.975) * stderr
-    return Curves(data, parts, STEPS, llc, stderr, llc - half, llc + half, np.full(clean.shape, "ok", dtype="<U16"))
+    return estimated(data, parts, STEPS, clean, noise, rng)[0]
 
 
 def _turning(turns: tuple[float, ...]) -> Floats:
@@ -177,10 +176,11 @@ def _measured(world: World, plan: Plan, final: Floats, turns: tuple[float, ...],
                   direct, np.full((16, 1, 1), error), np.full((1, 1), 3.0))  # fmt: skip
     deviation = 0.1 * {"noisy": 2.5}.get(world, 0.1)
     scores = {kind: (0.1 + deviation * np.clip(rng.standard_normal(len(PAIRS)), -3, 3))[:, None] for kind in "qkv"}
+    squared = np.full((len(PAIRS), 1), 2 * 0.1 * deviation)  # deviation of the squared score
     scores["k"][seven, 0] = 0.1 + {"true": 0.5, "noisy": 0.3}.get(world, float(scores["k"][seven, 0]) - 0.1)
     return Measured(
         ngrams=_ngrams(plan, rng),
-        composition=Composition(PAIRS, last, scores, 0.1, deviation / 10, deviation),
+        composition=Composition(PAIRS, last, scores, 0.1, dict.fromkeys("qkv", squared), dict.fromkeys("qkv", np.full(squared.shape, 1e4))),
         paths=edges,
         shares=_shares(size, error, rng),
         tokens=_tokens(size, 0.5 * error, rng),

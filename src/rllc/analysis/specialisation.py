@@ -6,19 +6,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rllc.analysis.findings import Curves, Floats, Specialisation
+from rllc.analysis.aligned import Aligned, cells, difference
+from rllc.analysis.curves import at, select
+from rllc.analysis.findings import Curves, Specialisation
 
 
 def specialisation(
-    curves: Mapping[str, Curves], reference: str, paired_stderr: Mapping[str, Mapping[str, float]] | None = None
+    curves: Mapping[str, Curves], reference: str, aligned: Mapping[str, Aligned] | None = None
 ) -> tuple[tuple[Specialisation, ...], tuple[str, ...]]:
     """λ̂ on each kind of data minus λ̂ on the reference, per head, at the last checkpoint both have; then reasons where there is none.
 
     Args:
         curves: curves of heads by data name.
         reference: name of the data that the others are compared with, usually the training mixture.
-        paired_stderr: by data and head, the standard error of the difference of traces aligned by draw; without it the errors of both
-            are taken as independent, `√(s² + s_ref²)`.
+        aligned: by data, what makes the errors of the differences; without it those of both are taken as independent, `√(s² + s_ref²)`.
 
     A head without an estimate at that checkpoint has NaN: an earlier checkpoint never stands in.
     """
@@ -35,16 +36,9 @@ def specialisation(
         if len(steps) == 0 or not heads:
             reasons.append(f"There is no specialisation on {name}: it shares no checkpoint or no head with {reference}.")
             continue
-        (value, error), (base_value, base_error) = (_at(which, heads, int(steps[-1])) for which in (other, base))
-        difference = value - base_value
-        stderr = np.hypot(error, base_error)
-        given = (paired_stderr or {}).get(name, {})
-        stderr = np.array([given.get(head, independent) for head, independent in zip(heads, stderr, strict=True)])
-        found.append(Specialisation(heads, name, reference, difference, np.where(np.isfinite(difference), stderr, np.nan), int(steps[-1])))
+        last = steps[-1:]
+        value, base_value = (at(select(which, heads), slice(None), np.searchsorted(which.steps, last)).llc[:, 0] for which in (other, base))
+        error = difference(*[cells(which, aligned or {}, heads, last) for which in (other, base)])
+        stderr = np.where(np.isfinite(value - base_value), error.stderr[:, 0], np.nan)
+        found.append(Specialisation(heads, name, reference, value - base_value, stderr, int(last[0]), error.df[:, 0]))
     return tuple(found), tuple(reasons)
-
-
-def _at(curves: Curves, heads: tuple[str, ...], step: int) -> tuple[Floats, Floats]:
-    rows = [curves.parts.index(head) for head in heads]
-    column = int(np.searchsorted(curves.steps, step))
-    return curves.llc[rows, column], curves.stderr[rows, column]

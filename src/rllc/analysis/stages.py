@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.analysis.curves import select
+from rllc.analysis.errors import as_normal
 from rllc.analysis.findings import Curves, Floats, Stages
 from rllc.analysis.learners import constant_p, smooth
 from rllc.analysis.settings import AnalysisSettings
@@ -19,11 +20,11 @@ _LEVEL = 0.05
 def stages(curves: Curves, settings: AnalysisSettings, seed: int, part: str = "full") -> tuple[Stages | None, str]:
     """Boundaries of stages: zeros of dλ̂/d log(t+1) of the smoothed curve of one part; or None; and what there is to say, as sentences.
 
-    A Gaussian process with the estimates' own errors as its noise smooths λ̂ over log(t+1). Curves are drawn from its posterior, which is every curve
-    that the estimates allow within their errors; `found_in` is the share of draws with a boundary of the same direction (a peak or a trough) within
-    `stage_window` and closer than half the way to the next boundary, `intervals` the 5 to 95 % range of those. Checkpoints without an
-    estimate are left out, and so are boundaries that too few draws share (`stage_support`) or that are no more than a ripple (`prominent`).
-    A turn sharper than the distance of checkpoints is rounded off, and its interval does not know it.
+    A Gaussian process with the estimates' own errors as its noise (widened where they are rough) smooths λ̂ over log(t+1). Curves are drawn from its
+    posterior, which is every curve that the estimates allow within their errors; `found_in` is the share of draws with a boundary of the same
+    direction (a peak or a trough) within `stage_window` and closer than half the way to the next boundary, `intervals` the 5 to 95 % range of those.
+    Checkpoints without an estimate are left out, and so are boundaries that too few draws share (`stage_support`) or that are no more than a ripple
+    (`prominent`). A turn sharper than the distance of checkpoints is rounded off, and its interval does not know it.
     """
     if part not in curves.parts:
         return None, f"There are no stages: {part} was not measured on {curves.data}."
@@ -32,9 +33,10 @@ def stages(curves: Curves, settings: AnalysisSettings, seed: int, part: str = "f
     if present.sum() < settings.min_checkpoints:
         return None, f"There are no stages: {part} has an estimate at {present.sum()} checkpoints, and stages need {settings.min_checkpoints}."
     x = np.log1p(curve.steps[present].astype(np.float64))
-    llc, stderr = curve.llc[0, present], curve.stderr[0, present]
+    llc, df = curve.llc[0, present], curve.freedom[0, present]
+    stderr = as_normal(curve.stderr[0, present], df)  # the smoother takes normal noise alone
     centre, scale = float(llc.mean()), float(llc.std())
-    if scale <= 1e-12 * abs(centre) or constant_p((llc - centre) / scale, np.maximum(stderr / scale, _LEAST_NOISE)) > _LEVEL:
+    if scale <= 1e-12 * abs(centre) or constant_p((llc - centre) / scale, np.maximum(curve.stderr[0, present] / scale, _LEAST_NOISE), df) > _LEVEL:
         return None, f"There are no stages: the LLC of {part} does not vary by more than its errors allow."
     grid: Floats = x[0] + (x[-1] - x[0]) * np.arange(_GRID) / (_GRID - 1)
     noise: Floats = np.maximum(stderr / scale, _LEAST_NOISE)

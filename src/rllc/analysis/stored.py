@@ -17,7 +17,7 @@ from rllc.analysis.findings import Findings, Patterns
 from rllc.core.errors import RllcError
 from rllc.core.files import parse_json
 
-FORMAT = 3
+FORMAT = 4
 
 
 def to_json(findings: Findings) -> str:

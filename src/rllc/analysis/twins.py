@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rllc.analysis.comparisons import Twins
+from rllc.analysis.errors import joined
 from rllc.analysis.findings import Curves
 from rllc.analysis.measured import Baselines
 
@@ -24,4 +25,6 @@ def twins(curves: Curves, baselines: Baselines | None) -> Twins | None:
     theirs = np.ix_([baselines.heads.index(head) for head in heads], [baselines.steps.tolist().index(step) for step in common])
     llc, llc_stderr = curves.llc[ours], curves.stderr[ours]
     twin, twin_stderr = baselines.values[TWIN][theirs], baselines.stderr[TWIN][theirs]
-    return Twins(heads, steps, llc, llc_stderr, twin, twin_stderr, llc - twin, np.hypot(llc_stderr, twin_stderr))
+    llc_df = curves.freedom[ours]
+    stderr, df = joined((llc_stderr, llc_df), (twin_stderr, np.inf))
+    return Twins(heads, steps, llc, llc_stderr, twin, twin_stderr, llc - twin, stderr, llc_df, df)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.analysis.comparisons import Claim, Number
+from rllc.analysis.errors import quantile
 from rllc.analysis.findings import Curves, Floats
 from rllc.analysis.learners import normal_quantile
 from rllc.analysis.regression import centred_in
@@ -37,9 +38,19 @@ class Condition:
 
 
 def effect(
-    name: str, value: float, stderr: float, least: float, level: float, *, tries: int = 1, among: int = 1, unit: str = "", missing: str = ""
+    name: str,
+    value: float,
+    stderr: float,
+    least: float,
+    level: float,
+    *,
+    df: float = np.inf,
+    tries: int = 1,
+    among: int = 1,
+    unit: str = "",
+    missing: str = "",
 ) -> Condition:
-    """A condition on a number with a normal error.
+    """A condition on a number with an error of normal noise, known or estimated.
 
     Args:
         name: what the number is, as the reader meets it.
@@ -47,6 +58,7 @@ def effect(
         stderr: its standard error; 0 where it is exact.
         least: the least size that would matter, above 0.
         level: of either error.
+        df: degrees of freedom of stderr; infinite where it is known.
         tries: how many numbers this one was chosen from as the largest (Bonferroni).
         among: how many conditions the claim joins by "and", any of which refuses it (Bonferroni).
         unit: of the number.
@@ -54,8 +66,8 @@ def effect(
     """
     if not (np.isfinite(value) and np.isfinite(stderr)):
         return lacking(name, missing or "it was not measured", unit)
-    low = value - normal_quantile(1 - level / tries) * stderr
-    high = value + normal_quantile(1 - level / among) * stderr
+    low = value - float(quantile(1 - level / tries, df)) * stderr
+    high = value + float(quantile(1 - level / among, df)) * stderr
     return Condition(Number(name, value, low, high, unit=unit), low > 0 and high >= least, high < least, least)
 
 

@@ -12,32 +12,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rllc.core.errors import RllcError
-from rllc.core.seeds import generator
 from rllc.model.shape import ModelShape
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 Floats = NDArray[np.float64]
+_ROUNDING = 1e-9  # of the mean squared score, where turns change nothing: a head of flat spectrum as wide as the model
 
 
 @dataclass(frozen=True)
 class Composition:
     """Composition scores, 0 to 1, rows the earlier head, columns the later; NaN where the row's layer is not the earlier one.
 
+    The null is each pair's own two matrices turned against each other at random, their spectra kept: heads that write or read few directions meet by
+    chance far more unevenly than Gaussian matrices do.
+
     Args:
         q, k, v: [H, H] by input of the later head.
-        baseline: the mean score of random matrices of the same sizes.
-        baseline_stderr: its standard error over the draws.
-        baseline_deviation: the standard deviation of one random pair's score: what a pair must stand out from.
+        baseline: root mean square of a score under random turns, `1/√D` for all spectra.
+        deviation: [H, H] by input, the standard deviation of the squared score under random turns.
+        freedom: [H, H] by input, the degrees of freedom of the χ² that is as skew as the squared score then.
     """
 
     q: Floats
     k: Floats
     v: Floats
     baseline: float
-    baseline_stderr: float
-    baseline_deviation: float
+    deviation: Mapping[str, Floats]
+    freedom: Mapping[str, Floats]
 
     def excess(self, kind: str) -> Floats:
         """Scores [H, H] of a kind, "q", "k" or "v", less the random baseline."""
@@ -45,7 +48,7 @@ class Composition:
 
 
 @torch.no_grad()
-def composition(shape: ModelShape, params: Mapping[str, Tensor], *, folded: bool = True, draws: int = 100, seed: int = 0) -> Composition:
+def composition(shape: ModelShape, params: Mapping[str, Tensor], *, folded: bool = True) -> Composition:
     """Q-, K- and V-composition of every pair of heads (Elhage et al. 2021), in row convention x·W, with W_QK = W_Q W_Kᵀ and W_OV = W_V W_O.
 
     Q: ‖W_OV1 W_QK2‖ / (‖W_OV1‖ ‖W_QK2‖), K: with W_QK2ᵀ, V: with W_OV2; Frobenius norms. A head whose matrix is zero composes with nothing: 0.
@@ -55,15 +58,16 @@ def composition(shape: ModelShape, params: Mapping[str, Tensor], *, folded: bool
     Without, the tensors are taken as they are. Biases, positions (rotary turning too), norms of queries and keys, and MLPs between the heads
     are left out.
 
-    The baseline is that of Gaussian matrices of the model's sizes, `draws` pairs drawn from `seed`; it does not depend on the kind.
+    Under a random turn of the D directions between what one head writes and the other reads, with p and r the shares of the squared singular values
+    of both, the squared score is `Σ p_i r_j q_ij²` of a random orthogonal matrix q. Its mean is 1/D; its variance follows from the fourth moments of
+    q, and its skewness is that of independent normal q, `8 Σp³ Σr³ / (2 Σp² Σr²)^1.5`, whose far tail is no thinner.
+
     No product of D × D is formed: with K the head dimension, ‖A M C‖ of A [D, K], M [K, K], C [K, D] is ‖R_A M R_Cᵀ‖ of their QR factors.
 
-    Raises RllcError for fewer than 2 draws or a single layer.
+    Raises RllcError for a single layer.
     """
     if shape.n_layers < 2:
         raise RllcError("Heads compose across layers, and this model has one.", "Give a model of two layers or more.")
-    if draws < 2:
-        raise RllcError(f"The random baseline of composition takes {draws} draws, which give no error.", "Draw 2 or more.")
     pieces = {piece: torch.cat([_tensor(shape, params, layer, piece, folded) for layer in range(shape.n_layers)]) for piece in "QKVO"}
     q, k, v, o = (pieces[piece] for piece in "QKVO")
     earlier = torch.arange(shape.n_layers, device=q.device).repeat_interleave(shape.n_heads)
@@ -71,9 +75,10 @@ def composition(shape: ModelShape, params: Mapping[str, Tensor], *, folded: bool
     scores = {kind: _scores(v, o, left, right) for kind, left, right in (("q", q, k), ("k", k, q), ("v", v, o.mT))}
     for table in scores.values():
         table[outside] = np.nan
-    random = _random_scores(shape, draws, seed)
-    deviation = float(random.std(ddof=1))
-    return Composition(**scores, baseline=float(random.mean()), baseline_stderr=deviation / draws**0.5, baseline_deviation=deviation)
+    ov, qk = _shares(v, o.mT), _shares(q, k)
+    turned = {kind: _turned(ov, read, shape.d_model) for kind, read in (("q", qk), ("k", qk), ("v", ov))}
+    deviation, freedom = ({kind: laws[i] for kind, laws in turned.items()} for i in (0, 1))
+    return Composition(**scores, baseline=shape.d_model**-0.5, deviation=deviation, freedom=freedom)
 
 
 def _tensor(shape: ModelShape, params: Mapping[str, Tensor], layer: int, piece: str, folded: bool) -> Float[Tensor, "H D K"] | Float[Tensor, "H K D"]:
@@ -104,11 +109,18 @@ def _scores(v: Float[Tensor, "N D K"], o: Float[Tensor, "N K D"], near: Float[Te
     return torch.where(sizes > 0, found / sizes.where(sizes > 0, 1), 0.0).cpu().numpy()
 
 
-def _random_scores(shape: ModelShape, draws: int, seed: int) -> Floats:
-    rng = generator(seed, "composition")
-    one = (1, shape.d_model, shape.d_head)
-    scores = []
-    for _ in range(draws):
-        v, o, near, far = (torch.from_numpy(rng.standard_normal(one)) for _ in range(4))
-        scores.append(_scores(v, o.mT, near, far)[0, 0])
-    return np.array(scores)
+def _shares(left: Float[Tensor, "H D K"], right: Float[Tensor, "H D K"]) -> Float[Floats, "H R"]:
+    """Shares of the squared singular values of left·rightᵀ; NaN of a matrix that is zero."""
+    r_left, r_right = (torch.linalg.qr(x, mode="r")[1] for x in (left, right))
+    squares = torch.linalg.svdvals(r_left @ r_right.mT).square().cpu().numpy()
+    total = squares.sum(axis=1, keepdims=True)
+    return squares / np.where(total > 0, total, np.nan)
+
+
+def _turned(p: Float[Floats, "N K"], r: Float[Floats, "M K"], width: int) -> tuple[Float[Floats, "N M"], Float[Floats, "N M"]]:
+    """Standard deviation of `Σ p_i r_j q_ij²` for a random orthogonal q of this width, and the degrees of freedom of a χ² as skew."""
+    (a2, a3), (b2, b3) = ([(shares**power).sum(axis=1) for power in (2, 3)] for shares in (p, r))
+    a2, a3 = a2[:, None], a3[:, None]
+    same, line, apart = 3 / (width * (width + 2)), 1 / (width * (width + 2)), (width + 1) / (width * (width - 1) * (width + 2))
+    squares = same * a2 * b2 + line * (a2 * (1 - b2) + (1 - a2) * b2) + apart * (1 - a2) * (1 - b2)  # E q_ij² q_kl² by what the places share
+    return np.sqrt(np.maximum(squares - width**-2, (_ROUNDING / width) ** 2)), (a2 * b2) ** 3 / (a3 * b3) ** 2

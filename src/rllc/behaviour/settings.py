@@ -76,15 +76,12 @@ class CompositionSettings:
     """Composition scores of all pairs of heads.
 
     Args:
-        draws: pairs of random matrices behind the baseline.
         at: checkpoints.
     """
 
-    draws: int = 100
     at: Checkpoints = "all"
 
     def __post_init__(self) -> None:
-        _at_least("composition", self, draws=2)
         _check_at("composition", self.at)
 
 

@@ -199,7 +199,7 @@ def composition_scores(found: Composition, f: Findings, most: int = 4) -> Plot |
         return Missing("The model has no pair of an earlier and a later head.")
     axis, kinds = StepAxis.of(found.steps), type_of(f.types)
     span = bounds(*(found.excess(k) for k in found.scores), zero=True)
-    level = found.reach(TEST_LEVEL)
+    tries = len(found.pairs) * len(found.scores)
     panels: list[Panel] = []
     beyond: list[tuple[float, str, Pair]] = []
     types: list[str] = []
@@ -207,7 +207,9 @@ def composition_scores(found: Composition, f: Findings, most: int = 4) -> Plot |
         excess = found.excess(kind)
         end = last_column(excess)
         top = [int(i) for i in np.argsort(-np.nan_to_num(excess[:, end], nan=-np.inf))[:most]]
-        lines: list[Layer] = [Rule(0.0, upright=False, interval=(-level, level), style=LEVEL)]
+        level = found.reach(kind, TEST_LEVEL / tries)[:, end]
+        usual = float(np.nanmedian(level)) if np.isfinite(level).any() else 0.0
+        lines: list[Layer] = [Rule(0.0, upright=False, interval=(-usual, usual), style=LEVEL)]
         lines += [Line(found.steps, excess[i], FAINT_LINE, "", marks=False) for i in range(len(found.pairs)) if i not in top]
         for i in reversed(top):
             a, b = found.pairs[i]
@@ -218,9 +220,9 @@ def composition_scores(found: Composition, f: Findings, most: int = 4) -> Plot |
         y = Scale("score less baseline" if not panels else "", span)
         panels.append(Panel(NAMES.get(kind, kind), tuple(lines), Scale(steps=axis), y))
     caption = (
-        f"‖AB‖/(‖A‖‖B‖) of every pair less the mean of random matrices ({number(found.baseline, 3)} ± {number(found.baseline_stderr, 3)}); grey "
-        f"stripe: what random matrices give any of all pairs in one of twenty models (Bonferroni). Named pairs in the colour of the later head's "
-        "type; grey: all other pairs. "
+        f"‖AB‖/(‖A‖‖B‖) of every pair less that of its matrices turned against each other at random ({number(found.baseline, 3)}, root mean square); "
+        "grey stripe: what such turns give any of all pairs in one of twenty models (Bonferroni; the median over pairs at the end, as each has its "
+        "own). Named pairs in the colour of the later head's type; grey: all other pairs. "
     )
     tried = f"{len(found.pairs)} pairs in {len(found.scores)} kinds"
     if beyond:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from rllc.analysis.curves import at
 from rllc.analysis.findings import Curves, Findings, Floats, HeadTypes, Stages
 from rllc.core.errors import RllcError
 from rllc.core.names import Part
@@ -75,8 +75,7 @@ def layers_of(parts: Iterable[str]) -> dict[int, list[int]]:
 
 def picked(curves: Curves, rows: list[int]) -> Curves:
     """The curves of some rows."""
-    values = {name: getattr(curves, name)[rows] for name in ("llc", "stderr", "ci_low", "ci_high", "outcome")}
-    return replace(curves, parts=tuple(curves.parts[r] for r in rows), **values)
+    return at(curves, rows, slice(None))
 
 
 def draw_heads(

@@ -47,18 +47,23 @@ def standard_error(series: Float[Floats, "*cells chains draws"]) -> tuple[Float[
     Args:
         series: any number per chain and draw: paired losses of a cell, or the difference of two cells' on shared minibatches.
     """
-    chains, draws = series.shape[-2:]
-    means = series.mean(axis=-2)
-    number = min(BATCH_MEANS, draws // 2)
-    length = draws // number
-    batches = means[..., draws - number * length :].reshape(*means.shape[:-1], number, length).mean(axis=-1)
+    of_chains, batches = means_of(series)
+    chains, number = of_chains.shape[-1], batches.shape[-1]
     stderr = np.asarray(batches.std(axis=-1, ddof=1) / np.sqrt(number))
     df = np.full(stderr.shape, number - 1, np.int64)
     if chains > 1:
-        spread = series.mean(axis=-1).std(axis=-1, ddof=1) / np.sqrt(chains)
+        spread = of_chains.std(axis=-1, ddof=1) / np.sqrt(chains)
         df = np.where(spread > stderr, chains - 1, df)
         stderr = np.asarray(np.maximum(stderr, spread))
     return stderr, df
+
+
+def means_of(series: Float[Floats, "*cells chains draws"]) -> tuple[Float[Floats, "*cells chains"], Float[Floats, "*cells batches"]]:
+    """Means of the chains, and of eight batches of draws averaged over chains: all that `standard_error` looks at, of a cell or of a difference."""
+    draws, means = series.shape[-1], series.mean(axis=-2)
+    number = min(BATCH_MEANS, draws // 2)
+    length = draws // number
+    return series.mean(axis=-1), means[..., draws - number * length :].reshape(*means.shape[:-1], number, length).mean(axis=-1)
 
 
 def t_quantile(df: NDArray[np.int64] | int, confidence: float) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -18,7 +18,7 @@ from rllc.runs.experiment import load
 from rllc.runs.layout import existing
 from rllc.runs.recorded import planned_samples
 from rllc.runs.recording import traces_of
-from rllc.runs.selecting import AXES, ORDER, PLURAL, Axis, canonical, chosen, is_own, is_refused, record_name, record_names, recorded, title
+from rllc.runs.selecting import AXES, ORDER, PLURAL, Axis, canonical, chosen, is_refused, record_name, record_names, recorded, title
 
 HEADS = "heads"
 
@@ -117,32 +117,6 @@ def compare_records(selected: Sequence[Record], across: Axis, reference: str = "
             f"What is chosen is {recorded(selected)}. Name less, or compare across another axis.",
         )
     return Comparisons(across, confidence, tuple(_compared(pairs, across, confidence)), refused)
-
-
-def paired_errors(records: Iterable[Record], reference: str) -> dict[str, dict[str, float]]:
-    """By data and head, the standard error of λ̂ on that data minus λ̂ on the reference, aligned by draw (METHOD 2, Error).
-
-    At the last checkpoint that both kinds of data have heads at, which is the one that `analysis.specialisation` compares. A pair with nothing to
-    align, or of which some draws would have to stay out, is left out: the error would be that of another difference than the page's.
-    """
-    by_data: dict[str, dict[int, dict[str, Record]]] = {}
-    for record in records:
-        if is_head(record.meta["part"]) and is_own(record):
-            by_data.setdefault(record.meta["data"], {}).setdefault(record.meta["step"], {})[record.meta["part"]] = record
-    base = by_data.pop(reference, {})
-    found: dict[str, dict[str, float]] = {}
-    for name, other in by_data.items():
-        last = max(base.keys() & other.keys(), default=None)
-        if last is None:
-            continue
-        for part in base[last].keys() & other[last].keys():
-            pair = other[last][part], base[last][part]
-            if any(is_refused(record) for record in pair):
-                continue
-            d = difference(*(traces_of(record) for record in pair))
-            if d.aligned and (d.draws_a, d.draws_b) == tuple(record.meta["draws"] for record in pair):
-                found.setdefault(name, {})[part] = d.stderr
-    return found
 
 
 def _others(across: Axis) -> list[Axis]:

@@ -15,7 +15,7 @@ from rllc.corpus.batches import Mixture
 from rllc.corpus.tokens import open_corpus
 from rllc.records import table
 from rllc.records.store import Record, Store
-from rllc.runs.comparing import paired_errors
+from rllc.runs.aligning import aligned_of
 from rllc.runs.experiment import MIXTURE, Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.reading import planned_records, read_measured
@@ -39,17 +39,18 @@ def evidence_of(experiment: Experiment, folder: RunFolder, store: Store, samples
     tempered = [record for record in samples if DataKey.parse(record.meta["data"]).nbeta]
     samples = [record for record in samples if not DataKey.parse(record.meta["data"]).nbeta]
     columns = own_columns(samples)
+    curves = curves_of(columns, heads=True)
     refined = [name for name, refinement in experiment.refinements.items() if isinstance(refinement.reference, str)]
     layers = {name: experiment.sibling(str(experiment.refinements[name].reference)).model.n_layers for name in refined}
     siblings = {name: sibling_of(experiment.sibling(name), folder.sibling(name)) for name in seeds_of(experiment)}
     return Evidence(
-        curves=curves_of(columns, heads=True),
+        curves=curves,
         full=curves_of(columns, heads=False),
         behaviour=behaviour_of(measurements),
         reference=MIXTURE,
         patterns=patterns_of(measurements),
         planted_share=planted_share(experiment, folder),
-        paired_stderr=paired_errors(samples, MIXTURE),
+        aligned=aligned_of(samples, curves),
         measured=read_measured(experiment, folder, store),
         siblings={name: found for name, found in siblings.items() if found is not None},
         apart=tuple(name for name, refinement in experiment.refinements.items() if refinement.refers or refinement.shuffled),

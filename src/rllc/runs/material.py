@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from rllc.analysis.analyse import MAIN
 from rllc.analysis.calibrated import CalibrationMap
-from rllc.analysis.curves import select
+from rllc.analysis.curves import at, select
 from rllc.analysis.findings import Curves, Findings
 from rllc.analysis.stored import map_from_json
 from rllc.analysis.token_shares import TokenShares
@@ -110,8 +109,7 @@ def controls_of(experiment: Experiment, findings: Findings) -> dict[str, Curves]
 
 
 def _at_first(curves: Curves) -> Curves:
-    columns = {name: getattr(curves, name)[:, :1] for name in ("llc", "stderr", "ci_low", "ci_high", "outcome")}
-    return replace(curves, steps=curves.steps[:1], **columns)
+    return at(curves, slice(None), slice(1))
 
 
 def _seeds(experiment: Experiment, folder: RunFolder, findings: Findings) -> Mapping[str, SeedRun]:

@@ -10,7 +10,7 @@ from rllc.model.shape import ModelShape
 # Raise one with every change that moves a number, so that old records are not mistaken for new ones.
 REVISIONS: Mapping[MeasureName, str] = {
     "behaviour": "behaviour-3",
-    "composition": "composition-1",
+    "composition": "composition-2",
     "ablation": "ablation-2",
     "ngrams": "ngrams-2",
     "tokens": "tokens-2",
