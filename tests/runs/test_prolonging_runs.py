@@ -20,7 +20,7 @@ from rllc.runs.overview import describe_plan, describe_status
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.plan import make_plan, state_bytes
 from rllc.runs.recording import origin_of, traces_of
-from rllc.runs.verifying import verify_run
+from rllc.runs.verifying import PROMISE, verify_run
 
 from .conftest import EXPERIMENT, experiment_text
 
@@ -116,7 +116,10 @@ def test_a_prolonged_cell_whose_first_segment_is_damaged_is_computed_anew(tiny: 
     prolonged = run(changed(tiny, KEEP, MOST), trained)
     shutil.copytree(home[1], tmp_path / "long")
     run(changed(tiny, KEEP, MOST), tmp_path / "long")
-    pd.testing.assert_frame_equal(table(trained), table(tmp_path / "long"), check_exact=True)
+    after, long = table(trained), table(tmp_path / "long")
+    assert after[["part", "draws", "outcome"]].equals(long[["part", "draws", "outcome"]])
+    # cells of one unit with unequally many segments are prolonged apart, which the promise covers: nβ times two losses
+    np.testing.assert_allclose(after["llc"], long["llc"], rtol=0, atol=30 * 2 * PROMISE["float32"])
     assert sorted(record.segments for record in prolonged.values()) == [2, 3, 3, 3]
 
 
