@@ -254,3 +254,10 @@ def test_what_is_remembered_of_shapes_is_all_that_counts(shaped: Any) -> None:
         assert shaped.Pair(right, right).first is right
         with pytest.raises(jaxtyping.TypeCheckError):
             shaped.Pair(right, wrong)
+
+
+def test_json_and_toml_are_parsed_in_one_place() -> None:
+    """Their libraries answer to tables within tables without end by a RecursionError, which nobody else need think of."""
+    calls = re.compile(r"\b(json|tomllib)\.loads?\(")
+    found = [str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if calls.search(path.read_text(encoding="utf-8"))]
+    assert found == ["core/files.py"]

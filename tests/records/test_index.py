@@ -36,9 +36,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     count = [0]
     unpack = store_module.unpack
 
-    def counted(content: bytes) -> Any:
+    def counted(content: bytes, what: str) -> Any:
         count[0] += 1
-        return unpack(content)
+        return unpack(content, what)
 
     monkeypatch.setattr(store_module, "unpack", counted)
     return count

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import numpy as np
@@ -106,8 +108,8 @@ def test_whoever_only_looks_sets_nothing_aside(url: str) -> None:
 def test_a_grid_is_asked_for_by_one_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first questions go one by one, as a worker has them; hundreds cost no request each."""
     asked: list[str] = []
-    isfile, ls = MemoryFileSystem.isfile, MemoryFileSystem.ls
-    monkeypatch.setattr(MemoryFileSystem, "isfile", lambda self, path: asked.append("isfile") or isfile(self, path))
+    info, ls = MemoryFileSystem.info, MemoryFileSystem.ls
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda self, path: asked.append("info") or info(self, path))
     monkeypatch.setattr(MemoryFileSystem, "ls", lambda self, *a, **k: asked.append("ls") or ls(self, *a, **k))
     writer = Store("memory://grid")
     for i in range(0, 400, 2):
@@ -115,7 +117,7 @@ def test_a_grid_is_asked_for_by_one_listing(monkeypatch: pytest.MonkeyPatch) -> 
     asked.clear()
     store = Store("memory://grid")
     assert [store.has("sample", {"i": i}) for i in range(400)] == [i % 2 == 0 for i in range(400)]
-    assert asked.count("isfile") == 32
+    assert asked.count("info") == 32
     assert asked.count("ls") == 1
     store.put("sample", {"i": 1}, {}, {})  # and what it writes itself it knows
     assert store.has("sample", {"i": 1})
@@ -139,7 +141,7 @@ def test_a_write_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     assert len(list(store.records("sample"))) == 2
 
 
-@pytest.mark.parametrize("call", ["cat_file", "isfile", "ls"])
+@pytest.mark.parametrize("call", ["cat_file", "info", "ls"])
 def test_whatever_a_cloud_s_library_raises_is_a_sentence(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     class NoCredentialsError(Exception):
         pass
@@ -153,9 +155,70 @@ def test_whatever_a_cloud_s_library_raises_is_a_sentence(monkeypatch: pytest.Mon
     with pytest.raises(RllcError, match="could not be read: NoCredentialsError: Unable to locate credentials"):
         {
             "cat_file": lambda: Store("memory://shut"),
-            "isfile": lambda: store.has("sample", {}),
+            "info": lambda: store.has("sample", {}),
             "ls": lambda: store.digests("sample"),
         }[call]()
+
+
+class RememberingFileSystem(MemoryFileSystem):
+    """Answers from its last listing, as s3fs does, until it is told that this may be out of date."""
+
+    protocol = "remembering"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    listed: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        return super()._strip_protocol(str(path).removeprefix("remembering://"))
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
+        if path not in self.listed:
+            self.listed[path] = super().ls(path, detail=True, **kwargs)
+        return self.listed[path] if detail else [entry["name"] for entry in self.listed[path]]
+
+    def info(self, path: str, **kwargs: Any) -> Any:
+        path = self._strip_protocol(path)
+        folder = path.rpartition("/")[0]
+        if folder in self.listed and path not in [entry["name"] for entry in self.listed[folder]]:
+            raise FileNotFoundError(path)
+        return super().info(path, **kwargs)
+
+    def invalidate_cache(self, path: str | None = None) -> None:  # noqa: ARG002
+        self.listed.clear()
+
+
+def test_a_new_store_sees_what_another_process_has_recorded_since_a_listing() -> None:
+    fsspec.register_implementation("remembering", RememberingFileSystem, clobber=True)
+    store = Store("remembering://shared")
+    store.put("sample", {"i": 0}, ARRAYS, meta(0))
+    assert len(store.digests("sample")) == 1
+    path = f"/shared/sample/{key_digest('sample', {'i': 1})}-0.npz"
+    # written by somebody else, of whom this file system hears nothing
+    elsewhere = Store("memory://elsewhere")
+    elsewhere.put("sample", {"i": 1}, ARRAYS, meta(1))
+    RememberingFileSystem.store[path] = MemoryFileSystem.store.pop(path.replace("/shared", "/elsewhere"))
+    RememberingFileSystem.listed.setdefault("/shared/sample", store.place.fs.ls("/shared/sample"))  # type: ignore[attr-defined]
+    assert Store("remembering://shared").has("sample", {"i": 1})
+    MemoryFileSystem.store.clear()
+
+
+RECORDS_ONE = """
+import sys
+from rllc.records.store import Store
+Store(sys.argv[1]).put("sample", {"i": 1}, {}, {"step": 1})
+"""
+
+
+@pytest.mark.soak
+def test_two_processes_on_s3_see_each_other_s_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_served(monkeypatch) as bucket:
+        url = f"{bucket}/mine"
+        Store(url).put("sample", {"i": 0}, {}, meta(0))
+        assert len(Store(url).digests("sample")) == 1
+        subprocess.run([sys.executable, "-c", RECORDS_ONE, url], check=True)
+        assert Store(url).has("sample", {"i": 1})
+        assert Store(url).segments("sample", {"i": 1}) == 1
 
 
 def test_urls_that_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,19 @@ def lie(root: Path) -> None:
     path.write_bytes(pack("sample", record.key, record.arrays, record.meta | {"llc": 42.0}, segment))
 
 
+def nonsense(root: Path) -> None:
+    """A record that says what none does, under a digest that is right."""
+    path = sorted(root.glob("records/sample/*.npz"))[-1]
+    record, segment = unpack(path.read_bytes())
+    path.write_bytes(pack("sample", record.key, record.arrays, record.meta | {"outcome": "<b>x"}, segment))
+
+
+def gap(root: Path) -> None:
+    """A record of which a segment behind the first is left alone."""
+    path = sorted(root.glob("records/sample/*.npz"))[-2]
+    path.rename(path.with_name(path.name.replace("-0.npz", "-1.npz")))
+
+
 def leave(root: Path) -> None:
     """What a kill leaves, in every folder."""
     for place in (".", "corpus", "checkpoints", "records/sample", "records/compacted"):
@@ -64,6 +77,8 @@ HARMS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "record cut": (lambda r: cut(first(r, "records/sample/*.npz")), "records/sample/", "computes it anew"),
     "record altered": (lambda r: first(r, "records/behaviour/*.npz").write_bytes(b"x" * 500), "records/behaviour/", "computes it anew"),
     "record that lies": (lie, "contradicts itself, though its digest is right. It says llc 42", "now lies in"),
+    "record of nonsense": (nonsense, "it does not say what became of it", "computes it anew"),
+    "gap": (gap, "went on from segment 0, which is missing", "What lies behind the gap"),
     "marker": (lambda r: (r / "records" / "store.json").write_text("{"), "store.json does not tell the format", "written again for format 1"),
     "index": (lambda r: cut(r / "records" / path_of("sample")), "index-sample.npz is damaged", "whoever reads next makes it"),
     "compacted": (lambda r: first(r, "records/compacted/*.zarr/zarr.json").write_text("{"), ".zarr is damaged", "It was removed"),

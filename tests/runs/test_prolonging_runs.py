@@ -6,16 +6,21 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rllc.core.names import Part
 from rllc.records.store import Record, Store
+from rllc.records.table import stored_frame
+from rllc.runs.doctor import examine
 from rllc.runs.experiment import parse
 from rllc.runs.keys import STATE
+from rllc.runs.layout import RunFolder
 from rllc.runs.overview import describe_plan, describe_status
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.plan import make_plan, state_bytes
 from rllc.runs.recording import origin_of, traces_of
+from rllc.runs.verifying import PROMISE, verify_run
 
 from .conftest import EXPERIMENT, experiment_text
 
@@ -87,6 +92,56 @@ def test_kept_chains_go_on_as_one_long_run(tiny: str, trained: Path, home: tuple
         }
         assert record.meta["prolonged"] == "16 draws; 8 more, exactly as in one run; 6 more, exactly as in one run"
         assert long[part].meta["prolonged"] == ""
+
+
+def table(out: Path) -> pd.DataFrame:
+    return stored_frame(RunFolder(out).store())[["part", "llc", "stderr", "rhat", "draws", "outcome", "reason"]]
+
+
+def test_a_prolonged_cell_whose_first_segment_is_damaged_is_computed_anew(tiny: str, trained: Path, home: tuple[str, Path], tmp_path: Path) -> None:
+    """What went on from the lost segment goes aside with it, and so does the state behind it: all later runs are those that nobody disturbed."""
+    for change in ((), (MORE,)):
+        run(changed(tiny, KEEP, *change), trained)
+    expected = table(trained)
+    path = sorted((trained / "records" / "sample").glob("*-0.npz"))[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert run(changed(tiny, KEEP, MORE), trained)
+    pd.testing.assert_frame_equal(table(trained), expected, check_exact=True)
+    assert "2 kept states of chains were of segments that are there no more" in log(trained)
+    found = examine(trained, repair=True)
+    assert not [finding.what for _, finding in found.findings if "record" in finding.what and finding.wrong]
+    assert verify_run(trained, cells=4, workers=1, quiet=True).passed
+    prolonged = run(changed(tiny, KEEP, MOST), trained)
+    shutil.copytree(home[1], tmp_path / "long")
+    run(changed(tiny, KEEP, MOST), tmp_path / "long")
+    after, long = table(trained), table(tmp_path / "long")
+    assert after[["part", "draws", "outcome"]].equals(long[["part", "draws", "outcome"]])
+    # cells of one unit with unequally many segments are prolonged apart, which the promise covers: nβ times two losses
+    np.testing.assert_allclose(after["llc"], long["llc"], rtol=0, atol=30 * 2 * PROMISE["float32"])
+    assert sorted(record.segments for record in prolonged.values()) == [2, 3, 3, 3]
+
+
+def test_a_segment_beside_one_that_it_did_not_go_on_from_is_set_aside(tiny: str, trained: Path) -> None:
+    """As stores of earlier versions hold them: a first segment that was computed anew, and the old second one."""
+    for change in ((), (MORE,)):
+        run(changed(tiny, *change), trained)
+    first, second = (sorted((trained / "records" / "sample").glob(f"*-{n}.npz"))[0] for n in (0, 1))
+    stale = second.read_bytes()
+    first.unlink()
+    found = examine(trained)
+    assert [f for _, f in found.findings if f.open and "went on from segment 0, which is missing" in f.what]
+    expected = run(changed(tiny, MORE), trained)
+    assert not second.exists()
+    second.write_bytes(stale)
+    found = examine(trained)
+    assert [f for _, f in found.findings if f.open and "it went on from another segment than the one before it" in f.what]
+    before = table(trained)
+    assert not second.exists()
+    numbers = {record.meta["part"]: record.meta["llc"] for record in expected.values()}
+    assert dict(zip(before["part"], before["llc"], strict=True)) == numbers
+    assert run(changed(tiny, MOST), trained).keys() == expected.keys()
 
 
 def test_chains_that_were_not_kept_start_again_and_the_record_says_so(tiny: str, trained: Path) -> None:

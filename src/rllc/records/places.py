@@ -228,7 +228,8 @@ class RemotePlace:
 
     def _is_file(self, full: str) -> bool:
         """Whether there is such a file now: not by an earlier listing, which the library keeps, and not "no" where nobody would answer."""
-        self.fs.invalidate_cache(full)
+        for listed in (full, full.rpartition("/")[0]):
+            self.fs.invalidate_cache(listed)
         try:
             return self._told(self.fs.info, full)["type"] == "file"
         except FileNotFoundError:

@@ -21,6 +21,7 @@ from rllc.runs.progress import Reporter
 from rllc.runs.session import session
 from rllc.runs.shards import Shard
 
+_LONGEST = 1e12  # seconds; nothing took longer, and sums stay finite
 STAGES = ("corpus", "train", "sample", "measure", "analyse", "report")
 
 
@@ -223,6 +224,7 @@ def timed(folder: RunFolder, stage: str, reporter: Reporter) -> Iterator[None]:
 def read_timings(folder: RunFolder) -> dict[str, float]:
     """Seconds of wall time by stage so far."""
     try:
-        return {str(stage): float(s) for stage, s in parse_json(read_text(folder.timings)).items()}
+        found = {str(stage): float(s) for stage, s in parse_json(read_text(folder.timings)).items()}
     except (OSError, ValueError, AttributeError, TypeError, OverflowError):
         return {}
+    return {stage: s for stage, s in found.items() if 0 <= s < _LONGEST}

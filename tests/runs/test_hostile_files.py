@@ -1,0 +1,131 @@
+"""What somebody may put in the place of a run folder's files: links that lead elsewhere, pipes, tables within tables without end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from rllc.core.errors import RllcError
+from rllc.core.files import open_own, open_regular, remove, write_atomic
+from rllc.runs.examining import Chart, checkpoints, leftovers, products
+from rllc.runs.experiment import load
+from rllc.runs.layout import RunFolder
+from rllc.runs.leftovers import sweep
+from rllc.runs.live import FORMAT, LiveFile, seen
+from rllc.runs.log import LogFile, iso, read_log
+from rllc.runs.pipeline import read_timings
+from rllc.runs.provenance import known_weights, read_provenance
+from rllc.runs.shards import Shard
+
+NESTED = "[" * 200_000
+LEFTOVER = ".x.abcdefgh.tmp"
+
+
+@pytest.mark.parametrize("content", [NESTED, "{" + '"a":{' * 100_000, "", "[]", "\x00", '{"format": 1e999}', "9" * 5000])
+def test_small_files_of_any_content_are_told_of(tmp_path: Path, content: str) -> None:
+    folder = RunFolder(tmp_path)
+    for path in (folder.provenance, folder.measured, folder.timings, folder.budget, folder.training, folder.checkpoints / "resume.json"):
+        write_atomic(path, content)
+    chart = Chart(folder, repair=True)
+    checkpoints(chart, None)
+    products(chart)
+    assert read_provenance(folder) is None
+    assert known_weights(folder) == {}
+    assert read_timings(folder) == {}
+    told = " ".join(finding.what for finding in chart.findings if finding.wrong)
+    assert "provenance.json is damaged" in told
+    assert "resume.json is damaged" in told
+
+
+def test_an_experiment_nested_without_end_is_a_sentence(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    write_atomic(folder.experiment, "a = " + "[" * 5000)
+    assert folder.records == tmp_path / "records"
+    with pytest.raises(RllcError, match="is not valid TOML"):
+        load(folder.experiment)
+
+
+@pytest.mark.parametrize("text", ["1/" + "9" * 5000, "9" * 10 + "/" + "9" * 10, "1/٣"])
+def test_a_shard_of_too_many_is_a_sentence(text: str) -> None:
+    with pytest.raises(RllcError, match="A shard is called"):
+        Shard.parse(text)
+
+
+def live(**changes: object) -> str:
+    return json.dumps({"format": FORMAT, "pid": os.getpid(), "heartbeat": iso(time.time()), "command": "sample", **changes})
+
+
+@pytest.mark.parametrize("name", ["done", "total", "process_started", "workers"])
+def test_a_number_beyond_all_floats_in_a_live_file_counts_as_missing(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run.json").write_text(live(**{name: 10**400}))
+    (found,) = seen(tmp_path)
+    assert name not in found.content
+    assert found.content["command"] == "sample"
+
+
+def test_nobody_waits_for_a_pipe(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.live.mkdir()
+    for path in (folder.live / "run.json", folder.log, folder.provenance, folder.timings, folder.experiment, tmp_path / ".lock"):
+        os.mkfifo(path)
+    assert seen(folder.live) == []
+    assert read_log(folder.log) == []
+    assert read_provenance(folder) is None
+    assert read_timings(folder) == {}
+    assert folder.records == tmp_path / "records"
+    with pytest.raises(RllcError, match="no file of bytes"), folder.locked():
+        pass
+    handler = LogFile(folder.log)
+    handler.handle(logging.makeLogRecord({"msg": "lost"}))
+    handler.close()
+    with pytest.raises(OSError, match="no file of bytes"):
+        open_regular(folder.log)
+
+
+def test_nothing_is_written_where_a_link_leads(tmp_path: Path) -> None:
+    """Neither the log nor a lock nor what is told of a run at work."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    mine = outside / "mine"
+    mine.write_text("mine")
+    folder = RunFolder(tmp_path / "run")
+    folder.root.mkdir()
+    for path in (folder.log, folder.root / ".lock"):
+        path.symlink_to(mine)
+    handler = LogFile(folder.log)
+    handler.handle(logging.makeLogRecord({"msg": "theirs"}))
+    handler.close()
+    with pytest.raises(RllcError, match="is a link, and nothing is written where it leads"), folder.locked():
+        pass
+    folder.live.symlink_to(outside)
+    told: list[str] = []
+    with LiveFile(folder.live_of(None), {}, dict, told.append):
+        assert "is a link" in told[0]
+        assert [path.name for path in outside.iterdir()] == ["mine"]
+    assert mine.read_text() == "mine"
+    with pytest.raises(OSError, match="symbolic link"):
+        open_own(folder.log)
+
+
+@pytest.mark.parametrize("way", ["sweep", "doctor"])
+def test_a_link_named_like_a_leftover_is_removed_and_what_it_leads_to_stays(tmp_path: Path, way: str) -> None:
+    folder, outside = RunFolder(tmp_path / "run"), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_text("mine")
+    folder.root.mkdir()
+    link = folder.root / LEFTOVER
+    link.symlink_to(outside)
+    if way == "sweep":
+        assert sweep(folder) == 1
+    else:
+        chart = Chart(folder, repair=True)
+        leftovers(chart)
+        assert chart.findings[0].mended == "They were removed."
+    assert not link.is_symlink()
+    assert (outside / "mine").read_text() == "mine"
+    remove(folder.root / LEFTOVER)  # what is gone already is no error
