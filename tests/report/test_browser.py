@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rllc.figures.palette import DARK, TYPES
+from rllc.figures.drawing import Line, Panel, Plot
+from rllc.figures.interactive import write_page
+from rllc.figures.palette import DARK, TYPES, Style
 from rllc.report.build import build_report
 from rllc.report.data import ReportData, table_rows
 
@@ -103,6 +105,19 @@ def test_the_policy_forbids_every_fetch(browser: Browser, written: Path) -> None
         is None
     )
     assert len(own.said) >= 2
+    own.context.close()
+
+
+def test_a_figure_s_own_page_is_drawn_and_runs_nothing_but_its_scripts(browser: Browser, tmp_path: Path) -> None:
+    line = Line(np.arange(3.0), np.arange(3.0), Style("#123456", "solid", "circle", "o"), "a line")
+    plot = Plot("A <b>title</b>", "A caption.", (Panel("one", (line,)),))
+    own = Opened(browser, write_page(plot, tmp_path, "plot"))
+    own.page.wait_for_selector(".main-svg")
+    assert own.said == []
+    assert own.asked == []
+    run = "(text) => { const s = document.createElement('script'); s.textContent = text; document.body.append(s); return window.came; }"
+    assert own.page.evaluate(run, "window.came = 1") is None
+    assert own.page.evaluate("() => fetch('data:text/plain,hello').then(() => 'came', () => 'refused')") == "refused"
     own.context.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ import pytest
 
 from rllc.records.store import COMPACTED, DAMAGED, Store
 from rllc.runs import sampling
+from rllc.runs.engines.local import processor_seconds
 from rllc.runs.experiment import parse
 from rllc.runs.grid import keyed_units
 from rllc.runs.keys import KIND
@@ -28,6 +30,7 @@ from .conftest import experiment_text
 
 STAGES = ("corpus", "train", "sample", "measure", "analyse", "report")
 UNITS = 8  # of the experiment below
+_SEEN, _BUSY = 0.3, 0.02  # seconds in which a worker is watched, and those of the processor that it uses then where it computes
 PATIENCE = 600.0  # seconds for anything to come about, on a busy machine
 
 
@@ -146,6 +149,46 @@ def workers_of(group: int) -> list[int]:
     return [int(pid) for pid, of, command in found if int(of) == group and "spawn_main" in command]
 
 
+def at_work(group: int) -> int | None:
+    """The worker of a run that computes now: of those that use the processor, the one that does so most; None where all wait."""
+    before = {pid: processor_seconds(pid) for pid in workers_of(group)}
+    time.sleep(_SEEN)
+    used = {pid: (processor_seconds(pid) or 0.0) - seconds for pid, seconds in before.items() if seconds is not None}
+    busiest = max(used, key=lambda pid: used[pid], default=None)
+    return busiest if busiest is not None and used[busiest] >= _BUSY else None
+
+
+def events_of(out: Path, event: str) -> list[dict[str, Any]]:
+    """What the log of a run has of that name; the last line may be half-written."""
+    found: list[dict[str, Any]] = []
+    for line in log(out).splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return [one for one in found if one.get("event") == event]
+
+
+def losses(out: Path) -> int:
+    """How often a run has told that the process of a worker died with a unit."""
+    return sum(one["why"] == "its process died" for one in events_of(out, "unit_retried"))
+
+
+def kill_worker(pid: int, how: signal.Signals, process: subprocess.Popen[bytes], out: Path) -> bool:
+    """Kill a worker that was at work; whether a unit was lost with it. The run has to tell of that, or of the unit that came home just before."""
+
+    def finished() -> int:
+        return sum(one["worker"] == str(pid) for one in (*events_of(out, "unit_finished"), *events_of(out, "measured")))
+
+    lost, done = losses(out), finished()
+    try:
+        os.kill(pid, how)
+    except ProcessLookupError:
+        return False
+    until(lambda: losses(out) > lost or finished() > done or process.poll() is not None, "the word of a lost worker")
+    return losses(out) > lost
+
+
 def said(out: Path) -> int:
     """How long a run's log is."""
     return (out / "log.jsonl").stat().st_size if (out / "log.jsonl").exists() else 0
@@ -164,13 +207,11 @@ def strike(kill: Kill, process: subprocess.Popen[bytes], out: Path, before: int 
     if process.poll() is not None:
         return False
     if kill.who == "worker":
-        there = workers_of(process.pid)
-        if there:
-            try:
-                os.kill(there[0], kill.how)
-            except ProcessLookupError:
-                return False
-        return bool(there)
+        while process.poll() is None:
+            worker = at_work(process.pid)  # none is between two units
+            if worker is not None and kill_worker(worker, kill.how, process, out):
+                return True
+        return False
     (os.killpg if kill.who == "group" else os.kill)(process.pid, kill.how)
     return True
 

@@ -35,3 +35,11 @@ def moody(work: tuple[str, Path, int]) -> str:
 def smaller(work: tuple[str, Path, int]) -> tuple[str, Path, int]:
     """Half of it."""
     return (work[0], work[1], work[2] // 2)
+
+
+def burn(seconds: float) -> int:
+    """The process that computed for so long."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+    return os.getpid()

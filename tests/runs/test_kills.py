@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,12 @@ import pytest
 
 from rllc.main import main
 from rllc.runs.doctor import describe, examine
+from rllc.runs.engines.job import Job
+from rllc.runs.engines.local import LocalEngine
 from rllc.runs.layout import RunFolder
 from rllc.runs.leftovers import leftovers_of
 from rllc.runs.pipeline import read_timings
+from rllc.runs.settings import EngineSettings
 
 from .conftest import forget
 from .faulty import (
@@ -22,10 +27,12 @@ from .faulty import (
     UNITS,
     Kill,
     assert_same,
+    at_work,
     begun,
     drawn,
     ended,
     log,
+    losses,
     missing_units,
     records,
     said,
@@ -36,6 +43,7 @@ from .faulty import (
     until,
     workers_of,
 )
+from .faulty_units import burn
 
 KILLS = 50  # of the long suite, in rounds of so many a folder
 A_ROUND = 5
@@ -52,7 +60,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def killed(kills: list[Kill], experiment: Path, out: Path) -> list[Kill]:
     """Run, be killed and run again, until it ends by itself; the kills for which it ended too early. What was recorded stays untouched."""
-    kills, disturbed, length, process = list(kills), 0, 0, start(experiment, out)
+    kills, disturbed, struck, length, process = list(kills), 0, 0, 0, start(experiment, out)
     sizes = [missing_units(out)] if (out / "checkpoints" / "step-00000060").exists() else []
     while kills and process.poll() is None:
         before = records(out)
@@ -62,7 +70,9 @@ def killed(kills: list[Kill], experiment: Path, out: Path) -> list[Kill]:
                 continue
             break
         kill = kills.pop(0)
-        if kill.who != "worker":
+        if kill.who == "worker":
+            struck += 1
+        else:
             assert ended(process) in (-kill.how, 128 + kill.how)
             disturbed += 1
             if begun(out) in ("sample", "measure"):
@@ -73,6 +83,7 @@ def killed(kills: list[Kill], experiment: Path, out: Path) -> list[Kill]:
     assert ended(process) == 0, out.with_suffix(".err").read_text()[-2000:]
     assert kept.items() <= records(out).items()
     assert "Traceback" not in out.with_suffix(".err").read_text()
+    assert losses(out) >= struck, "not every worker that was killed at a unit was told"
     text = (out / "log.jsonl").read_text()
     begins = [int(n) for n in re.findall(r"Sampling \d+ cells in (\d+) units", text)]
     assert set(begins) <= {UNITS, *sizes}, "more was begun than was missing"
@@ -124,3 +135,19 @@ def test_a_killed_worker_and_a_killed_group_leave_the_numbers_alone(finished: Pa
     assert "a worker was lost: its process died. Its unit is tried again, try 2." in log(unfinished)
     assert samples(unfinished) == samples(finished)
     assert not leftovers_of(RunFolder(unfinished))
+
+
+def test_the_worker_that_is_to_be_killed_is_one_at_work() -> None:
+    """Of two workers that stay between jobs one has a unit, whichever was begun first."""
+    engine, found = LocalEngine(EngineSettings(workers=2)), list[int]()
+    try:
+        assert len({pid for _, pid in engine.run(Job(burn, [0.5] * 4))}) == 2
+        assert at_work(os.getpgrp()) is None
+        job = threading.Thread(target=lambda: found.extend(pid for _, pid in engine.run(Job(burn, [6.0]))))
+        job.start()
+        seen: list[int] = []
+        until(lambda: bool(seen.extend(filter(None, [at_work(os.getpgrp())])) or seen), "a worker at work")
+        job.join()
+        assert found == seen
+    finally:
+        engine.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from rllc.figures.axis import StepAxis
 from rllc.figures.drawing import Cells, Drawing, Line, Panel, Plot, Points, Rule, colorscale
 from rllc.figures.layout import SMALL, TITLE_FONT, WIDTH, Grid, band, inside, legend_entry, on, panels, spread
 from rllc.figures.palette import INK, MUTED, PAPER, TYPES, alpha
+from rllc.figures.policy import policy
 from rllc.figures.sheets import sheet_html
 from rllc.figures.text import label, visible
 
 _LONGEST = 24  # characters of a name that room is kept for; longer ones run into what is beside them
 _PIXELS = 112  # of an inch of a printed row
 
+_INLINE = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
 _PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<html lang="en"><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>body{{font:15px/1.5 system-ui,sans-serif;color:#1f2630;max-width:1040px;margin:24px auto;padding:0 16px}}h1{{font-size:18px}}
 .caption{{color:#5b6672;font-size:13px}}</style>
 <h1>{title}</h1>
@@ -97,7 +101,10 @@ def write_page(drawing: Drawing, folder: Path, name: str) -> Path:
         body = interactive(drawing).to_html(full_html=False, include_plotlyjs="directory", div_id=f"figure-{name}", config=config)
     else:
         body = sheet_html(drawing)
-    page = _PAGE.format(title=html.escape(visible(drawing.title)), caption=html.escape(visible(drawing.caption)), body=body)
+    # What plotly writes into its scripts holds no "<", so that each ends where its element does.
+    rules = policy(*(script for script in _INLINE.findall(body) if script), beside=isinstance(drawing, Plot))
+    words = {"title": html.escape(visible(drawing.title)), "caption": html.escape(visible(drawing.caption))}
+    page = _PAGE.format(policy=html.escape(rules, quote=False), body=body, **words)
     path = folder / f"{name}.html"
     write_atomic(path, page.encode())
     return path

@@ -14,9 +14,10 @@ from rllc.core.errors import RllcError
 from rllc.core.files import parse_json, write_atomic
 from rllc.figures.curves import steps_axis, styles_of
 from rllc.figures.palette import DARK, FAINT, INK, MUTED, OUTCOMES, PANEL, PAPER, RULE, TYPES, type_color
+from rllc.figures.policy import policy
 from rllc.report import claims, development, inspection, overview, walk
 from rllc.report.data import LEFT_OUT, ReportData, mixture_of, shown_rows
-from rllc.report.markup import Markup, embed, esc, join, source_hash, tag
+from rllc.report.markup import Markup, embed, esc, join, tag
 from rllc.report.patterns import pack, thin
 from rllc.report.sections import Page
 
@@ -84,12 +85,6 @@ def render(data: ReportData) -> str:
         plotly=plotly,
         script=script,
     )
-
-
-def policy(*scripts: str) -> str:
-    """The Content-Security-Policy of a page that runs these scripts and reaches for nothing."""
-    allowed = " ".join(source_hash(script) for script in scripts)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 
 
 def colors() -> Markup:
