@@ -56,7 +56,7 @@ def kmeans_clusters(f: Findings, told: Told) -> Plot | Missing | None:
     caption = (
         f"Refined LLC of the heads of {one.scope} on {curves.data} with its interval as a band, {one.time} time; colours: clusters, lowest final "
         f"wrLLC first; marks: types. Above each panel what was clustered, the adjusted Rand index of its clusters with the types, and in brackets "
-        f"the 95 % point where types are dealt to the heads at random. {_left(found)}{KEY} "
+        f"the 95 % point where types are dealt to the heads at random; the title holds 5 % for all panels together (Holm). {_left(found)}{KEY} "
     )
     columns = min(3, len(panels))
     return Plot(_title(found, held), caption + told.sampling(told.mixture), tuple(panels), columns, 3.0, tuple(legend))

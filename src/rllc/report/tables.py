@@ -18,7 +18,7 @@ class Words:
     <BLANKLINE>
     | a | b |
     |---|--:|
-    | x\\|y | 1 |
+    | x\|y | 1 |
     """
 
     head: tuple[str, ...]
