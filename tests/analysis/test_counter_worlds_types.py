@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from counter_worlds import curves_of, true_story
+from counter_worlds import curves_of, of, true_story
 from test_counter_worlds import circuit_of, multigrams_of, pairs_of
 
-from rllc.analysis import claims_baselines, claims_circuit, claims_clusters, claims_heads, claims_stages
+from rllc.analysis import claims_baselines, claims_circuit, claims_clusters, claims_heads, claims_stages, claims_types
 from rllc.analysis.clusters import how_many
 from rllc.analysis.comparisons import Claim
 from rllc.analysis.curves import select
 from rllc.analysis.evidence import Evidence
-from rllc.analysis.findings import Curves, Findings
+from rllc.analysis.findings import Curves, Findings, Floats
 from rllc.analysis.planted_claims import LEAN
 from rllc.analysis.planted_evidence import CIRCUIT, CODE, HEADS, MIX, STEPS, X
 
@@ -164,3 +164,25 @@ def test_a_tilt_refuses_no_claim_either(story: tuple[Evidence, Findings]) -> Non
     low = {"induction": 10, "bracket": 10, "other": 4, "previous-token": 1, "current-token": 1}
     assert simple_of(evidence, findings, low).verdict == "not seen"
     assert simple_of(evidence, findings, low, tilted=HEADS).verdict == "cannot tell"
+
+
+@pytest.mark.parametrize("planted", [(), ("brackets",)])
+def test_brackets_that_were_planted_make_no_bracket_head(story: tuple[Evidence, Findings], planted: tuple[str, ...]) -> None:
+    """0:3 matches the brackets of the mixture and none in code: they are its planted ones, or else code has too few."""
+    evidence, findings = story
+    shares = evidence.measured.shares
+    assert shares is not None
+    names = ("shares", "low", "high", "excess_low", "excess_high", "effect", "effect_stderr")
+    several: dict[str, Floats] = {name: np.repeat(getattr(shares, name), 3, axis=2) for name in names}
+    apart = several["shares"][3, :, 2] - np.repeat(shares.base, 3, axis=0)[2]
+    for name in ("shares", "low", "high", "excess_low", "excess_high"):
+        several[name][3, :, 2] -= apart
+    told = replace(shares, data=(MIX, "brackets", CODE), base=np.repeat(shares.base, 3, axis=0), **several)
+    kinds = {"brackets": ("brackets",)} | ({MIX: planted} if planted else {})
+    world = replace(evidence, measured=replace(evidence.measured, shares=told), planted=kinds)
+    claim = of(claims_types.types(world, findings, LEAN), "type-bracket")
+    assert claim.verdict == ("not seen" if planted else "seen")
+    assert claims_types.bracket_heads(world, LEAN) == (() if planted else ("0:3",))
+    assert ("Measured on code, for brackets were planted in mixture." in claim.test) == bool(planted)
+    alone = replace(world, measured=evidence.measured)
+    assert ("no text without any was" in of(claims_types.types(alone, findings, LEAN), "type-bracket").test) == bool(planted)

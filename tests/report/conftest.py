@@ -60,8 +60,8 @@ def data(synthetic: ModuleType) -> ReportData:
         domains=(
             Domain("code", 412, 2_113_000, 0.4, False, "Python standard library sources, docstrings taken out."),
             Domain("prose", 390, 1_300_000, 0.35, False, "Docstrings, help topics and licences."),
-            Domain("echo", 2000, 900_000, 0.25, True, "Random segments, repeated."),
-            Domain("brackets", 100, 9_000, 0.0, True, "Dyck words."),
+            Domain("echo", 2000, 900_000, 0.25, True, "Random segments, repeated.", "echo"),
+            Domain("brackets", 100, 9_000, 0.0, True, "Dyck words.", "brackets"),
         ),
         sampler={"sampler": "sgld", "step_size": 1e-3, "localization": 200.0, "nbeta": 30.0},
         machine={"cores": 2, "memory": "24 GiB"},

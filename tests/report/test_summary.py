@@ -120,3 +120,24 @@ def test_agreement_with_types_stands_beside_the_chance_of_it_in_all_clusterings(
     f = data.findings
     held = replace(f, agreements=(replace(f.agreements[0], p=0.012, p_holm=0.31),))
     assert "(p = 0.31 for all clusterings together)." in summary.cluster_sentence(f.clusterings[0], held)
+
+
+def test_what_was_planted_is_named_with_what_it_teaches(data: ReportData) -> None:
+    echo, brackets = (replace(d, kind=d.name, share=0.125) for d in data.domains if d.planted)
+    both = summary.planted(replace(data, domains=(echo, brackets)))
+    assert both == (
+        "25 % of the training text was planted (echo and brackets), which holds repetition for induction heads and brackets for bracket heads: "
+        "read what is said of induction and brackets with that."
+    )
+    assert summary.planted(replace(data, domains=(echo, replace(brackets, share=0.0)))).endswith("read what is said of induction with that.")
+    assert summary.planted(replace(data, domains=(brackets,))).endswith("brackets for bracket heads: read what is said of brackets with that.")
+
+
+def test_the_types_sentence_says_what_decided_on_brackets(data: ReportData) -> None:
+    f = data.findings
+    assert "brackets by the predictions" not in summary.types_sentence(f)
+    named = replace(
+        f, types=replace(f.types, types=tuple("bracket" if head == "0:7" else kind for head, kind in zip(f.types.heads, f.types.types, strict=True)))
+    )
+    assert "brackets by the predictions that their ablation hurts" in summary.types_sentence(named)
+    assert "1 bracket head (0:7)" in summary.types_sentence(named)

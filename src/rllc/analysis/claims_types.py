@@ -59,12 +59,13 @@ def types(evidence: Evidence, findings: Findings, settings: AnalysisSettings) ->
             *_half(shares, other, said, settings),
         )
     )
+    at, where = bracket_data(evidence, settings)
     claims.append(
         decide(
             "type-bracket",
             "Some heads match brackets.",
-            test.format(fraction=fraction, what="closing brackets and quotes", least=_SHARE),
-            [any_of("excess share", _excess(shares, list(named), ("bracket",), settings), said)],
+            test.format(fraction=fraction, what="closing brackets and quotes", least=_SHARE) + where,
+            [any_of("excess share", _excess(shares, list(named), ("bracket",), settings, at), said)],
         )
     )
     return tuple(claims)
@@ -95,10 +96,29 @@ def exact(evidence: Evidence, score: str) -> str:
     return "" if score in evidence.behaviour.score_stderr else " No errors of this score were recorded, so it counts as exact."
 
 
+def bracket_data(evidence: Evidence, settings: AnalysisSettings) -> tuple[int, str]:
+    """On which of the data of `ClassShares` heads are asked whether they match brackets, and what to say of it.
+
+    On the training text, unless brackets were planted there: Dyck words are no code. Then on measured text without anything planted, program text
+    first.
+    """
+    shares, planted = evidence.measured.shares, evidence.planted
+    if shares is None:
+        return 0, ""
+    usual = shares.data.index(evidence.reference) if evidence.reference in shares.data else 0
+    if "brackets" not in planted.get(shares.data[usual], ()):
+        return usual, ""
+    found = [name for name in (*settings.code, *shares.data) if name in shares.data and not planted.get(name)]
+    if not found:
+        return usual, f" Measured on {shares.data[usual]}, which holds planted brackets: no text without any was."
+    return shares.data.index(found[0]), f" Measured on {found[0]}, for brackets were planted in {shares.data[usual]}."
+
+
 def bracket_heads(evidence: Evidence, settings: AnalysisSettings) -> tuple[str, ...]:
     """Heads whose ablation hurts closing brackets beyond their share, all heads tried together."""
     shares = evidence.measured.shares
-    found = _excess(shares, list(shares.heads), ("bracket",), settings) if shares is not None else []
+    at, _ = bracket_data(evidence, settings)
+    found = _excess(shares, list(shares.heads), ("bracket",), settings, at) if shares is not None else []
     return tuple(condition.number.name.split(",")[0] for condition in found if condition.met)
 
 
@@ -107,15 +127,16 @@ def _fraction(shares: ClassShares) -> int:
     return int(np.abs(np.log(np.array(shares.fractions)) - np.log(0.01)).argmin())
 
 
-def _excess(shares: ClassShares | None, heads: list[str], classes: tuple[str, ...], settings: AnalysisSettings) -> list[Condition]:
+def _excess(shares: ClassShares | None, heads: list[str], classes: tuple[str, ...], settings: AnalysisSettings, at: int = 0) -> list[Condition]:
+    """Of heads and classes, by how much the share exceeds its base on the data in this place."""
     if shares is None or not len(shares.steps):
         return []
     f, wanted = _fraction(shares), [name for name in classes if name in shares.classes]
     places = [(head, shares.heads.index(head), name, shares.classes.index(name)) for head in heads if head in shares.heads for name in wanted]
     conditions: list[Condition] = []
     for head, h, name, k in places:
-        value = float(shares.shares[h, -1, 0, f, k] - shares.base[0, k])
-        width = float(shares.excess_high[h, -1, 0, f, k] - shares.excess_low[h, -1, 0, f, k])
+        value = float(shares.shares[h, -1, at, f, k] - shares.base[at, k])
+        width = float(shares.excess_high[h, -1, at, f, k] - shares.excess_low[h, -1, at, f, k])
         error = width / (2 * normal_quantile(0.975))
         conditions.append(effect(f"{head}, {name}", value, error, _SHARE, settings.level, tries=len(places), missing="the loss of no token rises"))
     return conditions

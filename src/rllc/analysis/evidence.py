@@ -36,6 +36,7 @@ class Evidence:
         apart: names of data that are no kind of text: targets of a reference model, shuffled tokens. Not compared with the reference data.
         temperatures: the full model on the reference data at other inverse temperatures, by nβ.
         nbeta: nβ of all other curves.
+        planted: kinds of planted text ("echo", "brackets", "markov") by name of the data that hold it.
     """
 
     curves: Mapping[str, Curves]
@@ -51,6 +52,7 @@ class Evidence:
     apart: tuple[str, ...] = ()
     temperatures: Mapping[float, Curves] = field(default_factory=dict[float, Curves])
     nbeta: float = float("nan")
+    planted: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     @property
     def texts(self) -> dict[str, Curves]:

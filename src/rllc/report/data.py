@@ -30,6 +30,7 @@ class Domain:
         share: of the sequences of the training mixture, 0..1; 0 for a domain that is only measured.
         planted: made by a program with known structure, not found.
         description: where it comes from, in a sentence.
+        kind: of a planted domain: "echo", "brackets" or "markov".
     """
 
     name: str
@@ -38,6 +39,7 @@ class Domain:
     share: float
     planted: bool = False
     description: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)

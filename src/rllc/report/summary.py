@@ -47,15 +47,25 @@ def interval(low: float, high: float) -> str:
     return minus(f"{low:.2f} to {high:.2f}")
 
 
+# What heads learn from planted text of a kind, and of which heads it says something.
+_TAUGHT = {
+    "echo": ("repetition for induction heads", "induction"),
+    "brackets": ("brackets for bracket heads", "brackets"),
+    "markov": ("a known law of next tokens for n-grams", "n-grams"),
+}
+
+
 def planted(data: ReportData) -> str:
-    """What must stand beside every claim about induction."""
+    """What must stand beside every claim about what planted text teaches."""
     share = data.findings.planted_share
     if share <= 0:
         return "No planted text was in the training mixture."
-    names = [d.name for d in data.domains if d.planted and d.share > 0]
-    what = f" ({listed(names)})" if names else ""
-    said = f"{100 * share:.3g} % of the training text was planted{what}, which gives induction heads repetition to learn from"
-    return f"{said}: read what is said of induction with that."
+    found = [d for d in data.domains if d.planted and d.share > 0]
+    what = f" ({listed([d.name for d in found])})" if found else ""
+    # A description that names no kinds is read with all that planted text may teach.
+    taught = [_TAUGHT[kind] for kind in dict.fromkeys(d.kind for d in found) if kind in _TAUGHT] or [*_TAUGHT.values()]
+    gives, of = (listed([pair[i] for pair in taught]) for i in (0, 1))
+    return f"{100 * share:.3g} % of the training text was planted{what}, which holds {gives}: read what is said of {of} with that."
 
 
 def by_type(f: Findings) -> dict[str, list[str]]:

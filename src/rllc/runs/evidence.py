@@ -57,6 +57,7 @@ def evidence_of(experiment: Experiment, folder: RunFolder, store: Store, samples
         circuit=next((name for name in refined if layers[name] < experiment.model.n_layers), ""),
         temperatures=temperatures_of(tempered),
         nbeta=experiment.sampler.nbeta,
+        planted=planted_kinds(experiment, folder),
     )
 
 
@@ -120,6 +121,16 @@ def patterns_of(measurements: list[Record]) -> Patterns | None:
         tokens=tuple(tuple(tokens) for tokens in first.meta["tokens"]),
         weights=tuple(np.stack([record.arrays[f"pattern/{i}"] for record in kept]) for i in range(len(first.meta["snippets"]))),
     )
+
+
+def planted_kinds(experiment: Experiment, folder: RunFolder) -> dict[str, tuple[str, ...]]:
+    """Kinds of planted text in the training mixture and in each domain; data without any are left out."""
+    domains = open_corpus(folder.corpus).domains
+    parts = {MIXTURE: [name for name, share in Mixture(MIXTURE, experiment.mixture).weights.items() if share > 0]} | {
+        name: [name] for name in domains
+    }
+    kinds = {data: tuple(str(domains[name].structure["kind"]) for name in names if domains[name].planted) for data, names in parts.items()}
+    return {data: found for data, found in kinds.items() if found}
 
 
 def planted_share(experiment: Experiment, folder: RunFolder) -> float:

@@ -102,7 +102,8 @@ def _report_data(experiment: Experiment, folder: RunFolder, store: Store, findin
         settings=settings,
         model=describe_model(experiment.model),
         domains=tuple(
-            Domain(name, d["documents"], d["tokens"], shares.get(name, 0.0), d["planted"], d["description"]) for name, d in described.items()
+            Domain(name, d["documents"], d["tokens"], shares.get(name, 0.0), d["planted"], d["description"], d["structure"].get("kind", ""))
+            for name, d in described.items()
         ),
         sampler=used_settings(experiment),
         machine=describe_machine(),
