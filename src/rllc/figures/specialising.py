@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from rllc.analysis.errors import reach
 from rllc.analysis.findings import Findings
 from rllc.analysis.parting import NEVER, Partings
 from rllc.figures.axis import StepAxis, short
 from rllc.figures.curves import layers_of, steps_axis, styles_of
 from rllc.figures.drawing import Cells, Layer, Missing, Panel, Plot, Points, Rule, Scale
-from rllc.figures.head_lines import KEY, REACH, curve_line, dots, type_colors, type_legend
+from rllc.figures.head_lines import KEY, curve_line, dots, type_colors, type_legend
 from rllc.figures.layout import bounds, curve_span
 from rllc.figures.palette import MUTED, Style, type_color
 from rllc.figures.told import Told, listed, plural, step, type_of, with_error
@@ -77,7 +78,8 @@ def when_data_part(partings: Mapping[str, Partings], f: Findings, told: Told) ->
     one = next(iter(partings.values()))
     title = f"The first to part from the mixture for good: {listed(firsts)}" if firsts else "No head's curve parts from that on the mixture for good"
     caption = (
-        f"The first checkpoint at which the difference exceeds {one.threshold:.1f} errors and keeps its sign (chance of any false one at most "
+        f"The first checkpoint at which the difference exceeds about {one.threshold:.1f} errors, more where they are rough, and keeps its sign (chance "
+        "of any false one at most "
         f"{one.level:.0%}); bars: where 90 % of redrawn differences that part do so. A head without a dot does not part. "
     )
     tallest = max(len(p.names) for p in partings.values())
@@ -106,7 +108,8 @@ def when_heads_part(partings: Partings, f: Findings, told: Told) -> Plot | Missi
     apart = [at != NEVER for (a, b), at in zip(pairs, partings.steps.tolist(), strict=True) if kinds.get(a, "other") != kinds.get(b, "other")]
     title = f"{sum(apart)} of {len(apart)} pairs of heads of different types part for good, {sum(same)} of {len(same)} of one type"
     caption = (
-        f"The first checkpoint at which the wrLLC of two heads differs by more than {partings.threshold:.1f} errors and keeps its sign (chance of "
+        f"The first checkpoint at which the wrLLC of two heads differs by more than about {partings.threshold:.1f} errors, more where they are rough, "
+        "and keeps its sign (chance of "
         f"any "
         f"false one at most {partings.level:.0%}); darker is earlier, a dash: they do not part. Names in the colours of the types. "
     )
@@ -124,13 +127,13 @@ def final_differences(f: Findings, told: Told) -> Plot | Missing:
     strongest: list[str] = []
     for s, shift in zip(found, np.linspace(-0.24, 0.24, len(found)) if len(found) > 1 else [0.0], strict=True):
         rows = np.array([heads.index(h) for h in s.heads]) + shift
-        reach = REACH * s.stderr
-        layers.append(Points(s.difference, rows, styles[s.data], s.data, s.difference - reach, s.difference + reach, group=s.data))
+        half = reach(s.stderr, s.freedom)
+        layers.append(Points(s.difference, rows, styles[s.data], s.data, s.difference - half, s.difference + half, group=s.data))
         top = int(np.nanargmax(np.abs(s.difference)))
         strongest.append(f"{s.heads[top]} on {s.data} ({with_error(float(s.difference[top]), float(s.stderr[top]), 1, signed=True)})")
     kinds = type_of(f.types)
     ticks = tuple((float(r), f"{kinds.get(h, 'other')}  {h}") for r, h in enumerate(heads))
-    span = bounds(*(s.difference - REACH * s.stderr for s in found), *(s.difference + REACH * s.stderr for s in found), zero=True)
+    span = bounds(*(s.difference + side * reach(s.stderr, s.freedom) for s in found for side in (-1, 1)), zero=True)
     y = Scale("", (len(heads) - 0.4, -0.6), ticks=ticks, colors=type_colors(f.types, heads))
     x = Scale(f"final refined LLC on this data minus on {found[0].reference}", span)
     caption = f"Differences at {listed(sorted({step(s.step) for s in found if s.step >= 0}) or ['the last common checkpoint'])} with 95 % intervals. "

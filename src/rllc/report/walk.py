@@ -63,7 +63,7 @@ def baseline_table(f: Findings) -> Markup:
         rows.append([TITLES.get(name, name.replace("_", " ")), *first, *second])
     if not rows:
         return Markup("")
-    head = ["baseline", "ρ with wrLLC", "90 % over heads", "p, all rows", "turns at steps", "distance to the LLC's turns", "by chance", "p"]
+    head = ["baseline", "ρ with wrLLC", "95 % over heads", "p, all rows", "turns at steps", "distance to the LLC's turns", "by chance", "p"]
     caption = (
         "Which baseline orders heads as their refined LLC does at the last common checkpoint (Spearman's ρ), and whether its mean over heads turns "
         "where the LLC of the full model does (distance in log steps)."
