@@ -78,7 +78,8 @@ def when_data_part(partings: Mapping[str, Partings], f: Findings, told: Told) ->
     one = next(iter(partings.values()))
     title = f"The first to part from the mixture for good: {listed(firsts)}" if firsts else "No head's curve parts from that on the mixture for good"
     caption = (
-        f"The first checkpoint at which the difference exceeds about {one.threshold:.1f} errors, more where they are rough, and keeps its sign (chance "
+        f"The first checkpoint at which the difference exceeds about {one.threshold:.1f} errors (more where they are rough) and keeps its sign ("
+        "chance "
         "of any false one at most "
         f"{one.level:.0%}); bars: where 90 % of redrawn differences that part do so. A head without a dot does not part. "
     )
@@ -108,8 +109,8 @@ def when_heads_part(partings: Partings, f: Findings, told: Told) -> Plot | Missi
     apart = [at != NEVER for (a, b), at in zip(pairs, partings.steps.tolist(), strict=True) if kinds.get(a, "other") != kinds.get(b, "other")]
     title = f"{sum(apart)} of {len(apart)} pairs of heads of different types part for good, {sum(same)} of {len(same)} of one type"
     caption = (
-        f"The first checkpoint at which the wrLLC of two heads differs by more than about {partings.threshold:.1f} errors, more where they are rough, "
-        "and keeps its sign (chance of "
+        f"The first checkpoint at which the wrLLC of two heads differs by more than about {partings.threshold:.1f} errors (more where they are "
+        "rough) and keeps its sign (chance of "
         f"any "
         f"false one at most {partings.level:.0%}); darker is earlier, a dash: they do not part. Names in the colours of the types. "
     )
