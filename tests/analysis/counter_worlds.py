@@ -35,5 +35,5 @@ def of(claims: tuple[Claim, ...], name: str) -> Claim:
 def with_errors_of_differences(stderr: float) -> dict[str, Aligned]:
     """Chains and batches by which every head's difference between code and the mixture has this error, with 63 degrees of freedom."""
     noise = stderr * np.sqrt(63) * (-1.0) ** np.arange(64)
-    nothing, found = np.zeros((len(HEADS), len(STEPS), 64)), np.broadcast_to(noise, (len(HEADS), len(STEPS), 64))
-    return {MIX: Aligned(HEADS, STEPS, nothing, nothing), CODE: Aligned(HEADS, STEPS, found, found)}
+    own = 0.8 * np.random.default_rng(0).standard_normal((len(HEADS), len(STEPS), 64))  # of each head on both: errors of 0.1
+    return {MIX: Aligned(HEADS, STEPS, own, own), CODE: Aligned(HEADS, STEPS, own + noise, own + noise)}

@@ -37,22 +37,19 @@ class Partings:
 class Ordering:
     """One row of the table: how one quantity orders the heads of each layer beside λ̂ (Spearman's ρ within layers; NaN where either is constant).
 
-    Intervals are 5 to 95 %. `within_errors` keeps these heads and asks what the errors of both numbers allow: redrawn numbers hold their noise twice,
-    so it lies somewhat toward 0. `over_heads` draws heads anew with replacement: how far so few heads can tell.
+    `over_heads` is of 95 %, heads of each layer drawn anew with replacement: how far so few heads can tell of a ρ of numbers as noisy as these. Noise
+    takes from ρ, in the estimate and in the interval alike.
     """
 
     name: str
     heads: tuple[str, ...]  # H, those that have both
     step: int  # the last common checkpoint
     correlation: float  # at that checkpoint
-    within_errors: tuple[float, float]
     over_heads: tuple[float, float]
     p: float  # two-sided, by permutation of the heads of each layer
     p_holm: float  # the same, held for all rows of the table together (Holm)
     steps: tuple[int, ...]  # S
     by_step: Floats  # [S] ρ over heads at each checkpoint
-    by_step_low: Floats  # [S] within errors
-    by_step_high: Floats  # [S]
     along_training: Floats  # [H] ρ over checkpoints for each head; NaN for fewer than four
     pooled: float = float("nan")  # ρ over the heads of all layers together, which a difference between layers makes by itself
 

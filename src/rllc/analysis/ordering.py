@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rllc.analysis.comparisons import Ordering
+from rllc.analysis.errors import CONFIDENCE
 from rllc.analysis.findings import Curves, Floats
 from rllc.analysis.regression import layers_of, spearman, spearman_p
 from rllc.core import seeds
@@ -57,8 +58,8 @@ def orderings(
 class _Pair:
     heads: tuple[str, ...]  # H
     steps: tuple[int, ...]  # S
-    llc: tuple[Floats, Floats]  # [H, S] and its error
-    other: tuple[Floats, Floats]
+    llc: Floats  # [H, S]
+    other: Floats  # [H, S]
 
 
 def _pair(curves: Curves, quantity: Quantity) -> _Pair:
@@ -72,53 +73,35 @@ def _pair(curves: Curves, quantity: Quantity) -> _Pair:
     present = np.logical_and.reduce([np.isfinite(values) for values in columns])
     kept = present.sum(axis=0) * 2 >= max(len(heads), 1)
     whole = present[:, kept].all(axis=1) & kept.any()
-    a, b, c, d = (values[np.ix_(whole, kept)] for values in columns)
+    llc, other = (values[np.ix_(whole, kept)] for values in columns[::2])
     names = tuple(head for head, yes in zip(heads, whole, strict=True) if yes)
-    return _Pair(names, tuple(step for step, yes in zip(steps, kept, strict=True) if yes), (a, b), (c, d))
+    return _Pair(names, tuple(step for step, yes in zip(steps, kept, strict=True) if yes), llc, other)
 
 
 def _row(name: str, pair: _Pair, seed: int, resamples: int, permutations: int) -> Ordering:
-    (llc, llc_error), (other, other_error) = pair.llc, pair.other
+    llc, other = pair.llc, pair.other
     generator = seeds.generator(seed, "ordering", name)
     layers = layers_of(pair.heads)
     found, p = spearman_p(llc[:, -1], other[:, -1], permutations, generator, layers)
-    shape = (resamples, *llc.shape)
-    drawn = spearman(
-        np.moveaxis(llc + llc_error * generator.standard_normal(shape), 1, 2),
-        np.moveaxis(other + other_error * generator.standard_normal(shape), 1, 2),
-        layers,
-    )  # [R, S]
-    low, high = _range(drawn)
     picked = np.zeros((resamples, len(llc)), dtype=np.int64)
     for layer in np.unique(layers):  # heads of a layer for heads of that layer
         ours = np.flatnonzero(layers == layer)
         picked[:, ours] = generator.choice(ours, size=(resamples, len(ours)))
-    heads_low, heads_high = _range(spearman(llc[picked, -1], other[picked, -1], layers)[:, None])
+    drawn = spearman(llc[picked, -1], other[picked, -1], layers)
+    ends = np.nanquantile(drawn, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)) if np.isfinite(drawn).any() else np.full(2, np.nan)
     return Ordering(
         name=name,
         heads=pair.heads,
         step=pair.steps[-1],
         correlation=found,
-        within_errors=(float(low[-1]), float(high[-1])),
-        over_heads=(float(heads_low[0]), float(heads_high[0])),
+        over_heads=(float(ends[0]), float(ends[1])),
         p=p,
         p_holm=p,
         steps=pair.steps,
         by_step=spearman(llc.T, other.T, layers),
-        by_step_low=low,
-        by_step_high=high,
         along_training=spearman(llc, other) if len(pair.steps) >= _LEAST else np.full(len(llc), np.nan),
         pooled=float(spearman(llc[:, -1], other[:, -1])),
     )
-
-
-def _range(drawn: Floats) -> tuple[Floats, Floats]:
-    """5 and 95 % [S] of draws [R, S]; draws without an order left out, NaN where none has one."""
-    known = np.isfinite(drawn).any(axis=0)
-    edges = np.full((2, drawn.shape[1]), np.nan)
-    if known.any():
-        edges[:, known] = np.nanquantile(drawn[:, known], (0.05, 0.95), axis=0)
-    return edges[0], edges[1]
 
 
 def holm(p: Floats) -> Floats:

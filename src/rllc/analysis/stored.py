@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.analysis.calibrated import CalibrationMap
+from rllc.analysis.comparisons import Ordering
 from rllc.analysis.findings import Findings, Patterns
 from rllc.core.errors import RllcError
 from rllc.core.files import parse_json
 
 FORMAT = 4
+_GONE = {Ordering: ("within_errors", "by_step_low", "by_step_high")}  # what older formats held besides
 
 
 def to_json(findings: Findings) -> str:
@@ -93,7 +95,8 @@ def _decode(hint: Any, value: Any) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
         hints = get_type_hints(hint)
-        return cast(Any, hint)(**{name: _decode(hints[name], item) for name, item in value.items()})
+        known = {name: item for name, item in value.items() if name not in _GONE.get(cast(type, hint), ())}
+        return cast(Any, hint)(**{name: _decode(hints[name], item) for name, item in known.items()})
     if origin in (np.ndarray, NDArray):  # numpy 2.5 made NDArray an alias of its own
         kind = np.dtype(value["dtype"])
         items: list[Any] = value["values"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rllc.analysis.comparisons import Twins
+from rllc.analysis.errors import quantile, reach
 from rllc.analysis.findings import Findings, Floats
 from rllc.analysis.learners import normal_quantile
 from rllc.analysis.measured import Baselines, HeadEffects
@@ -15,7 +16,7 @@ from rllc.analysis.ordering import Ordering, Quantity
 from rllc.figures.axis import StepAxis
 from rllc.figures.curves import layers_of, steps_axis
 from rllc.figures.drawing import Cells, Layer, Missing, Panel, Plot, Points, Rule, Scale, in_words
-from rllc.figures.head_lines import REACH, curve_line, dots, type_colors, type_legend, type_lines
+from rllc.figures.head_lines import curve_line, dots, type_colors, type_legend, type_lines
 from rllc.figures.layout import bounds, curve_span
 from rllc.figures.palette import INK, MUTED, TYPES, Style, type_style
 from rllc.figures.told import TEST_LEVEL, Told, chance, last_column, listed, number, plural, step, type_of
@@ -78,14 +79,15 @@ def beyond_the_twin(found: Twins | None, f: Findings, told: Told) -> Plot | Miss
         return Missing("No head has both an estimate and a curvature twin.")
     kinds = type_of(f.types)
     values = ((found.llc[:, place], found.llc_stderr[:, place], -0.14), (found.twin[:, place], found.twin_stderr[:, place], 0.14))
-    edges = [(value - REACH * error, value + REACH * error) for value, error, _ in values]
+    halves = reach(found.llc_stderr[:, place], None if found.llc_df is None else found.llc_df[:, place]), reach(found.twin_stderr[:, place])
+    edges = [(value - half, value + half) for (value, _, _), half in zip(values, halves, strict=True)]
     points: list[Layer] = list(dots(found.heads, values[0][0], *edges[0], f.types, values[0][2]))
     rows = np.arange(len(found.heads), dtype=np.float64)
     points.append(Points(values[1][0], rows + values[1][2], TWIN, "curvature twin", x_low=edges[1][0], x_high=edges[1][1], hollow=True))
     ticks = tuple((float(r), f"{kinds.get(h, 'other')}  {h}") for r, h in enumerate(found.heads))
     y = Scale("", (len(found.heads) - 0.4, -0.6), ticks=ticks, colors=type_colors(f.types, found.heads))
     ends = Panel(f"at {step(float(found.steps[place]))}", tuple(points), Scale("wrLLC; hollow: its twin", bounds(*edges[0], *edges[1], zero=True)), y)
-    lines = type_lines(found.heads, found.steps, found.difference, f.types, found.difference_stderr)
+    lines = type_lines(found.heads, found.steps, found.difference, f.types, found.difference_stderr, df=found.difference_df)
     axis = Scale(steps=StepAxis.of(found.steps))
     over = Panel("wrLLC less its twin", (Rule(0.0, upright=False), *lines), axis, Scale("", bounds(found.difference, zero=True)))
     caption = (
@@ -100,8 +102,9 @@ def beyond_the_twin(found: Twins | None, f: Findings, told: Told) -> Plot | Miss
 def _twin_title(found: Twins, place: int) -> str:
     difference, error = found.difference[:, place], found.difference_stderr[:, place]
     known = np.flatnonzero(np.isfinite(difference) & np.isfinite(error))
-    reach = normal_quantile(1 - TEST_LEVEL / (2 * max(len(known), 1))) * error
-    above, below = (int((sign * difference[known] > reach[known]).sum()) for sign in (1, -1))
+    df = None if found.difference_df is None else found.difference_df[:, place]
+    beyond = quantile(1 - TEST_LEVEL / (2 * max(len(known), 1)), df) * error
+    above, below = (int((sign * difference[known] > beyond[known]).sum()) for sign in (1, -1))
     ends = f"at {step(float(found.steps[place]))}"
     if not len(known):
         return f"No difference of a wrLLC from its curvature twin has an error {ends}"
@@ -140,7 +143,7 @@ def _mean(quantity: Quantity) -> tuple[list[int], Floats, Floats] | None:
 
 
 def ordering_of_heads(rows: Sequence[Ordering], told: Told) -> Plot | Missing:
-    """Left: Spearman's ρ of each baseline with wrLLC over heads at the end, with both intervals. Right: at every checkpoint."""
+    """Left: Spearman's ρ of each baseline with wrLLC within layers at the end, with its interval over heads. Right: at every checkpoint."""
     known = [row for row in rows if np.isfinite(row.correlation)]
     if not known:
         return Missing("No baseline shares four heads with wrLLC.")
@@ -150,15 +153,12 @@ def ordering_of_heads(rows: Sequence[Ordering], told: Told) -> Plot | Missing:
     clear = np.array([row.p_holm < 0.05 for row in known])
     layers: list[Layer] = [Rule(0.0)]
     heads = [np.array([row.over_heads[side] for row in known]) for side in (0, 1)]
-    within = [np.array([row.within_errors[side] for row in known]) for side in (0, 1)]
-    thin = Style(MUTED, "solid", "circle", "", 1.0)
-    layers.append(Points(rho, places, thin, "heads drawn anew", x_low=heads[0], x_high=heads[1], size=0.1))
     for flag in (True, False):
         if (clear == flag).any():
             pick, style = clear == flag, TYPES["previous-token"] if flag else MARK
             name = "p < 0.05 (Holm)" if flag else "p ≥ 0.05 (Holm)"
-            edges: dict[str, Any] = {"x_low": within[0][pick], "x_high": within[1][pick]}
-            layers.append(Points(rho[pick], places[pick] + 0.18, style, name, group=name, hollow=not flag, **edges))
+            edges: dict[str, Any] = {"x_low": heads[0][pick], "x_high": heads[1][pick]}
+            layers.append(Points(rho[pick], places[pick], style, name, group=name, hollow=not flag, **edges))
     ticks = tuple((float(i), name) for i, name in enumerate(names))
     left = Panel(
         f"at {step(known[0].step)}", tuple(layers), Scale("Spearman ρ with wrLLC", (-1.05, 1.05)), Scale("", (len(known) - 0.4, -0.6), ticks=ticks)
@@ -175,9 +175,8 @@ def ordering_of_heads(rows: Sequence[Ordering], told: Told) -> Plot | Missing:
     )
     title = _ordering_title(known, names)
     caption = (
-        f"Spearman's ρ over {plural(len(known[0].heads), 'head')}. Thin bar: 90 % where heads are drawn anew; bar with the mark, below it: 90 % "
-        f"within the "
-        "errors of both numbers; filled: p below 0.05 by permutation, held for all rows together (Holm). Right: the same at every checkpoint. "
+        f"Spearman's ρ within layers, over {plural(len(known[0].heads), 'head')}. Bars: 95 % where the heads of each layer are drawn anew, with the "
+        "noise of their numbers; filled: p below 0.05 by permutation, held for all rows together (Holm). Right: the same at every checkpoint. "
     )
     height = 0.9 + 0.3 * len(known)
     beside = [what for what in ("baselines", "ablation", "multigrams") if any(_source(row.name) == what for row in known)]

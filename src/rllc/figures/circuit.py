@@ -9,14 +9,15 @@ import numpy as np
 from rllc.analysis.comparisons import Circuit
 from rllc.analysis.curves import layer_of
 from rllc.analysis.endpoints import doubt
-from rllc.analysis.findings import Curves, Findings, Floats
+from rllc.analysis.errors import joined, quantile, reach
+from rllc.analysis.findings import Curves, Findings, Floats, freedom_of
 from rllc.analysis.learners import normal_quantile
 from rllc.analysis.measured import Composition, Edges, Pair, TokenEffects
 from rllc.analysis.ordering import holm
 from rllc.figures.axis import StepAxis
 from rllc.figures.curves import layers_of, steps_axis
 from rllc.figures.drawing import Cells, Layer, Line, Missing, Panel, Plot, Rule, Scale, in_words, limits
-from rllc.figures.head_lines import FAINT_LINE, KEY, curve_line, type_colors, type_legend, typed_last
+from rllc.figures.head_lines import FAINT_LINE, KEY, REACH, curve_line, type_colors, type_legend, typed_last
 from rllc.figures.layout import bounds, curve_span
 from rllc.figures.palette import DATA, INK, MUTED, Style, type_style
 from rllc.figures.told import TEST_LEVEL, Told, chance, last_column, listed, number, step, type_of, with_error
@@ -44,8 +45,9 @@ def against_one_layer(curves: Curves, f: Findings, told: Told) -> Plot | Missing
             kind = kinds.get(curves.parts[r], "other")
             lines.append(curve_line(curves, r, type_style(kind), f"{curves.parts[r]} {kind}", group=kind, end=curves.parts[r], shade=0.07))
         if found is not None and layer in found.layers:
-            mean, error = (values[found.layers.index(layer)] for values in (found.llc, found.stderr))
-            lines.append(Line(found.steps, mean, MEAN, f"mean of layer {layer}", mean - 1.96 * error, mean + 1.96 * error, group="mean of the layer"))
+            place = found.layers.index(layer)
+            mean, half = found.llc[place], reach(found.stderr[place], None if found.df is None else found.df[place])
+            lines.append(Line(found.steps, mean, MEAN, f"mean of layer {layer}", mean - half, mean + half, group="mean of the layer"))
         y = Scale("refined LLC, loss = KL to the one-layer model" if not panels else "", span)
         panels.append(Panel(f"Layer {layer}", tuple(lines), Scale(steps=axis), y))
     caption = (
@@ -76,9 +78,10 @@ def _course(found: Circuit, i: int, p: float, curves: Curves) -> str:
         return f"{below}, which is no sure {'fall' if found.fall[i] > 0 else 'rise'}, for {told}"
     if p <= TEST_LEVEL:
         return f"is largest at {step(float(found.peak[i]))} and falls from there by {number(float(found.fall[i]), 1)} ({chance(p)})"
-    change, error = float(found.llc[i, -1] - found.llc[i, 0]), float(np.hypot(found.stderr[i, 0], found.stderr[i, -1]))
-    if change > normal_quantile(1 - TEST_LEVEL / (2 * len(found.layers))) * error:
-        return f"ends {with_error(change, error, 1)} above its start, with no fall beyond its errors ({chance(p)})"
+    df = freedom_of(found.df, found.stderr)[i]
+    change, (error, freedom) = float(found.llc[i, -1] - found.llc[i, 0]), joined(*[(found.stderr[i, end], df[end]) for end in (0, -1)])
+    if change > quantile(1 - TEST_LEVEL / (2 * len(found.layers)), freedom) * error:
+        return f"ends {with_error(change, float(error), 1)} above its start, with no fall beyond its errors ({chance(p)})"
     return f"shows neither a rise nor a fall beyond its errors ({chance(p)})"
 
 
@@ -169,7 +172,7 @@ def edges_over_training(edges: Edges, told: Told, most: int = 6) -> Plot | Missi
         lines += [Line(edges.steps, values[i], FAINT_LINE, "", marks=False) for i in range(len(edges.pairs)) if i not in top]
         for rank, i in enumerate(top):
             name = f"{edges.pairs[i][0]}→{edges.pairs[i][1]}"
-            band = {"low": values[i] - 1.96 * errors[i], "high": values[i] + 1.96 * errors[i]}
+            band = {"low": values[i] - REACH * errors[i], "high": values[i] + REACH * errors[i]}
             lines.append(Line(edges.steps, values[i], DATA[rank % len(DATA)], name, end=name, group=name, **band))
         panels.append(Panel(data, tuple(lines), Scale(steps=axis), Scale("rise (10⁻³ nats)" if n == 0 else "", span)))
     caption = (
@@ -276,8 +279,8 @@ def _together_title(tokens: TokenEffects, place: int, n: int) -> str:
     ]
     if not pairs:
         return "No two heads of different layers have effects on tokens that could be compared"
-    reach = normal_quantile(1 - TEST_LEVEL / len(pairs))
-    clear = sorted((pair for pair in pairs if pair[0] > reach * pair[1]), reverse=True)
+    beyond = normal_quantile(1 - TEST_LEVEL / len(pairs))
+    clear = sorted((pair for pair in pairs if pair[0] > beyond * pair[1]), reverse=True)
     if not clear:
         return f"No two heads of different layers affect the same tokens beyond the error, all {len(pairs)} pairs tried together"
     best, many = clear[0], f"{len(clear)} of {len(pairs)} pairs of heads of two layers affect the same tokens beyond the error, all tried together"

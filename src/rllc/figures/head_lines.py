@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rllc.analysis.errors import CONFIDENCE, quantile, reach
 from rllc.analysis.findings import Curves, Floats, HeadTypes
 from rllc.core.outcome import Outcome
 from rllc.figures.drawing import Line, Points
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 REFUSED = tuple(o.value for o in Outcome if o.refused)
 MARKED = tuple(o.value for o in Outcome if not o.refused and o is not Outcome.OK)
-REACH = 1.96  # standard errors of a 95 % band
+REACH = float(quantile((1 + CONFIDENCE) / 2))  # standard errors that are known, of a band; those of λ̂ are rough: see `errors.reach`
 FAINT_LINE = Style("#8791a0", "solid", "circle", "o", 0.9)
 KEY = "Hollow: a number with a warning; a cross on the floor: a refused cell, without a number."
 
@@ -47,15 +48,19 @@ def type_lines(
     types: HeadTypes | None,
     stderr: Float[Floats, "H S"] | None = None,
     named: Iterable[str] | None = None,
+    df: Float[Floats, "H S"] | None = None,
 ) -> tuple[Line, ...]:
-    """A line a head, coloured by type, with 95 % bands where there are errors; the heads of `named` (all with a type, unless told) get a label."""
+    """A line a head, coloured by type, with 95 % bands where there are errors (known, or with `df` degrees of freedom).
+
+    The heads of `named` (all with a type, unless told) get a label.
+    """
     kinds = type_of(types)
     labelled = set(named) if named is not None else {h for h in heads if kinds.get(h, "other") != "other"}
     lines: list[Line] = []
     for row in typed_last(heads, kinds):
         head, kind = heads[row], kinds.get(heads[row], "other")
-        reach = REACH * stderr[row] if stderr is not None else None
-        band: dict[str, Any] = {} if reach is None else {"low": values[row] - reach, "high": values[row] + reach}
+        half = None if stderr is None else reach(stderr[row], None if df is None else df[row])
+        band: dict[str, Any] = {} if half is None else {"low": values[row] - half, "high": values[row] + half}
         shade = 0.06 if kind == "other" else 0.14
         lines.append(Line(steps, values[row], type_style(kind), head, end=head if head in labelled else "", group=kind, shade=shade, **band))
     return tuple(lines)

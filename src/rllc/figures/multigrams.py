@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from rllc.analysis.errors import reach
 from rllc.analysis.findings import Curves, Findings
 from rllc.analysis.measured import Memorised
 from rllc.analysis.regression import Regression, layers_of, spearman
 from rllc.figures.drawing import Cells, Layer, Line, Missing, Panel, Plot, Points, Scale, Table, in_words
-from rllc.figures.head_lines import REACH, type_colors, type_legend
+from rllc.figures.head_lines import type_colors, type_legend
 from rllc.figures.layout import bounds
 from rllc.figures.palette import INK, MUTED, Style, type_style
 from rllc.figures.told import Told, chance, last_column, listed, number, plural, step, type_of
@@ -24,9 +25,9 @@ def wrllc_on_multigrams(fit: Regression, held: Memorised, f: Findings, told: Tol
     ends = _final(f, told, held, fit.heads)
     if ends is None:
         return Missing("The heads of the regression have no wrLLC at its checkpoint.")
-    counts, llc, error, at = ends
+    counts, llc, half, at = ends
     kinds = type_of(f.types)
-    x_span, y_span = bounds(counts, pad=0.12), bounds(llc - REACH * error, llc + REACH * error, fit.foretold)
+    x_span, y_span = bounds(counts, pad=0.12), bounds(llc - half, llc + half, fit.foretold)
     ramp = np.array(x_span)
     left: list[Layer] = [Line(ramp, fit.intercept + fit.slope * ramp, LINE, "least squares", marks=False)]
     right: list[Layer] = [Line(np.array(y_span), np.array(y_span), EQUAL, "equal", marks=False)]
@@ -34,7 +35,7 @@ def wrllc_on_multigrams(fit: Regression, held: Memorised, f: Findings, told: Tol
         rows = np.array([i for i, h in enumerate(fit.heads) if kinds.get(h, "other") == kind])
         names = tuple(fit.heads[i] for i in rows)
         style = Style(MUTED, "dot", "circle-open", "o", 1.5) if kind == "other" else type_style(kind)
-        low, high = llc[rows] - REACH * error[rows], llc[rows] + REACH * error[rows]
+        low, high = llc[rows] - half[rows], llc[rows] + half[rows]
         left.append(Points(counts[rows], llc[rows], style, kind, y_low=low, y_high=high, labels=names, group=kind))
         right.append(Points(fit.foretold[rows], llc[rows], style, kind, y_low=low, y_high=high, labels=names, group=kind))
     panels = (
@@ -61,7 +62,7 @@ def _fit_title(fit: Regression) -> str:
 
 
 def _final(f: Findings, told: Told, held: Memorised, heads: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
-    """Multigrams, wrLLC and its error of these heads at the last checkpoint that has both; and the step."""
+    """Multigrams, wrLLC and half the width of its 95 % interval, of these heads at the last checkpoint that has both; and the step."""
     curves: Curves | None = f.curves.get(told.mixture)
     common = np.intersect1d(curves.steps, held.steps) if curves is not None else np.array([])
     if curves is None or not len(common) or not set(heads) <= set(curves.parts) & set(held.heads):
@@ -70,7 +71,7 @@ def _final(f: Findings, told: Told, held: Memorised, heads: tuple[str, ...]) -> 
     rows, column = [curves.parts.index(h) for h in heads], int(np.searchsorted(curves.steps, at))
     theirs, place = [held.heads.index(h) for h in heads], int(np.searchsorted(held.steps, at))
     counts = held.multigrams()[theirs, place].astype(np.float64)
-    return counts, curves.llc[rows, column], curves.stderr[rows, column], at
+    return counts, curves.llc[rows, column], reach(curves.stderr[rows, column], curves.freedom[rows, column]), at
 
 
 def threshold_sensitivity(held: Memorised, f: Findings, told: Told) -> Plot | Missing:

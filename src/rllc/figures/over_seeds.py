@@ -13,7 +13,6 @@ from rllc.analysis.findings import Curves, HeadTypes
 from rllc.figures.axis import StepAxis
 from rllc.figures.curves import layers_of
 from rllc.figures.drawing import Cells, Layer, Line, Missing, Panel, Plot, Points, Scale, in_words
-from rllc.figures.head_lines import REACH
 from rllc.figures.layout import bounds
 from rllc.figures.palette import DATA, INK, MUTED, TYPES, Style, type_color, type_style
 from rllc.figures.told import TEST_LEVEL, Told, chance, listed, number, plural, step, type_of
@@ -45,10 +44,10 @@ def types_by_seed(runs: Mapping[str, SeedRun], matches: Sequence[SeedMatch], tol
             rows = [r for r, part in enumerate(run.curves.parts) if kinds.get(part, "other") == kind]
             if not rows:
                 continue
-            llc, error = run.curves.llc[rows, -1], run.curves.stderr[rows, -1]
+            llc = run.curves.llc[rows, -1]
             x = place + 0.16 * (t - (len(names) - 1) / 2) + np.linspace(-0.04, 0.04, len(rows)) * (len(rows) > 1)
             style = Style(MUTED, "dot", "circle-open", "o", 1.5) if kind == "other" else type_style(kind)
-            edges += [llc - REACH * error, llc + REACH * error]
+            edges += [run.curves.ci_low[rows, -1], run.curves.ci_high[rows, -1]]
             layers.append(
                 Points(x, llc, style, f"{kind}: {', '.join(run.curves.parts[r] for r in rows)}", y_low=edges[-2], y_high=edges[-1], group=kind)
             )
@@ -131,8 +130,7 @@ def matched_heads(runs: Mapping[str, SeedRun], matches: Sequence[SeedMatch], tol
 
 def _curve(curves: Curves, head: str, style: Style, seed: str) -> Layer:
     row = curves.parts.index(head)
-    llc, error = curves.llc[row], curves.stderr[row]
-    low, high = llc - REACH * error, llc + REACH * error
+    llc, low, high = curves.llc[row], curves.ci_low[row], curves.ci_high[row]
     if len(curves.steps) == 1:
         return Points(curves.steps, llc, style, f"{seed}, {head} at {step(float(curves.steps[0]))}", y_low=low, y_high=high, group=seed)
     return Line(curves.steps, llc, style, f"{seed}, {head}", low, high, group=seed)

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erfc
+from scipy.special import stdtr
 
+from rllc.analysis.errors import reach
 from rllc.analysis.findings import Findings, Specialisation
 from rllc.analysis.ordering import holm
 from rllc.analysis.parting import NEVER, Partings
 from rllc.figures.axis import StepAxis, short
 from rllc.figures.curves import layers_of, steps_axis, styles_of
 from rllc.figures.drawing import Cells, Layer, Missing, Panel, Plot, Points, Rule, Scale
-from rllc.figures.head_lines import KEY, REACH, curve_line, dots, type_colors, type_legend
+from rllc.figures.head_lines import KEY, curve_line, dots, type_colors, type_legend
 from rllc.figures.layout import bounds, curve_span
 from rllc.figures.palette import MUTED, Style, type_color
 from rllc.figures.told import TEST_LEVEL, Told, listed, plural, step, type_of
@@ -80,7 +81,9 @@ def when_data_part(partings: Mapping[str, Partings], f: Findings, told: Told) ->
     one = next(iter(partings.values()))
     title = f"The first to part from the mixture for good: {listed(firsts)}" if firsts else "No head's curve parts from that on the mixture for good"
     caption = (
-        f"The first checkpoint at which the difference exceeds {one.threshold:.1f} errors and keeps its sign (chance of any false one at most "
+        f"The first checkpoint at which the difference exceeds about {one.threshold:.1f} errors (more where they are rough) and keeps its sign ("
+        "chance "
+        "of any false one at most "
         f"{one.level:.0%}); bars: where 90 % of redrawn differences that part do so. A head without a dot does not part. "
     )
     tallest = max(len(p.names) for p in partings.values())
@@ -109,7 +112,8 @@ def when_heads_part(partings: Partings, f: Findings, told: Told) -> Plot | Missi
     apart = [at != NEVER for (a, b), at in zip(pairs, partings.steps.tolist(), strict=True) if kinds.get(a, "other") != kinds.get(b, "other")]
     title = f"{sum(apart)} of {len(apart)} pairs of heads of different types part for good, {sum(same)} of {len(same)} of one type"
     caption = (
-        f"The first checkpoint at which the wrLLC of two heads differs by more than {partings.threshold:.1f} errors and keeps its sign (chance of "
+        f"The first checkpoint at which the wrLLC of two heads differs by more than about {partings.threshold:.1f} errors (more where they are "
+        "rough) and keeps its sign (chance of "
         f"any "
         f"false one at most {partings.level:.0%}); darker is earlier, a dash: they do not part. Names in the colours of the types. "
     )
@@ -128,11 +132,11 @@ def final_differences(f: Findings, told: Told) -> Plot | Missing:
     counts = [f"{int(clear[s.data].sum())} of {plural(int(np.isfinite(s.difference).sum()), 'head')} on {s.data}" for s in found]
     for s, shift in zip(found, np.linspace(-0.24, 0.24, len(found)) if len(found) > 1 else [0.0], strict=True):
         rows = np.array([heads.index(h) for h in s.heads]) + shift
-        reach = REACH * s.stderr
-        layers.append(Points(s.difference, rows, styles[s.data], s.data, s.difference - reach, s.difference + reach, group=s.data))
+        half = reach(s.stderr, s.freedom)
+        layers.append(Points(s.difference, rows, styles[s.data], s.data, s.difference - half, s.difference + half, group=s.data))
     kinds = type_of(f.types)
     ticks = tuple((float(r), f"{kinds.get(h, 'other')}  {h}") for r, h in enumerate(heads))
-    span = bounds(*(s.difference - REACH * s.stderr for s in found), *(s.difference + REACH * s.stderr for s in found), zero=True)
+    span = bounds(*(s.difference + side * reach(s.stderr, s.freedom) for s in found for side in (-1, 1)), zero=True)
     y = Scale("", (len(heads) - 0.4, -0.6), ticks=ticks, colors=type_colors(f.types, heads))
     x = Scale(f"final refined LLC on this data minus on {found[0].reference}", span)
     at = listed(sorted({step(s.step) for s in found if s.step >= 0}) or ["the last common checkpoint"])
@@ -147,6 +151,6 @@ def final_differences(f: Findings, told: Told) -> Plot | Missing:
 def clear_differences(found: Sequence[Specialisation]) -> dict[str, NDArray[np.bool_]]:
     """By kind of data, which heads' final differences from the reference exceed their errors: two-sided, all heads and kinds held together (Holm)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = [erfc(np.abs(s.difference) / s.stderr / np.sqrt(2)) for s in found]
+        p = [2 * stdtr(s.freedom, -np.abs(s.difference) / s.stderr) for s in found]
     held = np.split(holm(np.concatenate(p)), np.cumsum([len(row) for row in p])[:-1]) if p else []
     return {s.data: row <= TEST_LEVEL for s, row in zip(found, held, strict=True)}

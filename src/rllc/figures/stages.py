@@ -36,7 +36,7 @@ def loss_and_stages(f: Findings, told: Told) -> Plot | Missing:
     spans = []
     for name, c in full.items():
         row = c.parts.index("full")
-        low, high = c.llc[row] - REACH * c.stderr[row], c.llc[row] + REACH * c.stderr[row]
+        low, high = c.ci_low[row], c.ci_high[row]
         layers.append(Points(c.steps, c.llc[row], styles[name], name, y_low=low, y_high=high, group=name))
         spans += [low, high]
     if f.stages is not None:
@@ -68,11 +68,11 @@ def temperatures(f: Findings, told: Told) -> Plot | Missing:
     panels: list[Panel] = []
     for one in found:
         row = one.curve.parts.index("full")
-        llc, error = one.curve.llc[row], REACH * one.curve.stderr[row]
-        layers: list[Layer] = [*_zeros(one.stages), Points(one.curve.steps, llc, style, told.mixture, y_low=llc - error, y_high=llc + error)]
+        llc, low, high = one.curve.llc[row], one.curve.ci_low[row], one.curve.ci_high[row]
+        layers: list[Layer] = [*_zeros(one.stages), Points(one.curve.steps, llc, style, told.mixture, y_low=low, y_high=high)]
         if one.stages is not None:
             layers.append(Line(one.stages.smooth_steps, one.stages.smooth_llc, SMOOTHED, "smoothed", marks=False))
-        span = bounds(llc - error, llc + error, zero=True)
+        span = bounds(low, high, zero=True)
         panels.append(Panel(f"nβ {one.nbeta:g}", tuple(layers), Scale(steps=axis), Scale("LLC of the full model", span)))
     caption = (
         "LLC of the full model with 95 % intervals on the same minibatches and noise, at nβ as above each panel, smoothed as in the figure of the "

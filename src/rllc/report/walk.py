@@ -68,7 +68,7 @@ def baselines_told(f: Findings) -> Words:
             known = np.isfinite(turn.mean)
             second = [at, f"{turn.mean:.2f}" if known else "", f"{turn.by_chance:.2f}" if known else "", f"{turn.p:.2g}" if known else ""]
         rows.append([TITLES.get(name, name.replace("_", " ")), *first, *second])
-    head = ("baseline", "ρ with wrLLC", "90 % over heads", "p, all rows", "turns at steps", "distance to the LLC's turns", "by chance", "p")
+    head = ("baseline", "ρ with wrLLC", "95 % over heads", "p, all rows", "turns at steps", "distance to the LLC's turns", "by chance", "p")
     caption = (
         "Which baseline orders heads as their refined LLC does at the last common checkpoint (Spearman's ρ), and whether its mean over heads turns "
         "where the LLC of the full model does (distance in log steps)."
