@@ -62,7 +62,7 @@ def read_provenance(folder: RunFolder) -> dict[str, Any] | None:
 
 def _shaped(content: dict[str, Any]) -> bool:
     """Whether what others read in it is of the shape in which it is written: a right digest does not say by whom."""
-    tables = [content.get(name, {}) for name in ("engine", "training", "siblings")]
+    tables = [content.get(name, {}) for name in ("engine", "siblings")]
     tables += tables[-1].values() if isinstance(tables[-1], dict) else ()
     weights = [table.get("checkpoints", {}) for table in (content, *tables) if isinstance(table, dict)]
     stages = [one["stages"] for one in content.get("environments", []) if isinstance(one, dict)]
