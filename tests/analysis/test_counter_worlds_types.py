@@ -168,15 +168,15 @@ def test_a_tilt_refuses_no_claim_either(story: tuple[Evidence, Findings]) -> Non
 
 @pytest.mark.parametrize("planted", [(), ("brackets",)])
 def test_brackets_that_were_planted_make_no_bracket_head(story: tuple[Evidence, Findings], planted: tuple[str, ...]) -> None:
-    """0:3 matches the brackets of the mixture and none in code: they are its planted ones, or else code has too few."""
+    """0:3 matches the brackets of the mixture and no head those in code: they are its planted ones, or else code has too few."""
     evidence, findings = story
     shares = evidence.measured.shares
     assert shares is not None
     names = ("shares", "low", "high", "excess_low", "excess_high", "effect", "effect_stderr")
     several: dict[str, Floats] = {name: np.repeat(getattr(shares, name), 3, axis=2) for name in names}
-    apart = several["shares"][3, :, 2] - np.repeat(shares.base, 3, axis=0)[2]
+    apart = several["shares"][:, :, 2] - np.repeat(shares.base, 3, axis=0)[2]
     for name in ("shares", "low", "high", "excess_low", "excess_high"):
-        several[name][3, :, 2] -= apart
+        several[name][:, :, 2] -= apart
     told = replace(shares, data=(MIX, "brackets", CODE), base=np.repeat(shares.base, 3, axis=0), **several)
     kinds = {"brackets": ("brackets",)} | ({MIX: planted} if planted else {})
     world = replace(evidence, measured=replace(evidence.measured, shares=told), planted=kinds)

@@ -19,6 +19,7 @@ from rllc.core.errors import RllcError
 from rllc.figures import logit_paths, painting
 from rllc.figures.catalogue import CATALOGUE
 from rllc.figures.drawing import Cells, Line, Painted, Plot, Points, Rule, Table
+from rllc.figures.head_lines import REACH
 from rllc.figures.interactive import interactive
 from rllc.figures.material import Material
 from rllc.figures.palette import DARK, TYPES
@@ -141,7 +142,7 @@ def test_ablation_that_was_not_measured_is_a_gap(material: Material, drawn: Draw
     found = line(plot(drawn, "ablation"), "0:2")
     np.testing.assert_array_equal(found.y, effects.normalised["zero"][2, :, 0])
     assert np.flatnonzero(np.isnan(found.y)).tolist() == [1]
-    np.testing.assert_allclose(found.high - found.y, 1.96 * effects.normalised_stderr["zero"][2, :, 0])
+    np.testing.assert_allclose(found.high - found.y, REACH * effects.normalised_stderr["zero"][2, :, 0])
 
 
 def test_edges_stand_in_their_cells_and_only_clear_ones_are_numbered(material: Material, drawn: Drawn) -> None:

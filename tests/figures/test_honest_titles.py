@@ -14,6 +14,7 @@ from rllc.analysis.findings import Curves
 from rllc.analysis.regression import spearman
 from rllc.figures import beside, circuit, heads, learning, multigrams, over_seeds, specialising, token_classes
 from rllc.figures.drawing import Cells, Line, Plot
+from rllc.figures.head_lines import REACH
 from rllc.figures.material import Material
 from rllc.figures.told import number
 from rllc.figures.whole_set import Drawn
@@ -54,11 +55,11 @@ SHARES = ("shares", "low", "high", "excess_low", "excess_high")
 def test_scores_losses_and_context_carry_their_errors(material: Material, drawn: Drawn) -> None:
     b = material.findings.behaviour
     score = line(drawn, "attention-scores", "0:1")
-    np.testing.assert_allclose(score.high - score.y, 1.96 * b.error("previous_token")[b.heads.index("0:1")])
+    np.testing.assert_allclose(score.high - score.y, REACH * b.error("previous_token")[b.heads.index("0:1")])
     loss, (losses, icl) = line(drawn, "loss-and-stages", "code"), b.errors
-    np.testing.assert_allclose(loss.high - loss.y, 1.96 * losses[b.data.index("code")])
+    np.testing.assert_allclose(loss.high - loss.y, REACH * losses[b.data.index("code")])
     context = line(drawn, "ngrams", "in-context learning", panel=2)
-    np.testing.assert_allclose(context.y - context.low, 1.96 * icl)
+    np.testing.assert_allclose(context.y - context.low, REACH * icl)
     assert re.search(r"in-context score −0\.4\d ± 0\.02 nats", drawn.drawings["ngrams"].title)
     assert re.search(r"random part \d\.\d ± 0\.3", drawn.drawings["controls"].title)
 
@@ -75,7 +76,7 @@ def test_the_twin_stands_beside_the_estimate_with_the_errors_of_both(material: M
     shown = line(drawn, "curvature-twin", head, panel=1)
     assert shown.y[-1] == difference
     assert shown.high is not None
-    np.testing.assert_allclose(shown.high[-1] - shown.y[-1], 1.96 * error)
+    np.testing.assert_allclose(shown.high[-1] - shown.y[-1], REACH * error)
     same = replace(found, difference=np.zeros_like(found.difference))
     level = beside.beyond_the_twin(same, material.findings, material.told)
     assert isinstance(level, Plot)
