@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -226,3 +227,22 @@ def test_a_fixed_evaluation_set_and_a_control_variate(tiny: str, trained: Path) 
         assert record.meta["llc"] == pytest.approx(fixed.mean())
         assert record.meta["control_variate"]
         assert record.meta["llc"] != plain[record.meta["part"]].meta["llc"]
+
+
+def test_a_grid_that_has_all_it_wants_is_told_by_the_index_and_no_record_is_read(
+    home: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, out = changed(home[0]), tmp_path / "run"
+    shutil.copytree(home[1], out)
+    run(text, out)
+    read, got = Store.get, list[str]()
+
+    def counted(self: Store, kind: str, key: Any) -> Record:
+        got.append(kind)
+        return read(self, kind, key)
+
+    monkeypatch.setattr(Store, "get", counted)
+    run_experiment(text, out, "sample", None, None, quiet=True)
+    assert got == []
+    run_experiment(changed(home[0], MORE), out, "sample", None, None, quiet=True)
+    assert len(got) >= 4  # those that are gone on with are proven

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -13,6 +13,7 @@ from rllc.core.names import Part
 from rllc.core.outcome import Outcome
 from rllc.corpus.tokens import open_corpus
 from rllc.posterior.settings import Stopping
+from rllc.records.index import opened
 from rllc.records.store import Record, Store, key_digest
 from rllc.runs.earlier import cells_anew
 from rllc.runs.engines.job import Job
@@ -149,10 +150,18 @@ def _shares_work(experiment: Experiment, folder: RunFolder, store: Store, unit: 
 def unfinished_work(experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None) -> list[Work]:
     """The planned cells whose record has fewer draws than are asked for, or a larger error; those of a unit with equally many go together."""
     works: list[Work] = []
-    for unit, bundles, reads in _recorded(experiment, folder, store, only):
+    # Of a whole grid the index tells which cells have all; a record is read, and proven, where it is to be gone on with.
+    told = {} if only is not None else dict(zip(*_newest(store), strict=True))
+
+    def wanting(unit: Unit, keys: Sequence[Mapping[str, Any]]) -> bool:
+        metas = iter([told.get(key_digest(KIND, key)) for key in keys])
+        bundles = [list(islice(metas, len(unit.bundle(part)))) for part in unit.parts]
+        return not all(meta and bundle[0] and finished(experiment, meta, bundle[0]) for bundle in bundles for meta in bundle)
+
+    for unit, bundles, reads in _recorded(experiment, folder, store, only, wanting):
         groups: dict[str, list[int]] = {}
         for p, bundle in enumerate(bundles):
-            if not all(finished(experiment, record, bundle[0]) for record in bundle):
+            if not all(finished(experiment, record.meta, bundle[0].meta) for record in bundle):
                 groups.setdefault(str([(record.segments, record.meta["segments"]) for record in bundle]), []).append(p)
         for places in groups.values():
             part = make_unit(experiment, unit.step, unit.data, tuple(unit.parts[p] for p in places), unit.evaluate_on)
@@ -160,17 +169,24 @@ def unfinished_work(experiment: Experiment, folder: RunFolder, store: Store, onl
     return works
 
 
-def finished(experiment: Experiment, record: Record, own: Record) -> bool:
-    """Whether a cell has all that is asked for; one that was refused gets no better by more draws.
+def finished(experiment: Experiment, meta: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Whether a cell has all that is asked for, by what its record says; one that was refused gets no better by more draws.
 
-    `own` is the record of its chains on their own data, whose error decides when they stop.
+    `own` is what the record of its chains on their own data says, whose error decides when they stop.
     """
-    if Outcome(own.meta["outcome"]).refused:
+    if Outcome(own["outcome"]).refused:
         return True
-    if record.meta["draws"] < experiment.sampler.draws:
+    if meta["draws"] < experiment.sampler.draws:
         return False
-    meta, stopping = own.meta, experiment.stopping
-    return not stopping.target_stderr or meta["draws"] >= stopping.max_draws or stopping.reached(meta["llc"], meta["stderr"])
+    stopping = experiment.stopping
+    return not stopping.target_stderr or own["draws"] >= stopping.max_draws or stopping.reached(own["llc"], own["stderr"])
+
+
+def _newest(store: Store) -> tuple[list[str], list[dict[str, Any]]]:
+    """What the index has of every recorded cell: digests, and what decides whether a cell has all that is asked for."""
+    digests, columns = opened(store, KIND).newest()
+    plain = {name: columns[name].plain() for name in ("outcome", "draws", "llc", "stderr") if name in columns}
+    return digests, [{name: values[row] for name, values in plain.items()} for row in range(len(digests))]
 
 
 def keyed_units(experiment: Experiment, folder: RunFolder, only: int | None = None) -> list[tuple[Unit, list[dict[str, Any]]]]:
@@ -190,12 +206,18 @@ def _planned(experiment: Experiment, folder: RunFolder, only: int | None = None)
 
 
 def _recorded(
-    experiment: Experiment, folder: RunFolder, store: Store, only: int | None = None
+    experiment: Experiment,
+    folder: RunFolder,
+    store: Store,
+    only: int | None = None,
+    wanted: Callable[[Unit, Sequence[Mapping[str, Any]]], bool] = lambda unit, keys: True,  # noqa: ARG005
 ) -> list[tuple[Unit, list[list[Record]], Mapping[str, str]]]:
-    """The planned units that are recorded whole, with the records of each part, on its own data first and then elsewhere, and what they read."""
+    """The planned units that are recorded whole and wanted, by themselves and the keys of their cells: with the records of each part, on its own data
+    first and then elsewhere, and what they read.
+    """
     found: list[tuple[Unit, list[list[Record]], Mapping[str, str]]] = []
     for unit, keys, reads in _planned(experiment, folder, only):
-        if all(store.has(KIND, key) for key in keys):
+        if all(store.has(KIND, key) for key in keys) and wanted(unit, keys):
             records = iter([store.get(KIND, key) for key in keys])
             found.append((unit, [list(islice(records, len(unit.bundle(part)))) for part in unit.parts], reads))
     return found
