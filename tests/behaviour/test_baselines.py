@@ -30,6 +30,8 @@ def test_rows_are_heads_and_columns_are_documented() -> None:
         information = fisher(SHAPE, PARAMS, part, TOKENS, draws=1, seed=5)
         assert table.values["hessian_trace"][i] == pytest.approx(bent.trace.value)
         assert table.stderr["top_eigenvalue"][i] == pytest.approx(bent.spectrum.stderr[0])
+        assert table.values["second_eigenvalue"][i] == pytest.approx(bent.spectrum.eigenvalues[1], rel=1e-4)
+        assert table.stderr["second_eigenvalue"][i] == pytest.approx(bent.spectrum.stderr[1], rel=1e-3)
         assert table.values["fisher_true"][i] == pytest.approx(information.true.value)
         assert table.stderr["fisher_empirical"][i] == pytest.approx(information.empirical.stderr)
         assert table.values["weight_norm"][i] == pytest.approx(weight_norm(SHAPE, PARAMS, part))
@@ -39,5 +41,7 @@ def test_rows_are_heads_and_columns_are_documented() -> None:
 def test_heads_can_be_chosen_and_no_eigenvalue_means_no_column() -> None:
     table = baselines(SHAPE, PARAMS, TOKENS, heads=(Head(1, 1),), top=0, probes=1, draws=1)
     assert table.heads == (Head(1, 1),)
-    assert set(COLUMNS) - set(table.values) == {"top_eigenvalue", "spectrum_participation", "curvature_twin"}
+    assert set(COLUMNS) - set(table.values) == {"top_eigenvalue", "second_eigenvalue", "spectrum_participation", "curvature_twin"}
+    one = baselines(SHAPE, PARAMS, TOKENS, heads=(Head(1, 1),), top=1, probes=1, draws=1)
+    assert set(COLUMNS) - set(one.values) == {"second_eigenvalue", "curvature_twin"}
     assert len(table.values["fisher_true"]) == 1

@@ -262,8 +262,8 @@ class Memorised:
 class Baselines:
     """What else is said of a head beside λ̂: curvature, Fisher information, norms; by name, units in `units`.
 
-    "hessian_trace", "top_eigenvalue", "spectrum_participation", "fisher_empirical", "fisher_true", "gradient_norm", "weight_norm",
-    "qk_participation", "ov_participation".
+    "hessian_trace", "top_eigenvalue", "second_eigenvalue", "spectrum_participation", "fisher_empirical", "fisher_true", "gradient_norm",
+    "weight_norm", "qk_participation", "ov_participation".
     """
 
     heads: tuple[str, ...]

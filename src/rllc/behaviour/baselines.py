@@ -26,6 +26,7 @@ Ints = NDArray[np.int64]
 COLUMNS = {
     "hessian_trace": "trace of the Hessian, nats per token and squared unit of weight",
     "top_eigenvalue": "its largest eigenvalue found, same unit; left out where none is asked for",
+    "second_eigenvalue": "the next, same unit; left out where fewer than two are asked for",
     "spectrum_participation": "participation ratio of the eigenvalues found, 1 to their number; left out likewise",
     "curvature_twin": "½ tr[nβH(nβH + γ)⁻¹]: what the refined LLC would be on a quadratic; left out where no prior is given",
     "fisher_empirical": "trace of the empirical Fisher information, per token",
@@ -79,6 +80,8 @@ def baselines(
         row = {"hessian_trace": (bent.trace.value, bent.trace.stderr)}
         if top:
             row["top_eigenvalue"] = float(bent.spectrum.eigenvalues[0]), float(bent.spectrum.stderr[0])
+            if top > 1:
+                row["second_eigenvalue"] = float(bent.spectrum.eigenvalues[1]), float(bent.spectrum.stderr[1])
             row["spectrum_participation"] = participation_ratio(bent.spectrum.eigenvalues), np.nan
         if bent.twin is not None:
             row["curvature_twin"] = bent.twin.value, bent.twin.stderr

@@ -24,6 +24,7 @@ from rllc.figures.told import TEST_LEVEL, Told, chance, last_column, listed, num
 TITLES = {
     "hessian_trace": "Hessian trace",
     "top_eigenvalue": "top Hessian eigenvalue",
+    "second_eigenvalue": "second Hessian eigenvalue",
     "spectrum_participation": "participation ratio of the top eigenvalues",
     "curvature_twin": "curvature twin",
     "fisher_empirical": "empirical Fisher trace",

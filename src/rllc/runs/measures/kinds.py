@@ -17,7 +17,7 @@ REVISIONS: Mapping[MeasureName, str] = {
     "paths": "paths-2",
     "tables": "tables-2",
     "memorised": "memorised-2",
-    "baselines": "baselines-3",
+    "baselines": "baselines-4",
 }
 
 
