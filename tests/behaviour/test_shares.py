@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rllc.behaviour.shares import class_shares
+from rllc.behaviour.shares import class_shares, effects_by_depth
 from rllc.core.errors import RllcError
 
 
@@ -109,3 +109,16 @@ def test_what_makes_no_sense_is_told(change, sentence):
     effects, flags, counted = some()
     with pytest.raises(RllcError, match=sentence):
         class_shares(**{"effects": effects, "flags": flags, "counted": counted, "rng": rng()} | change)
+
+
+def test_effects_on_closers_are_told_apart_by_how_many_are_open():
+    depth = np.array([[0, 1, 2, 1, 0], [1, 2, 3, 5, 1]])
+    closing = np.array([[False, False, True, True, False], [False, True, True, True, True]])
+    effects = np.stack([np.arange(10.0).reshape(2, 5), np.where(closing & (depth > 1), 1.0, 0.0)])
+    mean, stderr, count = effects_by_depth(effects, closing, depth)
+    assert count.tolist() == [2, 2, 2]
+    assert mean[0].tolist() == [(3 + 9) / 2, (2 + 6) / 2, (7 + 8) / 2]
+    assert mean[1].tolist() == [0, 1, 1]
+    # Two contexts with one closer each: the error of a mean of two numbers.
+    assert stderr[0, 0] == pytest.approx(np.std([3, 9], ddof=1) / np.sqrt(2))
+    assert np.isnan(effects_by_depth(effects, closing & (depth < 3), depth)[0][:, 2]).all()

@@ -136,7 +136,11 @@ def _shares(heads: Any, types: Any, steps: np.ndarray, data: Any, rng: np.random
     low, high = np.clip(shares - 0.06, 0, 1), np.clip(shares + 0.06, 0, 1)
     centre = base[None, None, :, None, :]
     effect = 0.02 * shares[:, :, :, 0, :] * rng.uniform(0.5, 3, (len(heads), 1, 1, 1))
-    return ClassShares("mean", heads, steps, data, CLASSES, (0.01, 0.05), shares, low, high, base, low - centre, high - centre, effect, 0.1 * effect)
+    closing = np.tile(0.2 * np.array([t == "current-token" for t in types])[:, None, None, None] + np.zeros(3), (1, len(steps), len(data), 1))
+    return ClassShares(
+        "mean", heads, steps, data, CLASSES, (0.01, 0.05), shares, low, high, base, low - centre, high - centre, effect, 0.1 * effect,
+        np.tile([400.0, 90.0, 12.0], (len(data), 1)), closing + np.random.default_rng(5).normal(0, 0.01, closing.shape), np.full(closing.shape, 0.01),
+    )  # fmt: skip
 
 
 def _tokens(heads: Any, types: Any, steps: np.ndarray, data: Any, rng: np.random.Generator) -> TokenEffects:

@@ -44,6 +44,7 @@ CONTEXTS = {
     "ngrams": ["13"],
     "token-classes": ["17"],
     "class-effects": ["17"],
+    "nested-closers": ["17"],
     "edges": ["19"],
     "edges-over-training": ["19"],
     "paths-to-logits": ["19"],

@@ -77,7 +77,7 @@ LOST = {
     "composition": {"composition"},
     "paths": {"edges", "edges-over-training", "paths-to-logits"},
     "tables": {"ov-circuits", "qk-circuits", "logit-attribution"},
-    "shares": {"token-classes", "class-effects"},
+    "shares": {"token-classes", "class-effects", "nested-closers"},
     "tokens": {"affected-together", "most-affected", "painted-effects"},
     "memorised": {"wrllc-on-multigrams", "threshold-sensitivity", "multigrams-over-training", "multigram-table"},
     "baselines": {"baselines"},

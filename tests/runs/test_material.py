@@ -59,7 +59,16 @@ data = ["mixture", "prose"]
 """
 # what so small a run cannot have: a bend in four checkpoints' curves, a head's own n-grams,
 # heads enough for a regression, an order or a layer's clusters
-SMALL = {"wrllc-on-multigrams", "kmeans-clusters", "threshold-sensitivity", "multigram-table", "orderings", "sensitivity", "most-affected"}
+SMALL = {
+    "wrllc-on-multigrams",
+    "kmeans-clusters",
+    "nested-closers",
+    "threshold-sensitivity",
+    "multigram-table",
+    "orderings",
+    "sensitivity",
+    "most-affected",
+}
 
 
 @pytest.fixture(scope="module")

@@ -169,6 +169,9 @@ class ClassShares:
     excess_high: Float[Floats, "H S N F K"]
     effect: Float[Floats, "H S N K"]  # mean rise of the loss over a class's predictions, nats; NaN where there are none
     effect_stderr: Float[Floats, "H S N K"]
+    closers: Float[Floats, "N D"] | None = None  # predictions that close a bracket or quotation, by how many are open before: 1, 2 … D or more
+    closer_effect: Float[Floats, "H S N D"] | None = None  # mean rise of the loss over those, nats; NaN where there are none
+    closer_stderr: Float[Floats, "H S N D"] | None = None
 
     @property
     def usual(self) -> int:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rllc.behaviour.contexts import ratio_and_stderr
 from rllc.core.errors import RllcError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,22 @@ def class_shares(
         interval(shares[1:] - bases[1:, None, None]),
         looked_at,
     )
+
+
+def effects_by_depth(
+    effects: Float[Floats, "H B S"], closing: Bool[Flags, "B S"], depth: Int[Ints, "B S"], depths: int = 3
+) -> tuple[Float[Floats, "H D"], Float[Floats, "H D"], Float[Floats, " D"]]:
+    """Mean rise of the loss over closing brackets and quotes by how many are open before them, in nats (METHOD 5, appendix).
+
+    Args:
+        effects: rise of every prediction's loss, by head.
+        closing: predictions that close something.
+        depth: brackets and quotations open before each; `depths` stands for as many or more.
+
+    Returns the means for 1, 2 … `depths` open, their standard errors over contexts, and how many predictions each is of; NaN where there are none.
+    """
+    members = np.stack([closing & (np.minimum(depth, depths) == d) for d in range(1, depths + 1)]).astype(np.float64)
+    return *ratio_and_stderr(np.einsum("hbs,dbs->hdb", effects, members), members.sum(2)[None]), members.sum((1, 2))
 
 
 def _top(times: NDArray[np.int64], members: Flags, sizes: Floats) -> tuple[Floats, NDArray[np.int64]]:

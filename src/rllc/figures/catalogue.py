@@ -199,6 +199,12 @@ CATALOGUE: tuple[Entry, ...] = (
         "what ablation does to each class of tokens",
     ),
     Entry(
+        "nested-closers",
+        lambda m: token_classes.nested_closers(m.measured.shares, m.findings, m.told) if m.measured.shares else None,
+        "classes of affected tokens",
+        "what ablation does to nested brackets and quotes",
+    ),
+    Entry(
         "against-one-layer",
         lambda m: circuit.against_one_layer(m.against_reference, m.findings, m.told) if m.against_reference else None,
         "estimates against a one-layer reference model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rllc.analysis.findings import Findings
+from rllc.analysis.learners import normal_quantile
 from rllc.analysis.measured import ClassShares
 from rllc.figures.drawing import Cells, Layer, Missing, Panel, Plot, Rule, Scale, in_words, limits
 from rllc.figures.head_lines import dots, type_colors, type_legend
@@ -84,6 +85,48 @@ def class_effects(found: ClassShares, f: Findings, told: Told) -> Plot | Missing
     legend = type_legend(f.types, found.heads)
     return Plot(
         title, caption + told.measuring("ablation", *found.data), tuple(panels), columns, 1.0 + 0.16 * len(found.heads), legend, bar="nats per token"
+    )
+
+
+def nested_closers(found: ClassShares, f: Findings, told: Told) -> Plot | Missing:
+    """Mean rise of the loss over closing brackets and quotes when a head is ablated, by how many are open before: heads by depths.
+
+    Of the kind of data that has the most inside others. The title names heads beyond the error, all heads and depths tried together.
+    """
+    if found.closers is None or found.closer_effect is None or found.closer_stderr is None or not found.closers[:, 1:].any():
+        return Missing("No text that was measured closes a bracket inside another.")
+    n = int(found.closers[:, 1:].sum(1).argmax())
+    place = last_column(found.closer_effect[:, :, n, 0]) if len(found.steps) else -1
+    if place < 0:
+        return Missing("No effect on closing brackets was measured.")
+    effect, error = found.closer_effect[:, place, n], found.closer_stderr[:, place, n]
+    # One closer, or some of one context alone, have no error that could be known.
+    reach = normal_quantile(1 - TEST_LEVEL / max(int(np.isfinite(effect).sum()), 1))
+    beyond = (np.isfinite(error) & (error > 0) & (effect > reach * error))[:, 1:].any(1)
+    heads = [h for h, hurts in zip(found.heads, beyond, strict=True) if hurts]
+    names = tuple(f"{d + 1}{' or more' * (d == effect.shape[1] - 1)} ({count:,.0f})" for d, count in enumerate(found.closers[n]))
+    low, high = limits([effect], "diverging")
+    cells = Cells(
+        effect, found.heads, names, low, high, "diverging", in_words(effect), "nats", "open before", row_colors=type_colors(f.types, found.heads)
+    )
+    title = (
+        f"Ablating {listed(heads, 4)} hurts closing brackets and quotes inside others"
+        if heads
+        else "No head's ablation hurts closing brackets and quotes inside others beyond its errors"
+    )
+    caption = (
+        f"Mean rise of the loss under {found.ablation} ablation at {step(float(found.steps[place]))}, over tokens of {found.data[n]} that close a "
+        "bracket or quotation, by how many are open before them (in brackets: how many such tokens); the title holds 5 % for all heads and depths "
+        "together. "
+    )
+    return Plot(
+        title,
+        caption + told.measuring("ablation", found.data[n]),
+        (Panel("", (cells,), Scale("brackets and quotations open before the token")),),
+        1,
+        1.2 + 0.16 * len(found.heads),
+        type_legend(f.types, found.heads),
+        bar="nats per token",
     )
 
 

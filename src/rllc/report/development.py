@@ -28,7 +28,7 @@ SCORES = (
     "below 0, later tokens are easier."
 )
 
-FOLDED = ("attention-scores", "ablated-loss", "class-effects", "most-affected", "logit-attribution", "ov-circuits", "qk-circuits")
+FOLDED = ("attention-scores", "ablated-loss", "class-effects", "nested-closers", "most-affected", "logit-attribution", "ov-circuits", "qk-circuits")
 
 
 def stages(page: Page) -> Section:

@@ -13,7 +13,7 @@ REVISIONS: Mapping[MeasureName, str] = {
     "composition": "composition-2",
     "ablation": "ablation-2",
     "ngrams": "ngrams-2",
-    "tokens": "tokens-2",
+    "tokens": "tokens-3",
     "paths": "paths-2",
     "tables": "tables-2",
     "memorised": "memorised-2",

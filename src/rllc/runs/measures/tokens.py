@@ -13,7 +13,7 @@ from rllc.behaviour.affected import correlations, most_affected, overlaps
 from rllc.behaviour.classes import CLASSES, TokenClasses, classify
 from rllc.behaviour.contexts import ratio_and_stderr
 from rllc.behaviour.patterns import PatternRules
-from rllc.behaviour.shares import class_shares
+from rllc.behaviour.shares import class_shares, effects_by_depth
 from rllc.core import digest, seeds
 from rllc.records.store import Record
 from rllc.runs.experiment import MIXTURE
@@ -77,6 +77,8 @@ def _on_data(subject: Subject, bench: Bench, data: str) -> Arrays:
         "effect_stderr": by_class[1],
         "overlap_heads": overlaps(effects, classes.counted, settings.overlap),
     }
+    closer_effect, closer_stderr, closers = effects_by_depth(effects, classes.of("bracket"), classes.depth)
+    arrays |= {"closer_effect": closer_effect, "closer_stderr": closer_stderr, "closers": closers}
     arrays["correlation"], arrays["correlation_stderr"] = correlations(effects, classes.counted)
     if settings.examples:
         context, place, rise = most_affected(effects, classes.counted, settings.examples)
@@ -107,6 +109,9 @@ def _read(records: Sequence[Record], bench: Bench) -> Mapping[str, Any]:
         fractions=tuple(meta["fractions"]),
         base=last.arrays["base"],
         **{name: by_head(name) for name in _SHARES if name != "base"},
+        closers=last.arrays["closers"],
+        closer_effect=by_head("closer_effect"),
+        closer_stderr=by_head("closer_stderr"),
     )
     effects = TokenEffects(
         ablation=meta["kind"],
