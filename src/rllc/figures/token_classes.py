@@ -102,8 +102,8 @@ def nested_closers(found: ClassShares, f: Findings, told: Told) -> Plot | Missin
     effect, error = found.closer_effect[:, place, n], found.closer_stderr[:, place, n]
     # One closer, or some of one context alone, have no error that could be known.
     reach = normal_quantile(1 - TEST_LEVEL / max(int(np.isfinite(effect).sum()), 1))
-    beyond = (np.isfinite(error) & (error > 0) & (effect > reach * error))[:, 1:].any(1)
-    heads = [h for h, hurts in zip(found.heads, beyond, strict=True) if hurts]
+    beyond = np.asarray((np.isfinite(error) & (error > 0) & (effect > reach * error))[:, 1:].any(1))
+    heads = [h for h, hurts in zip(found.heads, beyond.tolist(), strict=True) if hurts]
     names = tuple(f"{d + 1}{' or more' * (d == effect.shape[1] - 1)} ({count:,.0f})" for d, count in enumerate(found.closers[n]))
     low, high = limits([effect], "diverging")
     cells = Cells(
