@@ -13,8 +13,8 @@ import rllc
 from rllc.corpus.batches import ContextPool, Mixture
 from rllc.corpus.tokens import open_corpus
 from rllc.posterior import exact
+from rllc.records.names import COLUMNS
 from rllc.records.store import Store
-from rllc.records.table import COLUMNS
 from rllc.runs.layout import RunFolder
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.recording import arrays_of

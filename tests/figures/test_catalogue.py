@@ -164,7 +164,7 @@ def test_paths_to_the_logits_carry_their_numbers_and_noise_is_not_counted(materi
     (dot,) = [p for p in layers(found, Points, 1) if p.name == "induction: 1:6, 1:7"]
     rows = [edges.heads.index(h) for h in ("1:6", "1:7")]
     np.testing.assert_allclose(dot.x, 1000 * edges.direct[rows, -1, 1])
-    np.testing.assert_allclose(dot.x_high - dot.x, 1960 * edges.direct_stderr[rows, -1, 1])
+    np.testing.assert_allclose(dot.x_high - dot.x, 1000 * REACH * edges.direct_stderr[rows, -1, 1])
     np.testing.assert_allclose(line(found, "1:6", 4).y, 1000 * edges.direct[rows[0], :, 1])
     rng, told = np.random.default_rng(0), 0
     for _ in range(40):

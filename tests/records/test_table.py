@@ -12,8 +12,9 @@ import pytest
 import xarray as xr
 
 from rllc.core.errors import RllcError
+from rllc.records.names import COLUMNS
 from rllc.records.store import Record, Store, key_digest
-from rllc.records.table import COLUMNS, columns, dataset, export, frame, part_order
+from rllc.records.table import columns, dataset, export, frame, part_order
 
 PROMISED = """run step part data evaluated_on sampler step_size localization nbeta chains draws burn_in estimator llc stderr ci_low ci_high
 llc_unpaired tilt rhat ess stein_ratio outcome seconds key"""

@@ -86,6 +86,7 @@ def test_a_fault_has_its_traceback_here_and_in_the_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("sent", "code", "outcome"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
 def test_a_signal_unwinds_the_run(tmp_path: Path, sent: signal.Signals, code: int, outcome: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background is deaf to it, and so are its children
     process: Any = subprocess.Popen(another(SLEEP, tmp_path), stdout=-1, stderr=-1, text=True, env=os.environ.copy())
     assert process.stdout.readline() == "ready\n"
     assert (tmp_path / "live" / "run.json").is_file()

@@ -115,8 +115,8 @@ FORGERIES: dict[str, tuple[Change, str]] = {
     "the error": (said("stderr", lambda x: x / 2), "It says stderr"),
     "a diagnostic": (said("rhat", lambda x: x + 1), "It says rhat"),
     "the outcome": (said("outcome", lambda x: "tilted" if x == "ok" else "ok"), "It says outcome"),
-    "a trace left out": (thinned, "It holds other traces than sampling makes"),
-    "draws left out": (shortened, "is of another shape than sampling makes"),
+    "a trace left out": (thinned, "its traces are not those of its settings and segments"),
+    "draws left out": (shortened, "its traces are not those of its settings and segments"),
 }
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 from rllc.core.outcome import Outcome
+from rllc.records.names import COLUMNS, TRACES
 from rllc.records.packing import Record, joined
 from rllc.records.store import Check
-from rllc.records.table import COLUMNS, TRACES
 from rllc.runs.keys import ESTIMATOR, KIND, SHARES, STATE
 from rllc.runs.measures.kinds import REVISIONS
 
