@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,19 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         figure.savefig(content, format=ending, dpi=DPI, metadata=metadata)
         figure.set_layout_engine("none")  # places were found; finding them again costs as much as drawing
         paths.append(folder / f"{name}.{ending}")
-        write_atomic(paths[-1], content.getvalue())
+        write_atomic(paths[-1], numbered(content.getvalue()) if ending == "svg" else content.getvalue())
     return paths
+
+
+def numbered(svg: bytes) -> bytes:
+    """An SVG of matplotlib with its ids numbered: they are digests of places that the layout finds only to the last bit.
+
+    >>> numbered(b'<g clip-path="url(#p1c77a8cb99)"/><clipPath id="p1c77a8cb99"/><use fill="#dfe3e8"/>')
+    b'<g clip-path="url(#p1)"/><clipPath id="p1"/><use fill="#dfe3e8"/>'
+    """
+    ids = dict.fromkeys(re.findall(rb' id="([A-Za-z][0-9a-f]{10})"', svg))
+    names = {name: name[:1] + str(n).encode() for n, name in enumerate(ids, 1)}
+    return re.sub(rb'( id="|#)([A-Za-z][0-9a-f]{10})\b', lambda found: found[1] + names.get(found[2], found[2]), svg)
 
 
 def new(width: float, height: float, rows: int = 1, columns: int = 1, labels: bool = False, **kw: Any) -> tuple[Figure, list[Axes]]:
