@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,9 +149,9 @@ def workers_of(group: int) -> list[int]:
     return [int(pid) for pid, of, command in found if int(of) == group and "spawn_main" in command]
 
 
-def at_work(group: int) -> int | None:
-    """The worker of a run that computes now: of those that use the processor, the one that does so most; None where all wait."""
-    before = {pid: processor_seconds(pid) for pid in workers_of(group)}
+def at_work(group: int, among: Container[int] | None = None) -> int | None:
+    """The worker of a run that computes now: of those that use the processor, the one that does so most; None where all (`among` some) wait."""
+    before = {pid: processor_seconds(pid) for pid in workers_of(group) if among is None or pid in among}
     time.sleep(_SEEN)
     used = {pid: (processor_seconds(pid) or 0.0) - seconds for pid, seconds in before.items() if seconds is not None}
     busiest = max(used, key=lambda pid: used[pid], default=None)
