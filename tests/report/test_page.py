@@ -92,7 +92,7 @@ def test_the_findings_are_told(reader: Reader) -> None:
         "Prefix matching reaches its threshold of 0.3 and stays there: 1:6 and 1:7 from step 1,800.",
         "turns twice, which bounds its stages: step 330 (264 to 412), in 93 % of resamples",
         "Stability under resampling: 0.88 (0.70 to 1.00).",
-        "adjusted Rand index): 0.71, by chance within layers ",
+        "adjusted Rand index): 0.71, by chance within layers −0.12 to 0.19.",
         "1 refused (1 unstable)",
         "Left out for want of a complete curve: 1:3.",
         "Not sampled on its own: brackets.",

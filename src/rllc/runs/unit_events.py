@@ -10,9 +10,10 @@ from rllc.core.outcome import Outcome
 from rllc.model.slices import first_layer
 from rllc.runs.progress import Bar, Reporter
 from rllc.runs.sampling import Sample, Work
+from rllc.runs.work_events import WorkEvents
 
 
-class UnitEvents:
+class UnitEvents(WorkEvents):
     """The events of the units of one job, and the counts that its bar shows.
 
     Args:
@@ -20,18 +21,10 @@ class UnitEvents:
     """
 
     def __init__(self, reporter: Reporter, cells: int) -> None:
-        self._reporter, self._cells = reporter, cells
-        self._workers: dict[Any, str] = {}
+        super().__init__(reporter, _name, facts_of)
+        self._cells = cells
         self.outcomes: Counter[str] = Counter()
         self.chain_steps = 0
-
-    def heard(self, event: str, work: Work | None = None, **facts: Any) -> None:
-        """What an engine tells: the worker that has finished a work, and everything that went wrong with one."""
-        if event == "work_finished" and work is not None:
-            self._workers[_name(work)] = str(facts["worker"])
-            return
-        level = "info" if event == "worker_begun" else "warning"
-        self._reporter.event(event, "", level, **(facts_of(work) if work is not None else {}), **facts)
 
     def halved(self, work: Work, chunk: int) -> None:
         """A unit that was lost, or found too little memory, goes on with fewer variants at a time."""
@@ -57,7 +50,7 @@ class UnitEvents:
             f"recorded {work.unit}",
             **facts_of(work),
             seconds=round(first["seconds"] * len(work.unit.parts), 3),
-            worker=self._workers.pop(_name(work), ""),
+            worker=self.worker(work),
             outcomes=dict(outcomes),
             segment=work.segment,
         )
