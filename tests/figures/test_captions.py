@@ -55,6 +55,7 @@ CONTEXTS = {
     "multigrams-over-training": ["1,031"],
     "multigram-table": ["1,031"],
     "wrllc-on-multigrams": ["1,031"],
+    "threshold-sensitivity": ["1,031"],
     "baselines": ["7", "17"],
     "curvature-twin": ["7"],
     "orderings": ["7", "17", "1,031"],

@@ -80,8 +80,9 @@ def put(folder: Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
         return  # it cannot even be written
 
 
-def test_a_sound_record_is_sound(tmp_path: Path) -> None:
-    put(tmp_path, ARRAYS, META)
+@pytest.mark.parametrize("without", ["", "raftery_lewis"])  # the second: as records were before it was a diagnostic
+def test_a_sound_record_is_sound(tmp_path: Path, without: str) -> None:
+    put(tmp_path, ARRAYS, {name: value for name, value in META.items() if name != without})
     use(tmp_path)
     assert len(Store(tmp_path).digests("sample")) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import get_args
 
 import numpy as np
@@ -185,6 +186,36 @@ def test_geweke_is_a_standard_normal_on_stationary_series() -> None:
     shifted = series[0] + np.where(np.arange(1000) < 100, 3.0, 0.0)
     assert convergence.geweke(shifted) > 5
     assert np.isnan(convergence.geweke(series[0, :79]))
+
+
+@pytest.mark.parametrize("p", [0.5, 0.2, 0.1, 0.02])
+def test_raftery_and_lewis_on_a_chain_of_two_states(p: float) -> None:
+    """One that leaves either state with probability p takes (1 - p)/p times the draws of an independent one; the few of its burn-in come on top."""
+    rng = np.random.default_rng(7)
+    series = np.cumsum(rng.random(200_000) < p) % 2 + 0.1 * rng.random(200_000)
+    np.testing.assert_allclose(convergence.raftery_lewis(series), (1 - p) / p, rtol=0.08)
+
+
+def test_raftery_and_lewis_by_counting() -> None:
+    """A hundred draws that are taken as they are, their transitions counted one by one, and the formula of the paper."""
+    signs = [*"++-----++++-+---++-+++----++------+++-+--++++++---+-+++---", *"--+++++++-----++-+++-+---++---+++++-----++"]
+    series = np.array([2.0 if sign == "+" else 1.0 for sign in signs]) + 1e-6 * np.arange(100)
+    assert len(signs) == 100
+    assert signs.count("+") == 50
+    pairs = list(pairwise(signs))
+    up, down = (pairs.count(pair) / sum(first == pair[0] for first, _ in pairs) for pair in (("-", "+"), ("+", "-")))
+    z = 1.96 / 0.005
+    burn_in = np.ceil(np.log(0.001 * (up + down) / max(up, down)) / np.log(1 - up - down))
+    draws = (2 - up - down) * up * down / (up + down) ** 3 * z**2
+    np.testing.assert_allclose(convergence.raftery_lewis(series), (burn_in + draws) / (z**2 / 4), rtol=1e-12)
+
+
+def test_raftery_and_lewis_thin_what_remembers_more_than_one_draw() -> None:
+    """Every draw twice: of every second one the chain is of first order, and independent, so that two draws count as one."""
+    rng = np.random.default_rng(8)
+    np.testing.assert_allclose(convergence.raftery_lewis(np.repeat(rng.normal(size=50_000), 2)), 2.0, rtol=0.03)
+    assert np.isnan(convergence.raftery_lewis(rng.normal(size=79)))
+    assert np.isnan(convergence.raftery_lewis(np.ones(100)))
 
 
 def test_heidelberger_and_welch() -> None:

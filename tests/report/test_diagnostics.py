@@ -32,5 +32,8 @@ def test_a_cell_that_no_share_of_draws_settles_is_counted_against_it() -> None:
 
 
 def test_what_is_left_out_is_said() -> None:
-    assert "Raftery" in str(diagnostics_table([CELL]))
+    said = str(diagnostics_table([CELL]))
+    assert "No cell has what Heidelberger and Welch, Heidelberger and Welch and Raftery and Lewis take" not in said
+    assert "No cell has what Heidelberger and Welch and Raftery and Lewis take: they need longer chains." in said
+    assert "No cell has" not in str(diagnostics_table([CELL | {"hw_discard": 0.0, "hw_halfwidth": 0.02, "raftery_lewis": 1.4}]))
     assert "No diagnostic" in str(diagnostics_table([{"step": 0, "part": "0:0", "data": "x"}]))

@@ -110,7 +110,7 @@ def threshold_sensitivity(held: Memorised, f: Findings, told: Told) -> Plot | Mi
         f"counted "
         f"once. The figure of the regression uses {held.threshold:g} nats and {held.contexts} contexts. "
     )
-    return Plot(title, caption + told.sampling(told.mixture), panels, 2, 2.5)
+    return Plot(title, caption + told.sampling(told.mixture, beside=("multigrams",)), panels, 2, 2.5)
 
 
 def multigrams_over_training(held: Memorised, f: Findings, told: Told) -> Plot | Missing:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from arviz_stats.base.array import array_stats
+from numpy.typing import NDArray
 
 from rllc.posterior.estimate import standard_error, t_quantile
 from rllc.posterior.traces import Floats
@@ -91,6 +92,47 @@ def heidelberger_welch(series: Float[Floats, " draws"]) -> tuple[float, float]:
             reach = 1.96 * _error(rest) / abs(rest.mean()) if telling(rest, 8) and rest.mean() else math.nan
             return tenths / 10, float(reach)
     return math.nan, math.nan
+
+
+def raftery_lewis(series: Float[Floats, " draws"]) -> float:
+    """How many times as many draws the median takes as independent draws would, burn-in included (Raftery and Lewis 1992); without a verdict.
+
+    Whether a draw lies below the median is followed as a chain of two states, of every draw or of every second, third … one: the first thinning
+    at which the draw before the last tells nothing more, by the BIC. From its two transition probabilities come the draws to leave out, until the
+    state is forgotten to 0.001, and those for the median's rank to be known to 0.005 with 95 %. They have more than 5 inspected.
+
+    NaN below 80 draws, or where a state is never left or entered in what thinning leaves.
+    """
+    if not telling(series, 80):
+        return math.nan
+    below = (series <= np.median(series)).astype(np.int64)
+    thinning = next((k for k in range(1, len(below) // 20 + 1) if _first_order(below[::k])), 0)
+    if not thinning:
+        return math.nan
+    counts = _transitions(below[::thinning], 2)
+    if not (counts.sum(axis=1) > 0).all() or not counts[0, 1] or not counts[1, 0]:
+        return math.nan
+    up, down = counts[0, 1] / counts[0].sum(), counts[1, 0] / counts[1].sum()
+    memory = abs(1 - up - down)
+    forgotten = math.ceil(math.log(0.001 * (up + down) / max(up, down)) / math.log(memory)) if 0 < memory < 1 else 0
+    independent = 0.25 * (1.96 / 0.005) ** 2
+    wanted = up * down * (2 - up - down) / (up + down) ** 3 * (1.96 / 0.005) ** 2
+    return thinning * (forgotten + wanted) / independent
+
+
+def _first_order(states: NDArray[np.int64]) -> bool:
+    """Whether three successive states are told by two, by the BIC of the second-order chain against the first."""
+    seen = _transitions(states, 3).astype(np.float64)
+    total = seen.sum(axis=(0, 2), keepdims=True)
+    expected = seen.sum(axis=2, keepdims=True) * seen.sum(axis=0, keepdims=True) / np.where(total > 0, total, 1)
+    found = seen > 0
+    return bool(2 * np.sum(seen[found] * np.log(seen[found] / expected[found])) < 2 * math.log(len(states) - 2))
+
+
+def _transitions(states: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """How often each word of so many successive states of a two-state chain occurs; [2, 2] or [2, 2, 2]."""
+    words = np.lib.stride_tricks.sliding_window_view(states, length) @ 2 ** np.arange(length)[::-1]
+    return np.bincount(words, minlength=2**length).reshape((2,) * length)
 
 
 def _error(series: Float[Floats, " draws"]) -> float:

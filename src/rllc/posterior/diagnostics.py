@@ -5,6 +5,7 @@ NaN stands where a number is not defined: too few draws, no gradient at w*, a se
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,8 @@ class Diagnostics:
     halving: float  # λ̂ at half the step size minus λ̂
     halving_stderr: float
     twin: float  # ½ tr[nβH(nβH + γ)⁻¹], what λ̂ would be if the loss were quadratic
+    # What came later has a default: records of before are without it, and none the worse.
+    raftery_lewis: float = math.nan  # how many times the draws that independent ones would take; no verdict
 
 
 def diagnose(
@@ -113,4 +116,5 @@ def _of_series(values: Float[Floats, "chains draws"]) -> dict[str, float]:
         "geweke": convergence.geweke(average),
         "hw_discard": discard,
         "hw_halfwidth": halfwidth,
+        "raftery_lewis": convergence.raftery_lewis(average),
     }

@@ -79,7 +79,8 @@ def assess_elsewhere(own: Result, traces: Traces, verdicts: Verdicts | None = No
     if finite.outcome.refused:
         return replace(own, outcome=finite.outcome, estimate=None, reason=f"{finite.text} {finite.outcome.text}", checks=(finite,))
     number = estimate(traces, confidence=verdicts.confidence)[0]
-    series = {name: getattr(d, name) for name in ("rhat", "rhat_chains", "ess", "geweke", "hw_discard", "hw_halfwidth", "share_below_zero")}
+    names = ("rhat", "rhat_chains", "ess", "geweke", "hw_discard", "hw_halfwidth", "raftery_lewis", "share_below_zero")
+    series = {name: getattr(d, name) for name in names}
     diagnostics = replace(own.diagnostics, **series, drift=d.drift, drift_reach=d.drift_reach, gradient_ratio=np.nan)
     told = replace(own, estimate=number, diagnostics=diagnostics)
     checks = remarks(number, d, traces.settings, verdicts)

@@ -34,6 +34,7 @@ COLUMNS: dict[str, tuple[Literal["text", "count", "number"], str]] = {
     "geweke": ("number", "Geweke's z of the chain-averaged paired series, first tenth against last half"),
     "hw_discard": ("number", "Heidelberger and Welch: share of draws to leave out before the series is stationary; empty where none is enough"),
     "hw_halfwidth": ("number", "Heidelberger and Welch: half width of the interval of the rest over its mean"),
+    "raftery_lewis": ("number", "Raftery and Lewis: draws that the median takes over those of independent draws"),
     "init_loss": ("number", "loss at the checkpoint, nats per token"),
     "outcome": ("text", "what became of the cell"),
     "reason": ("text", "why, as a sentence"),

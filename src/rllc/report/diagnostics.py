@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rllc.figures.health import Row, data_of, number
+from rllc.figures.told import listed
 from rllc.report.markup import Markup, minus, paragraph
 from rllc.report.tables import Words
 
-_MISSING = "Raftery and Lewis' diagnostic is left out: no library that rllc builds on has it."
 # column, name, how far a cell is from what is wanted (larger is worse), the usual limit of that, in words
 _ROWS: tuple[tuple[str, str, Callable[[float], float], float, str], ...] = (
     ("rhat", "split R-hat", lambda v: v, 1.1, "at most 1.1"),
@@ -20,6 +20,7 @@ _ROWS: tuple[tuple[str, str, Callable[[float], float], float, str], ...] = (
     ("geweke", "Geweke's z, first tenth against last half", abs, 1.96, "within ±1.96, which 95 % of settled chains are"),
     ("hw_discard", "Heidelberger and Welch, share of draws to leave out", lambda v: v, 0.0, "0"),
     ("hw_halfwidth", "Heidelberger and Welch, relative half width", abs, 0.1, "at most 0.1"),
+    ("raftery_lewis", "Raftery and Lewis, draws over independent ones", lambda v: v, 5.0, "at most 5"),
 )
 
 
@@ -31,9 +32,11 @@ def diagnostics_table(rows: Sequence[Row]) -> Markup:
 def diagnostics_told(rows: Sequence[Row]) -> Words:
     """Of each diagnostic that these cells have, how many of them pass its limit, and the worst."""
     told: list[list[str]] = []
+    missing: list[str] = []
     for column, name, badness, limit, wanted in _ROWS:
         known = [(row, value) for row in rows if (value := _value(row, column)) is not None]
         if not known:
+            missing += [] if (author := name.partition(",")[0]) in missing else [author]
             continue
         bad = np.array([badness(value) for _, value in known])
         row, value = known[int(np.argmax(bad))]
@@ -49,7 +52,8 @@ def diagnostics_told(rows: Sequence[Row]) -> Words:
             ]
         )
     head = ("diagnostic", "wanted", "cells that have it so", "worst", "of the cell", "cells")
-    caption = f"Diagnostics of each cell, of its chain-averaged paired series. {_MISSING}"
+    lacking = f" No cell has what {listed(missing)} take: they need longer chains." if missing else ""
+    caption = f"Diagnostics of each cell, of its chain-averaged paired series.{lacking}"
     return Words(head, told, caption, numbers=(2, 3, 5), long=(4,))
 
 

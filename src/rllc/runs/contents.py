@@ -63,7 +63,7 @@ def _sample(record: Record, segment: int, earlier: Sequence[Record]) -> None:
 
 def _complete(record: Record, segment: int, outcome: Outcome) -> None:
     """What this version's estimator writes is there, and of the right types."""
-    from dataclasses import fields
+    from dataclasses import MISSING, fields
 
     from rllc.posterior.diagnostics import Diagnostics
     from rllc.runs.recording import ESTIMATE
@@ -72,7 +72,7 @@ def _complete(record: Record, segment: int, outcome: Outcome) -> None:
     if unknown := sorted(record.arrays.keys() - TRACES.keys()):
         raise _Nonsense(f"its array {unknown[0]} is no trace")
     _named(meta, _OF_COMPUTING)
-    numbers = [field.name for field in fields(Diagnostics)]
+    numbers = [field.name for field in fields(Diagnostics) if field.default is MISSING or field.name in meta]
     numbers += [] if outcome.refused else ESTIMATE
     for name in numbers:
         if name not in meta or not (meta[name] is None or _is_number(meta[name])):

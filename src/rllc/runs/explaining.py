@@ -97,6 +97,7 @@ def _expectations(d: Diagnostics, result: Result, traces: Traces, v: Verdicts) -
         ("acceptance", _number(d.acceptance), "no verdict; falls with the dimension"),
         ("geweke", _number(d.geweke), "no verdict; standard normal"),
         ("heidelberger_welch", f"{_number(d.hw_discard)}, {_number(d.hw_halfwidth)}", "no verdict; 0 left out, relative half width below 0.1"),
+        ("raftery_lewis", _number(d.raftery_lewis), "no verdict; below 5"),
         ("step lengths", f"{_number(d.gradient_step)}, {_number(d.prior_step)}, {_number(d.noise_step)}", "gradient, prior, noise"),
     ]
 
