@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm, t, ttest_ind_from_stats
 
 from rllc.analysis.aligned import Cells, difference, error_of, mean
-from rllc.analysis.errors import as_normal, in_common, joined, noise, quantile, reach
+from rllc.analysis.errors import as_normal, in_common, joined, moderated, noise, quantile, reach
 from rllc.analysis.findings import Curves
 from rllc.analysis.learners import constant_p
 from rllc.analysis.planted import estimated
@@ -123,3 +123,37 @@ def test_a_mean_over_heads_is_measured_where_chains_are_known() -> None:
     np.testing.assert_allclose(without.stderr, curves.stderr.mean(axis=0))
     assert (without.df >= 3 - 1e-9).all()
     assert (without.df <= 7 + 1e-9).all()
+
+
+def test_errors_that_are_equal_become_equal() -> None:
+    """Four chains each: beside their own 3 degrees each knows what all of them tell."""
+    drawn = 2 * np.sqrt(rng(3).chisquare(3, 20_000) / 3)
+    stderr, df = moderated(drawn, np.full(20_000, 3.0))
+    assert drawn.std() > 0.5
+    assert stderr.std() < 0.1
+    np.testing.assert_allclose(stderr.mean(), 2, rtol=0.02)
+    assert (df > 50).all()
+
+
+@pytest.mark.parametrize("prior", [2.0, 8.0])
+def test_moderated_errors_give_a_t_of_the_degrees_they_say(prior: float) -> None:
+    """Variances drawn as the model has them, estimated with 3 degrees, and numbers with such noise: d₀ comes back; a number over its error is t."""
+    generator = rng(4)
+    true = 4 * prior / generator.chisquare(prior, 20_000)
+    estimated_errors = np.sqrt(true * generator.chisquare(3, 20_000) / 3)
+    stderr, df = moderated(estimated_errors, np.full(20_000, 3.0))
+    np.testing.assert_allclose(df, 3 + prior, rtol=0.08)
+    over = np.sqrt(true) * generator.standard_normal(20_000) / stderr
+    for share in (0.9, 0.975, 0.995):
+        assert np.mean(over > t.ppf(share, df[0])) == pytest.approx(1 - share, rel=0.12)
+
+
+def test_errors_that_tell_nothing_of_each_other_stay() -> None:
+    known = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.full(5, INF)
+    few = np.array([1.0, 2.0, 3.0]), np.full(3, 3.0)
+    for given in (known, few):
+        for before, after in zip(given, moderated(*given), strict=True):
+            np.testing.assert_array_equal(before, after)
+    mixed, df = moderated(np.array([0.0, 1.0, 2.0, 1.5, 1.2, 7.0]), np.array([3.0, 3.0, 3.0, 3.0, 3.0, INF]))
+    assert (mixed[0], mixed[-1], df[0], df[-1]) == (0.0, 7.0, 3.0, INF)
+    assert (df[1:5] > 3).all()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.analysis.curves import select
-from rllc.analysis.errors import as_normal
+from rllc.analysis.errors import as_normal, moderated
 from rllc.analysis.findings import Bends, Curves, Floats, StageAgreement, Stages
 from rllc.analysis.learners import constant_p, matched
 from rllc.analysis.settings import AnalysisSettings
@@ -45,7 +45,7 @@ def bends(curves: Curves, settings: AnalysisSettings, seed: int, part: str = "fu
     stderr, df = curve.stderr[0, present], curve.freedom[0, present]
     if scale <= 1e-12 * abs(float(y.mean())) or constant_p(y, np.maximum(stderr, _LEAST_NOISE * scale), df) > _LEVEL:
         return None, f"There are no bends: the LLC of {part} does not vary by more than its errors allow."
-    noise = np.maximum(as_normal(stderr, df), _LEAST_NOISE * scale)  # the fit takes normal noise alone
+    noise = np.maximum(as_normal(*moderated(stderr, df)), _LEAST_NOISE * scale)  # the fit takes normal noise alone
     problem = _Problem(x, noise)
     places, criterion = problem.choose(y, settings.max_bends)
     fitted, slopes, misfit = problem.fit(y, places)

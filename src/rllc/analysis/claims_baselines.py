@@ -161,6 +161,19 @@ def sees_stages(evidence: Evidence, findings: Findings, settings: AnalysisSettin
     )
 
 
+def _nearest(ours: Floats, theirs: Floats, window: float) -> list[tuple[int, int]]:
+    """Places of two lists that are each other's nearest, no further apart than the window: a turn that only one of them has did not move.
+
+    >>> _nearest(np.array([1.0, 2.0, 2.4]), np.array([1.1, 2.3, 9.0]), 0.5)
+    [(0, 0), (2, 1)]
+    """
+    if not (len(ours) and len(theirs)):
+        return []
+    apart = np.abs(ours[:, None] - theirs[None])
+    pairs = [(i, int(apart[i].argmin())) for i in range(len(ours))]
+    return [(i, j) for i, j in pairs if apart[:, j].argmin() == i and apart[i, j] <= window]
+
+
 def sensitivity(evidence: Evidence, findings: Findings, settings: AnalysisSettings, seed: int) -> Claim:
     """Whether boundaries move with the temperature."""
     title, conditions = "shift of a boundary", list[Condition]()
@@ -172,12 +185,11 @@ def sensitivity(evidence: Evidence, findings: Findings, settings: AnalysisSettin
         ours = (stages(evidence.full[evidence.reference], many, seed)[0] if again else None) or findings.stages
         found = [(nbeta, stages(curves, many, seed)[0]) for nbeta, curves in evidence.temperatures.items()]
         pairs = [
-            (nbeta, i, int(np.abs(np.log1p(other.boundaries) - np.log1p(place)).argmin()), other)
+            (nbeta, i, j, other)
             for nbeta, other in found
-            if other is not None and len(other.boundaries)
-            for i, place in enumerate(ours.boundaries)
+            if other is not None
+            for i, j in _nearest(np.log1p(ours.boundaries), np.log1p(other.boundaries), settings.stage_window)
         ]
-        pairs = [pair for pair in pairs if abs(np.log1p(pair[3].boundaries[pair[2]]) - np.log1p(ours.boundaries[pair[1]])) <= settings.stage_window]
         missing = "no boundary is found at two temperatures" if found else missing
         for nbeta, i, j, other in pairs:
             width = [float(np.diff(np.log1p(s.intervals[k]))[0]) / (2 * normal_quantile(0.95)) for s, k in ((ours, i), (other, j))]
@@ -189,9 +201,8 @@ def sensitivity(evidence: Evidence, findings: Findings, settings: AnalysisSettin
     return decide(
         "sensitivity",
         "The boundaries of the stages depend on the inverse temperature nβ (from 23 to 30 one moved by 1,000 steps).",
-        "Boundaries at two temperatures that lie within the stage window of one another: the size of each shift in log(step + 1) beyond the errors "
-        "of "
-        f"both, corrected for their number (Bonferroni); {_MOVED:g} is the least that counts.",
+        "Boundaries at two temperatures that are each other's nearest and lie within the stage window: the size of each shift in log(step + 1) "
+        f"beyond the errors of both, corrected for their number (Bonferroni); {_MOVED:g} is the least that counts.",
         [any_of(title, conditions, missing)],
         (),
         flagged(*[(curves, ("full",), False) for curves in (evidence.full.get(evidence.reference), *evidence.temperatures.values())]),

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllc.analysis.curves import select
-from rllc.analysis.errors import as_normal
+from rllc.analysis.errors import as_normal, moderated
 from rllc.analysis.findings import Curves, Floats, Stages
 from rllc.analysis.learners import constant_p, smooth
 from rllc.analysis.settings import AnalysisSettings
@@ -34,7 +34,7 @@ def stages(curves: Curves, settings: AnalysisSettings, seed: int, part: str = "f
         return None, f"There are no stages: {part} has an estimate at {present.sum()} checkpoints, and stages need {settings.min_checkpoints}."
     x = np.log1p(curve.steps[present].astype(np.float64))
     llc, df = curve.llc[0, present], curve.freedom[0, present]
-    stderr = as_normal(curve.stderr[0, present], df)  # the smoother takes normal noise alone
+    stderr = as_normal(*moderated(curve.stderr[0, present], df))  # the smoother takes normal noise alone
     centre, scale = float(llc.mean()), float(llc.std())
     if scale <= 1e-12 * abs(centre) or constant_p((llc - centre) / scale, np.maximum(curve.stderr[0, present] / scale, _LEAST_NOISE), df) > _LEVEL:
         return None, f"There are no stages: the LLC of {part} does not vary by more than its errors allow."
