@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rllc.analysis.circuit import circuit
+from rllc.analysis.aligned import Cells, error_of
+from rllc.analysis.circuit import circuit, may_be_largest
 from rllc.analysis.findings import Curves
 from rllc.analysis.onsets import Onset, coincidence, lag, nearest_allowed, onset
 from rllc.analysis.verdicts import any_of, beyond_chance, correlation_interval, decide, effect, lacking
@@ -170,3 +171,30 @@ def test_one_layer_or_few_checkpoints_have_no_circuit() -> None:
     found, reason = circuit(Curves("c", ("0:0",), STEPS, *[np.ones((1, len(STEPS)))] * 4, np.full((1, len(STEPS)), "ok")), 0)
     assert found is None
     assert "1 layers have heads" in reason
+
+
+SHARP = np.array([0.0, 1.2, 1.65, 1.5, 1.4, 1.4, 1.35, 1.3, 1.3, 1.25, 1.2, 0.9, -0.4, -0.4])
+
+
+def sharp(noise: float, seed: int) -> Cells:
+    """Means of chains and of batches of a curve that is highest at its third checkpoint and falls off a cliff at its end."""
+    rng = np.random.default_rng(seed)
+    chains = SHARP[:, None] + noise * rng.standard_normal((len(SHARP), 4))
+    batches = SHARP[:, None] + noise * np.sqrt(2.0) * rng.standard_normal((len(SHARP), 8))
+    return error_of(chains, batches)
+
+
+def test_the_checkpoints_of_the_peak_hold_the_largest_estimate_and_a_sharp_peak_alone() -> None:
+    """A smooth curve through these swings up before the cliff, and had its largest value there."""
+    errors = sharp(0.02, 0)
+    assert np.flatnonzero(may_be_largest(errors.chains.mean(axis=-1), errors)).tolist() == [2]
+
+
+def test_the_checkpoints_of_the_peak_miss_the_true_one_in_one_of_twenty_at_most() -> None:
+    missed = 0
+    for seed in range(400):
+        errors = sharp(0.2, seed)
+        may = may_be_largest(errors.chains.mean(axis=-1), errors)
+        missed += not may[2]
+        assert may[errors.chains.mean(axis=-1).argmax()]
+    assert missed / 400 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rllc.analysis.aligned import Aligned, cells, difference, mean
+from rllc.analysis.aligned import Aligned, Cells, cells, difference, mean
 from rllc.analysis.comparisons import Circuit
 from rllc.analysis.curves import complete, layer_of
-from rllc.analysis.errors import noise
+from rllc.analysis.errors import noise, quantile
 from rllc.analysis.findings import Curves, Floats
-from rllc.analysis.learners import smoothed
 from rllc.core import seeds
 
 _DRAWS = 4000
 _LEAST = 4
+_LEVEL = 0.05
 
 
 def circuit(curves: Curves, seed: int, *, aligned: Mapping[str, Aligned] | None = None, draws: int = _DRAWS) -> tuple[Circuit | None, str]:
@@ -25,7 +26,7 @@ def circuit(curves: Curves, seed: int, *, aligned: Mapping[str, Aligned] | None 
 
     The largest of many estimates is too large by their noise, so a fall from it is there even in a curve that does not change. `fall_p` takes that
     into account: it lays the errors about a constant, which of all curves that never fall is the one that seems to fall furthest. `rise_p` is the
-    same for the rise to the peak.
+    same for the rise to the peak. `peak_interval` spans the checkpoints at which the mean may be largest.
     """
     whole, _, _ = complete(curves)
     layers = tuple(sorted({layer_of(head) for head in whole.parts}))
@@ -48,7 +49,6 @@ def circuit(curves: Curves, seed: int, *, aligned: Mapping[str, Aligned] | None 
     gained = [difference(error[ended], error[first]) for error in errors]
     fall_stderr = np.where(places == ended, 0.0, np.array([float(error.stderr) for error in fallen]))
     later_stderr = np.array([float(error.stderr) if first < ended else 0.0 for error in gained])
-    x = np.log1p(whole.steps.astype(np.float64))
     rise = llc[at, places] - llc[:, 0]
     chance, risen, intervals = np.ones(len(layers)), np.ones(len(layers)), np.full((len(layers), 2), np.nan)
     for i, layer in enumerate(layers):
@@ -58,8 +58,8 @@ def circuit(curves: Curves, seed: int, *, aligned: Mapping[str, Aligned] | None 
         if rise[i] > 0:
             risen[i] = (1 + ((stray.max(axis=1) - stray[:, 0]) >= rise[i]).sum()) / (1 + draws)
         if (stderr[i] > 0).all():
-            drawn = smoothed(x, llc[i], stderr[i]) + stray
-            intervals[i] = np.quantile(whole.steps[drawn.argmax(axis=1)], (0.05, 0.95), method="closest_observation")
+            may = whole.steps[may_be_largest(llc[i], errors[i])]
+            intervals[i] = may.min(), may.max()
     return Circuit(
         data=curves.data,
         layers=layers,
@@ -79,3 +79,14 @@ def circuit(curves: Curves, seed: int, *, aligned: Mapping[str, Aligned] | None 
         rise=rise,
         rise_p=risen,
     ), ""
+
+
+def may_be_largest(values: Floats, errors: Cells, level: float = _LEVEL) -> NDArray[np.bool_]:
+    """Which of these numbers [S] of one curve may truly be its largest: a set that holds the true one with probability 1 - level.
+
+    Those that the largest estimate does not pass by more than the error of the difference allows, one of S - 1 comparisons (Bonferroni; Hsu 1981).
+    The largest estimate is always among them.
+    """
+    top = int(values.argmax())
+    apart = difference(errors[[top] * len(values)], errors)
+    return values[top] - values <= quantile(1 - level / max(len(values) - 1, 1), apart.df) * apart.stderr

@@ -125,7 +125,7 @@ class Circuit:
     llc: Floats  # [L, S]
     stderr: Floats  # [L, S]
     peak: NDArray[np.int64]  # [L] step of the largest mean
-    peak_interval: Floats  # [L, 2] steps, 5..95 % over curves redrawn around a smoothed one
+    peak_interval: Floats  # [L, 2] steps: the first and the last checkpoint at which the true mean may be largest, with 95 %
     fall: Floats  # [L] from the peak to the last checkpoint; 0 where the last is the largest
     fall_stderr: Floats  # [L] of the difference of these two
     fall_p: Floats  # [L] chance that a curve that does not change falls as far from its largest estimate, by its errors alone
