@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from rllc.analysis.stored import from_json
 from rllc.checkpoints.store import digest, list_checkpoints
 from rllc.corpus.tokenizer import train_tokenizer
 from rllc.model.forward import init_params
@@ -19,12 +22,13 @@ from rllc.runs.layout import RunFolder
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.recorded import planned_samples
 
+from ..fuzz.hostile import document
 from .conftest import WORDS
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("huggingface_hub")
 TEXT = (Path(__file__).parents[2] / "experiments" / "paper-hub.toml").read_text()
-STEPS = (0, 200, 50_000)
+STEPS = (0, 200, 1000, 50_000)
 SIZES = {"d_model": 16, "n_heads": 2, "d_head": 8, "n_ctx": 24, "d_vocab": 280, "vocabulary": 280, "chains": 2, "draws": 8, "batch_size": 2}
 
 
@@ -81,10 +85,20 @@ def small(hub: Path) -> str:
     return text.replace("[engine]", "[engine]\nworkers = 1")
 
 
+def fewest(asked: dict[str, Any]) -> dict[str, Any]:
+    """The experiment on as few contexts as there can be."""
+    behaviour = asked["behaviour"] | {"sequences": 4, "contexts": 4, "snippets": 1}
+    for name in ("ablation", "paths", "tables", "memorised", "baselines"):
+        behaviour[name] = behaviour.get(name, {}) | {"contexts": 4}
+    behaviour["memorised"] |= {"within": 2, "withins": [2]}
+    return asked | {"behaviour": behaviour, "analysis": {"resamples": 10, "permutations": 20}}
+
+
 @pytest.mark.filterwarnings("ignore")  # the data sets' library on closing its files
-def test_the_released_models_are_read_by_their_names_and_sampled(hub: Path) -> None:
-    text, folder = small(hub), RunFolder(hub / "run")
-    run_experiment(text, folder.root, "sample", None, None, quiet=True)
+def test_the_released_models_are_read_by_their_names_and_make_the_paper_s_page(hub: Path, no_pictures: None) -> None:
+    """Everything that the shipped file asks for, to the page: sampled, measured on the fewest contexts, calibrated and judged."""
+    text, folder = document(fewest(tomllib.loads(small(hub)))), RunFolder(hub / "run")
+    run_experiment(text, folder.root, "report", None, None, quiet=True)
     for place, layers, steps in ((folder, 2, STEPS), (folder.sibling("one-layer"), 1, STEPS[-1:])):
         infos = list_checkpoints(place.checkpoints)
         assert [info.step for info in infos] == list(steps)
@@ -100,6 +114,9 @@ def test_the_released_models_are_read_by_their_names_and_sampled(hub: Path) -> N
         for layer in (0, 1)
         for head in (0, 1)
     } | {(step, "mixture", part) for step in STEPS for part in ("full", "0.random0", "1.random0")} | {(step, "mixture^23", "full") for step in STEPS}
+    assert len(from_json(folder.findings.read_text(encoding="utf-8")).claims) == 22
+    shown = set(re.findall(r'id="figure-([a-z-]+)"', folder.report.read_text(encoding="utf-8")))
+    assert {"heads", "against-one-layer", "edges", "paths-to-logits", "painted-shares", "controls", "ov-circuits", "attention-scores"} <= shown
 
 
 def test_the_paper_s_own_numbers_are_in_the_file() -> None:
