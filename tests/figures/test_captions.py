@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch")  # what a run tells the figures is a matter of rllc.runs, which needs it
+
 from rllc.behaviour.settings import (
     AblationSettings,
     BaselineSettings,
