@@ -43,7 +43,7 @@ def as_normal(stderr: ArrayLike, df: ArrayLike | None = None) -> Floats:
 def moderated(stderr: Floats, df: Floats) -> tuple[Floats, Floats]:
     """Errors [N] of alike numbers, each drawn towards what is usual among them as far as it is rough; and their degrees of freedom, which grow.
 
-    A fit that weighs numbers by their errors runs after those whose error came out too small by luck: with 3 degrees of freedom one in twelve is
+    A fit that weighs numbers by their errors runs after those whose error came out too small by luck: with 3 degrees of freedom one in thirteen is
     below two fifths of what it should be. Variances are taken to be spread as scaled inverse chi-square around a common s₀² with d₀ degrees of
     freedom, both from the mean and the variance of `log s²`, and each becomes `(d₀ s₀² + d s²)/(d₀ + d)` with d₀ + d degrees (Smyth 2004). Where they
     differ by more than that, d₀ is small and little is done. Known errors, zeros and fewer than four stay as they are.
@@ -55,7 +55,7 @@ def moderated(stderr: Floats, df: Floats) -> tuple[Floats, Floats]:
     logs = 2 * np.log(s) - _digamma(half) + np.log(half)
     excess = float(logs.var(ddof=1) - _trigamma(half).mean())  # beyond what the estimates of equal errors would differ by
     alike = excess <= float(_trigamma(np.array(_ALIKE / 2)))
-    prior = _ALIKE if alike else 2 * _where(excess)
+    prior = _ALIKE if alike else 2 * _inverse_trigamma(excess)
     usual = np.exp(logs.mean() + _digamma(np.array(prior / 2)) - np.log(prior / 2))
     found, freedom = np.array(stderr, np.float64), np.array(df, np.float64)
     found[rough] = np.sqrt((prior * usual + 2 * half * s**2) / (prior + 2 * half))
@@ -63,7 +63,7 @@ def moderated(stderr: Floats, df: Floats) -> tuple[Floats, Floats]:
     return found, freedom
 
 
-def _where(trigamma: float) -> float:
+def _inverse_trigamma(trigamma: float) -> float:
     """Where the trigamma function has this value."""
 
     def beyond(x: float) -> float:
