@@ -1,4 +1,4 @@
-"""What the record store costs at 10⁵ records: putting, finding, opening the table, compaction, disk; in a folder, and through fsspec.
+"""What the record store costs at 10⁵ records: putting, finding, opening the table, the Zarr copy, disk; in a folder, and through fsspec.
 
     python benchmarks/store.py [--records 100000] [--folder DIR] [--out store.json]
 
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from rllc.core.files import sync_folder
+from rllc.records.compaction import compact, open_compacted
 from rllc.records.index import opened, path_of
 from rllc.records.packing import key_digest, pack
 from rllc.records.places import LocalPlace
@@ -68,7 +69,7 @@ def measure(root: Path, count: int, flushed: int) -> dict[str, Any]:
         found["  of it the two flushes, ms (median)"] = round(1e3 * statistics.median(flushes(root)), 2)
         for i in range(flushed, count):
             name = f"sample/{key_digest('sample', keys[i])}-0.npz"
-            store.place.write(name, pack("sample", keys[i], arrays, made_up_meta(i, keys[i]), 0), durable=False)
+            store.place.write(name, pack("sample", keys[i], made_up_arrays(i), made_up_meta(i, keys[i]), 0), durable=False)
     digests = [key_digest("sample", key) for key in keys]
     found["has, by digest, µs"] = round(1e6 * timed(lambda: [store.has("sample", name) for name in digests])[0] / count, 1)
     some = digests[:: max(1, count // 1000)]
@@ -89,6 +90,14 @@ def measure(root: Path, count: int, flushed: int) -> dict[str, Any]:
     found["records on disk, MB"] = round(sum(size for size, _ in store.listing("sample").values()) / 1e6, 1)
     found["  in whole blocks, MB"] = round(sum(entry.stat().st_blocks * 512 for entry in os.scandir(root / "sample")) / 1e6, 1)
     found["index on disk, MB"] = round(index.stat().st_size / 1e6, 1)
+    found["most memory until here, MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    for older in (root / "compacted").glob("*.zarr"):
+        shutil.rmtree(older)
+    took, copy = timed(lambda: compact(store))
+    found["Zarr copy, s"] = round(took, 1)
+    found["Zarr copy, files"] = sum(path.is_file() for path in copy.rglob("*"))
+    found["Zarr copy, MB"] = round(sum(path.stat().st_size for path in copy.rglob("*")) / 1e6, 1)
+    found["opening the Zarr copy whole, s"] = round(timed(lambda: open_compacted(store))[0], 1)
     found["most memory, MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
     return found | remote(keys[:2000], arrays)
 
@@ -138,9 +147,9 @@ def made_up_key(i: int) -> dict[str, Any]:
     return {"weights": f"{step:064x}", "step": step, "part": f"{head // 8}:{head % 8}", "data": {"name": data}, "sampler": sampler, "seed": 0}
 
 
-def made_up_arrays() -> dict[str, Any]:
-    """Traces of four chains."""
-    rng = np.random.default_rng(0)
+def made_up_arrays(i: int = 0) -> dict[str, Any]:
+    """Traces of four chains, which do not compress; others for every record."""
+    rng = np.random.default_rng(i)
     return {name: rng.normal(size=(4, 61)) for name in TRACES} | {"baseline": rng.normal(size=61)}
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from rllc.core.errors import RllcError
 from rllc.core.names import Part
 from rllc.core.outcome import Outcome
-from rllc.records.columns import Column, of_rows
+from rllc.records.columns import Column, of_rows, stacked
 from rllc.records.index import OF_KEY, opened
 from rllc.records.names import COLUMNS, TRACES
 from rllc.records.packing import Record
@@ -28,6 +29,8 @@ from rllc.records.store import Store
 Format = Literal["csv", "json", "parquet"]
 
 DIMS = ("step", "part", "data")
+_Traces = tuple[list[str], NDArray[np.float64]]  # one trace of some records: their digests, and [records, …] with NaN behind the end of the shorter
+_BLOCK = 1024  # records that are in memory as they came
 SETTING = "setting"  # comes first, and only where one cell was measured under several settings
 _SETTINGS = ("evaluated_on", "sampler", "step_size", "localization", "nbeta", "chains", "draws", "burn_in", "estimator", "seed", "dtype", "loss")
 
@@ -38,8 +41,8 @@ def frame(records: Iterable[Record], run: str = "") -> pd.DataFrame:
     The columns of `COLUMNS` come first, whatever else the records' meta holds as single values after them. Absent numbers are NaN, absent counts NA,
     absent texts "". A refused cell has no llc, whatever its record says.
     """
-    kept = list(records)
-    return frame_of([record.digest for record in kept], of_rows([record.meta for record in kept]), run)
+    digests, said, _ = _taken_in(records, traces=False)
+    return frame_of(digests, said, run)
 
 
 def stored_frame(store: Store, run: str = "") -> pd.DataFrame:
@@ -110,9 +113,8 @@ def dataset(records: Iterable[Record], run: str = "") -> xr.Dataset:
     Cells that do not exist are NaN, "" in texts and -1 in counts; traces shorter than the longest end in NaN. A dimension `setting` comes first where
     some cell was measured under several settings, and names the settings by what differs between them.
     """
-    kept = list(records)
-    table = frame(kept, run)
-    by_key = {record.digest: record for record in kept}
+    digests, said, traces = _taken_in(records, traces=True)
+    table = frame_of(digests, said, run)
     labels = _setting_labels(table)
     places: dict[str, list[Any]] = {
         "step": sorted(set(table["step"])),
@@ -134,7 +136,7 @@ def dataset(records: Iterable[Record], run: str = "") -> xr.Dataset:
         full = np.full(shape, {"f": np.nan, "i": -1}.get(values.dtype.kind, ""), dtype=values.dtype)
         full[index] = values
         variables[name] = (dims, full, {"long_name": COLUMNS[name][1]} if name in COLUMNS else {})
-    variables |= _traces([by_key[key] for key in table["key"]], dims, shape, index)
+    variables |= _traces(traces, table["key"].tolist(), dims, shape, index)
     coords = {dim: (dim, np.array(values, dtype=np.int64 if dim == "step" else np.str_)) for dim, values in places.items()}
     return xr.Dataset(variables, coords=coords, attrs={"run": run})
 
@@ -170,15 +172,41 @@ def _setting_labels(table: pd.DataFrame) -> list[str] | None:
     return [f"{label} {key[:8]}".strip() if clash else label for label, key, clash in zip(labels, table["key"], clashes, strict=True)]
 
 
-def _traces(records: Sequence[Record], dims: tuple[str, ...], shape: tuple[int, ...], index: tuple[Any, ...]) -> Mapping[str, Any]:
+def _taken_in(records: Iterable[Record], *, traces: bool) -> tuple[list[str], dict[str, Column], dict[str, list[_Traces]]]:
+    """Digests, what the records say [rows], and their traces by name; of a stream of records nothing else stays in memory."""
+    digests: list[str] = []
+    blocks: list[tuple[int, Mapping[str, Column]]] = []
+    arrays: dict[str, list[_Traces]] = {}
+    stream = iter(records)
+    while block := list(islice(stream, _BLOCK)):
+        digests += [record.digest for record in block]
+        blocks.append((len(block), of_rows([record.meta for record in block])))
+        for name in TRACES if traces else ():
+            having = {record.digest: record.arrays[name] for record in block if name in record.arrays}
+            if having:
+                arrays.setdefault(name, []).append((list(having), _padded(having.values())))
+    return digests, stacked(blocks), arrays
+
+
+def _padded(arrays: Collection[NDArray[Any]]) -> NDArray[np.float64]:
+    """Arrays of as many axes as one, each to the size of the largest with NaN behind its end."""
+    full = np.full((len(arrays), *np.max([array.shape for array in arrays], axis=0)), np.nan)
+    for row, array in zip(full, arrays, strict=True):
+        row[tuple(map(slice, array.shape))] = array
+    return full
+
+
+def _traces(
+    traces: dict[str, list[_Traces]], digests: Sequence[str], dims: tuple[str, ...], shape: tuple[int, ...], index: tuple[Any, ...]
+) -> Mapping[str, Any]:
+    """The traces of all rows as labelled arrays. `traces` is emptied on the way, so that of one name alone there are two copies in memory."""
     variables: dict[str, Any] = {}
-    for name, axes in TRACES.items():
-        having = [(i, record.arrays[name]) for i, record in enumerate(records) if name in record.arrays]
-        if not having:
-            continue
-        sizes = [max(array.shape[axis] for _, array in having) for axis in range(len(axes))]
-        full = np.full((*shape, *sizes), np.nan)
-        for i, array in having:
-            full[(*(axis[i] for axis in index), *(slice(n) for n in array.shape))] = array
-        variables[name] = ((*dims, *axes), full)
+    row = {key: i for i, key in enumerate(digests)}
+    for name in [name for name in TRACES if name in traces]:
+        blocks = traces.pop(name)
+        full = np.full((*shape, *np.max([block.shape[1:] for _, block in blocks], axis=0)), np.nan)
+        for keys, block in blocks:
+            rows = [row[key] for key in keys]
+            full[(*(axis[rows] for axis in index), *map(slice, block.shape[1:]))] = block
+        variables[name] = ((*dims, *TRACES[name]), full)
     return variables
