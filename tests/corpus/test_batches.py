@@ -13,7 +13,8 @@ from scipy import stats
 from rllc.core import seeds
 from rllc.core.errors import RllcError
 from rllc.corpus.batches import ContextPool, Mixture, batch_stream, contexts, find_domain, snippets
-from rllc.corpus.tokens import Corpus, make_domain
+from rllc.corpus.tokens import Corpus
+from rllc.corpus.writing import make_domain
 
 BOS = 0
 MIXTURE = Mixture("train", {"tales": 3, "echo": 1})

@@ -17,19 +17,8 @@ from rllc.corpus.settings import CorpusSettings, SourceSettings
 from rllc.corpus.sources import Document, Progress, fingerprint, gather, held_out
 from rllc.corpus.standard_library import CODE, PROSE
 from rllc.corpus.tokenizer import bos_id, encode_documents, special_ids, train_tokenizer, vocabulary_size
-from rllc.corpus.tokens import (
-    HEADER,
-    Corpus,
-    DamagedCorpusError,
-    Domain,
-    make_domain,
-    open_corpus,
-    read_header,
-    tokenizer_entry,
-    write_domain,
-    write_header,
-    write_tokenizer,
-)
+from rllc.corpus.tokens import HEADER, Corpus, DamagedCorpusError, Domain, open_corpus, read_header
+from rllc.corpus.writing import make_domain, tokenizer_entry, write_domain, write_header, write_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
