@@ -13,6 +13,7 @@ import pytest
 from rllc.core.names import Part
 from rllc.records.store import Record, Store
 from rllc.records.table import stored_frame
+from rllc.runs.agreement import PROMISE
 from rllc.runs.doctor import examine
 from rllc.runs.experiment import parse
 from rllc.runs.keys import STATE
@@ -21,7 +22,7 @@ from rllc.runs.overview import describe_plan, describe_status
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.plan import make_plan, state_bytes
 from rllc.runs.recording import origin_of, traces_of
-from rllc.runs.verifying import PROMISE, verify_run
+from rllc.runs.verifying import verify_run
 
 from .conftest import EXPERIMENT, experiment_text
 

@@ -13,9 +13,10 @@ import pytest
 from rllc.core.errors import RllcError
 from rllc.records.packing import pack, unpack
 from rllc.records.store import Record, Store
+from rllc.runs.agreement import PROMISE
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.verification_text import render
-from rllc.runs.verifying import PROMISE, Verification, verify_run
+from rllc.runs.verifying import Verification, verify_run
 
 from .conftest import experiment_text
 

@@ -13,9 +13,9 @@ from rllc.records.index import path_of, sound
 from rllc.records.packing import FORMAT, Record, joined
 from rllc.records.places import LocalPlace, open_place
 from rllc.records.store import COMPACTED, DAMAGED, MARKER, DamagedRecordError, Store, named
+from rllc.runs.agreement import untrue
 from rllc.runs.examining import Chart
 from rllc.runs.keys import ESTIMATOR, KIND
-from rllc.runs.verifying import untrue
 
 
 def records(chart: Chart) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from rllc.runs.verifying import PROMISE, Verification, Verified
+from rllc.runs.agreement import PROMISE, Verified
+from rllc.runs.verifying import Verification
 
 _NAMES = ("cell", "draws", "compared", "apart, nats", "λ̂ recorded", "λ̂ again", "")
 
