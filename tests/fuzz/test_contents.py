@@ -92,6 +92,8 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "outcome": (ARRAYS, META | {"outcome": "<b>x"}),
     "llc": (ARRAYS, META | {"llc": "abc"}),
     "no arrays": ({}, META),
+    "no estimator": (ARRAYS, META | {"estimator": None, "history": None}),
+    "another estimator": (ARRAYS, META | {"estimator": "paired-1"}),
     "step": (ARRAYS, META | {"step": 10**30}),
     "part": (ARRAYS, META | {"part": "\x1b[31m"}),
     "half a character": (ARRAYS, META | {"reason": "\ud800"}),

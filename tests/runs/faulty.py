@@ -19,7 +19,7 @@ import pytest
 
 from rllc.records.store import COMPACTED, DAMAGED, Store
 from rllc.runs import sampling
-from rllc.runs.engines.local import processor_seconds
+from rllc.runs.engines.pulse import processor_seconds
 from rllc.runs.experiment import parse
 from rllc.runs.grid import keyed_units
 from rllc.runs.keys import KIND

@@ -10,7 +10,7 @@ import torch
 
 from rllc.core.errors import RllcError
 from rllc.runs import sampling
-from rllc.runs.engines import local
+from rllc.runs.engines import pulse
 from rllc.runs.engines.job import Job
 from rllc.runs.engines.local import LocalEngine
 from rllc.runs.experiment import parse
@@ -91,8 +91,8 @@ def test_the_local_engine_gives_up_no_unit_but_the_hopeless_one(tmp_path: Path, 
 def test_a_worker_without_a_sign_of_life_is_lost_long_before_any_limit_and_one_that_computes_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "SILENCE", 6.0)
-    monkeypatch.setattr(local, "SIGN", 0.1)  # a busy machine gives a worker that begins no second in six
+    monkeypatch.setattr(pulse, "SILENCE", 6.0)
+    monkeypatch.setattr(pulse, "SIGN", 0.1)  # a busy machine gives a worker that begins no second in six
     told = list[str]()
     works = [(name, tmp_path, 8) for name in ("hung", "stopped", "busy")]
     engine = LocalEngine(EngineSettings(workers=3))

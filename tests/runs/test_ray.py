@@ -14,7 +14,8 @@ import pytest
 
 from rllc.core.errors import RllcError
 from rllc.records.store import Store
-from rllc.runs.engines import cluster
+from rllc.runs.engines import cluster, pulse
+from rllc.runs.engines import on_ray as on_ray_module
 from rllc.runs.engines.job import Job
 from rllc.runs.engines.on_ray import RayEngine
 from rllc.runs.pipeline import run_experiment
@@ -53,6 +54,10 @@ def moody(work: tuple[str, Path]) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     if name == "hung":
         time.sleep(600)
+    if name == "busy":
+        until = time.process_time() + 8
+        while time.process_time() < until:
+            pass
     if name == "short":
         raise MemoryError
     if name == "wrong":
@@ -92,6 +97,19 @@ def test_what_a_killed_or_hung_worker_was_at_is_tried_again_and_nothing_else(ray
     assert [result for _, result in engine.run(Job(moody, [("e", tmp_path)]))] == ["e"]
     engine.close()
     assert ray.is_initialized()  # it was there before the engine
+
+
+def test_a_worker_without_a_sign_of_life_is_lost_long_before_any_limit_and_one_that_computes_is_not(ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(pulse, "SILENCE", 6.0)
+    monkeypatch.setattr(pulse, "SIGN", 0.1)  # a busy machine gives a worker little in six seconds
+    monkeypatch.setattr(on_ray_module, "_ASK", 1.0)
+    engine, told = RayEngine(EngineSettings(kind="ray", workers=2, device="cpu")), list[str]()
+    engine.back_off = 0.1
+    done = [result for _, result in engine.run(Job(moody, [("hung", tmp_path), ("busy", tmp_path)], tell=told.append))]
+    engine.close()
+    assert sorted(done) == ["busy", "hung again"]
+    assert len(told) == 1
+    assert "no sign of life for" in told[0]
 
 
 def on_ray(run: Path) -> str:

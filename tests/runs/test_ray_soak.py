@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from rllc.records.store import Store
-from rllc.runs.engines import ray_worker
+from rllc.runs.engines import on_ray, pulse, ray_worker
 from rllc.runs.engines.job import Job
 from rllc.runs.engines.on_ray import RayEngine
 from rllc.runs.pipeline import run_experiment
@@ -154,8 +154,13 @@ def sleepy(work: tuple[int, Path]) -> int:
     return number
 
 
-def test_a_stopped_process_is_given_up(tmp_path, cluster):
+@pytest.mark.parametrize(("unit_timeout", "why"), [(4, "no answer within 4 s"), (0, "no sign of life for")])
+def test_a_stopped_process_is_given_up(tmp_path, cluster, monkeypatch, unit_timeout, why):
     import ray
+
+    monkeypatch.setattr(pulse, "SILENCE", 4.0)
+    monkeypatch.setattr(pulse, "SIGN", 0.0)  # these units only sleep: an answer is sign enough
+    monkeypatch.setattr(on_ray, "_ASK", 0.5)
 
     add(cluster)
     add(cluster)
@@ -170,11 +175,11 @@ def test_a_stopped_process_is_given_up(tmp_path, cluster):
 
     stopping = threading.Thread(target=stop)
     stopping.start()
-    engine, told = RayEngine(EngineSettings(kind="ray", unit_timeout=4, device="cpu")), list[str]()
+    engine, told = RayEngine(EngineSettings(kind="ray", unit_timeout=unit_timeout, device="cpu")), list[str]()
     done = [result for _, result in engine.run(Job(sleepy, [(n, tmp_path) for n in range(6)], tell=told.append))]
     stopping.join(10)
     assert sorted(done) == list(range(6))
-    assert any("no answer within 4 s" in text for text in told)
+    assert any(why in text for text in told)
     tries = [path.name for path in tmp_path.glob("0-*")]
     assert len(tries) == 2
     engine.close()

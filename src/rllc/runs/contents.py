@@ -55,6 +55,8 @@ def _sample(record: Record, segment: int, earlier: Sequence[Record]) -> None:
         if name in TRACES and (array.dtype.kind != "f" or array.ndim != len(TRACES[name])):
             raise _Nonsense(f"its array {name} is no trace")
     current = meta.get("estimator") == ESTIMATOR
+    if not current and record.key.get("estimator") == ESTIMATOR:
+        raise _Nonsense("it tells of another estimator than its key")
     if current:
         _complete(record, segment, outcome)
     if len(earlier) == segment:

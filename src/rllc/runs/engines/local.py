@@ -6,7 +6,6 @@ tried again as with the engine `ray`, first as it was, so that its numbers are t
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import signal
@@ -16,19 +15,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rllc.runs.engines.attempt import Short, attempt
 from rllc.runs.engines.job import Job, Result, Work
+from rllc.runs.engines.pulse import Pulse, processor_seconds
 from rllc.runs.engines.waiting import BACK_OFF, LEAST_TIMEOUT, Item, Waiting, allowed
 from rllc.runs.memory import cores
 from rllc.runs.settings import EngineSettings
 
 _LOOK = 1.0  # seconds between looks at workers that may have taken too long
 _GRACE = 5.0  # seconds that a worker has to end, before it is ended
-SILENCE = 600.0  # seconds in which a worker that computes shows a sign of life
-SIGN = 1.0  # seconds of processor time that are one; a worker that waits uses some hundredths in that time
 
 
 class LocalEngine:
@@ -108,9 +105,8 @@ class _Busy:
     hello: Future[Any]
     item: Item
     since: float
+    pulse: Pulse
     begun: bool = False
-    used: float = 0.0  # processor time at its last sign of life, and when that was
-    heard: float = 0.0
 
     @property
     def worker(self) -> int | str:
@@ -118,17 +114,15 @@ class _Busy:
         known = self.hello.done() and not self.hello.cancelled() and self.hello.exception() is None
         return self.hello.result() if known else ""
 
-    def lost(self, now: float, seconds: float, silence: float) -> str:
-        """Why it is taken for lost, because it takes longer than it may or was silent for so long; empty where it is not."""
+    def lost(self, now: float, seconds: float, watched: bool) -> str:
+        """Why it is taken for lost, because it takes longer than it may or, where that is watched, shows no sign of life; empty where it is not."""
         if self.hello.done() and not self.begun:
-            self.begun, self.since, self.heard = True, now, now
+            self.begun, self.since, self.pulse.heard = True, now, now
         if now - self.since > (seconds if self.begun else max(seconds, LEAST_TIMEOUT)):
             return f"no answer within {now - self.since:.0f} s"
         process = next(iter(getattr(self.pool, "_processes", None) or ()), None)  # of one that has not said hello too
-        used = None if process is None else processor_seconds(process)
-        if used is None or used - self.used >= SIGN:
-            self.used, self.heard = used or self.used, now
-        return f"no sign of life for {now - self.heard:.0f} s" if now - self.heard > silence else ""
+        self.pulse.told(None if process is None else processor_seconds(process), now)
+        return self.pulse.silent(now) if watched else ""
 
 
 def _side_by_side(
@@ -141,7 +135,7 @@ def _side_by_side(
             # No more is handed out than is being worked on, so that an interruption loses little.
             while len(busy) < workers and (item := waiting.next()) is not None:
                 pool, hello, future = _submitted(idle, settings.threads, job, item)
-                busy[future] = _Busy(pool, hello, item, now, heard=now)
+                busy[future] = _Busy(pool, hello, item, now, Pulse(now))
                 job.begun(item.work)
             patience = min(_LOOK, waiting.soonest()) if waiting and len(busy) < workers else _LOOK
             started = time.monotonic()
@@ -170,8 +164,7 @@ def _side_by_side(
                 if future.done():
                     continue
                 # Whoever says how long a unit may take may know why it waits: then that alone counts.
-                silence = math.inf if settings.unit_timeout else SILENCE
-                if why := one.lost(now, allowed(job, one.item.work, settings.unit_timeout), silence):
+                if why := one.lost(now, allowed(job, one.item.work, settings.unit_timeout), watched=not settings.unit_timeout):
                     del busy[future]
                     _stop([one.pool], grace=0.0)
                     waiting.again(one.item, job, why, worker=one.worker)
@@ -192,15 +185,6 @@ def _submitted(idle: list[ProcessPoolExecutor], threads: int, job: Job[Any, Any]
             _stop([pool])
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def processor_seconds(pid: int) -> float | None:
-    """The processor time that a process has used, in seconds; None where that cannot be told, as on systems without /proc."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def set_threads(threads: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,15 @@ from rllc.runs.engines import cluster
 from rllc.runs.engines.attempt import Short
 from rllc.runs.engines.job import Job
 from rllc.runs.engines.placing import Placing
-from rllc.runs.engines.ray_worker import Hello, Worker, versions
+from rllc.runs.engines.pulse import Pulse
+from rllc.runs.engines.ray_worker import WATCH, Hello, Worker, versions
 from rllc.runs.engines.waiting import Item, Waiting, allowed
 from rllc.runs.settings import EngineSettings
 
 PATIENCE = 600.0  # seconds without any worker, before the run gives up
 _LOOK = 5.0  # seconds between looks at what nodes there are
+_PAUSE = 1.0  # seconds of waiting for a worker, before the others are looked at
+_ASK = 10.0  # seconds between questions to a worker that computes
 _STARTS = 5  # workers that may fail to begin, one after the other
 
 
@@ -43,15 +47,32 @@ class _Hand:
         return f"{self.hello.node[:12]}/{self.hello.pid}" if self.hello else ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Busy:
+    """A worker and what it is at since when."""
+
     hand: _Hand
     item: Item
     since: float
+    pulse: Pulse
+    asked: Any = None  # the question how much it has used, as long as it is open
+    asked_at: float = 0.0
 
-    def left(self, job: Job[Any, Any], timeout: float) -> float:
-        """Seconds until it counts as lost, by what is known now."""
-        return self.since + allowed(job, self.item.work, timeout) - time.monotonic()
+    def lost(self, now: float, seconds: float, watched: bool) -> str:
+        """Why it is taken for lost, because it takes longer than it may or, where that is watched, shows no sign of life; empty where it is not."""
+        if now - self.since >= seconds:
+            return f"no answer within {now - self.since:.0f} s"
+        return self.pulse.silent(now) if watched else ""
+
+    def listen(self, now: float, ray: Any) -> None:
+        """Ask it for a sign of life, and hear its answer where there is one; one that is stopped has none."""
+        if self.asked is None:
+            if now - self.asked_at >= _ASK:
+                self.asked, self.asked_at = self.hand.actor.used.options(concurrency_group=WATCH).remote(), now
+        elif ray.wait([self.asked], timeout=0)[0]:
+            with suppress(ray.exceptions.RayError):  # it is gone, of which its unit tells
+                self.pulse.told(ray.get(self.asked), now)
+            self.asked = None
 
 
 class RayEngine:
@@ -69,6 +90,7 @@ class RayEngine:
         self._busy: dict[Any, _Busy] = {}
         self._agreed = {name: version for name, version in versions().items() if name in ("rllc", "estimator")}
         self._failed_starts, self._looked, self._seen = 0, time.monotonic(), time.monotonic()
+        self._now = 0.0  # seconds that this process was awake: one that is stopped and goes on does not find its workers late
 
     @property
     def at_once(self) -> int:
@@ -127,7 +149,7 @@ class RayEngine:
         """Start workers for what waits, as far as there is room."""
         there = len(self._starting) + len(self._idle)
         for _ in range(min(waiting - there, self.at_once - there - len(self._busy))):
-            actor = self._ray.remote(Worker).options(**self._room.options).remote("", self._settings.threads)
+            actor = self._ray.remote(concurrency_groups={WATCH: 1})(Worker).options(**self._room.options).remote("", self._settings.threads)
             hand = _Hand(actor)
             self._starting[actor.hello.remote()] = hand
 
@@ -138,28 +160,33 @@ class RayEngine:
             delivery = self._placing.begin(hand.node, job.files, item.work)
             moved = job.files.moved if job.files is not None else None
             reference = hand.actor.compute.remote(job.function, item.work, moved, delivery)
-            self._busy[reference] = _Busy(hand, item, time.monotonic())
+            self._busy[reference] = _Busy(hand, item, self._now, Pulse(self._now))
             job.begun(item.work)
 
     def _gather(self, waiting: Waiting, job: Job[Any, Any]) -> Iterator[tuple[Any, Any]]:
         """Wait a little for a worker; take what has come, and give up what takes too long."""
         references, timeout = [*self._starting, *self._busy], self._settings.unit_timeout
-        patience = min([1.0, *(max(busy.left(job, timeout), 0.0) for busy in self._busy.values())])
+        left = (busy.since + allowed(job, busy.item.work, timeout) - self._now for busy in self._busy.values())
+        patience = min([_PAUSE, *(max(seconds, 0.0) for seconds in left)])
         if self._idle and len(waiting):
             patience = min(patience, waiting.soonest())
         if not references:
             time.sleep(patience)
             return
+        started = time.monotonic()
         ready, _ = self._ray.wait(references, num_returns=1, timeout=patience)
+        self._now += min(time.monotonic() - started, patience + _PAUSE)
         for reference in ready:
             if reference in self._starting:
                 self._greet(reference, job)
             else:
                 yield from self._take(reference, waiting, job)
         for reference, busy in list(self._busy.items()):
-            if busy.left(job, timeout) < 0:
+            if not timeout:  # whoever says how long a unit may take may know why it waits: then that alone counts
+                busy.listen(self._now, self._ray)
+            if why := busy.lost(self._now, allowed(job, busy.item.work, timeout), watched=not timeout):
                 del self._busy[reference]
-                self._lose(busy, f"no answer within {time.monotonic() - busy.since:.0f} s", waiting, job)
+                self._lose(busy, why, waiting, job)
 
     def _take(self, reference: Any, waiting: Waiting, job: Job[Any, Any]) -> Iterator[tuple[Any, Any]]:
         busy = self._busy.pop(reference)

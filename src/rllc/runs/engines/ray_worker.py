@@ -18,7 +18,9 @@ from rllc.core.errors import RllcError
 from rllc.core.files import write_aside
 from rllc.runs.engines.attempt import attempt
 from rllc.runs.engines.local import set_threads
+from rllc.runs.engines.pulse import processor_seconds
 
+WATCH = "watch"  # the concurrency group of what is asked of a worker that computes
 _STALE = 7 * 24 * 3600.0  # seconds; what a killed run left on a node longer ago is taken away by the next
 
 
@@ -55,8 +57,8 @@ class Worker:
     """A worker process, for one unit after another."""
 
     def __init__(self, node: str, threads: int) -> None:
-        set_threads(threads)
-        self._node = node
+        set_threads(threads)  # here too, so that what has to be loaded counts as beginning
+        self._node, self._threads = node, threads
 
     def hello(self) -> Hello:
         """Who and where it is."""
@@ -70,12 +72,17 @@ class Worker:
 
         So is `Short` where memory did not suffice.
         """
+        set_threads(self._threads)  # in the thread that computes, which is not the one in which a worker begins
         try:
             if delivery is not None and moved is not None:
                 work = moved(work, place(delivery))
             return attempt(function, work)
         except RllcError as error:
             return error
+
+    def used(self) -> float | None:
+        """The processor time of this process, seconds; asked for in the group `WATCH`, while it computes."""
+        return processor_seconds(os.getpid())
 
     def leave(self, folder: str) -> None:
         """Take the node's copies of files away."""
