@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import tyro
 
 from rllc.cli import care, checking, planning, reading, stages
 from rllc.cli.output import print_error, write_error
+from rllc.cli.signals import at_the_end, in_order
 from rllc.core.errors import RllcError
 from rllc.core.exit_codes import ExitCode, listed
 from rllc.core.streams import goes_nowhere, has_left
@@ -59,7 +56,7 @@ VERBS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, one of `ExitCode`. Raises SystemExit with such a code for --help, wrong arguments and SIGTERM."""
-    with _terminated_in_order():
+    with in_order():
         try:
             code = tyro.extras.subcommand_cli_from_dict(
                 VERBS,
@@ -96,22 +93,12 @@ def _tell(error: BaseException) -> None:
         print_error("This is a fault of rllc itself. Please report it with the lines above; what was finished is kept.")
 
 
-@contextmanager
-def _terminated_in_order() -> Iterator[None]:
-    """A SIGTERM unwinds as an interruption does: workers end, the log tells of it, and nothing is left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: object) -> None:
-        sys.exit(ExitCode.TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def program() -> int:
+    """`main`, of a process that ends with it."""
+    code = main()
+    at_the_end(code)
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

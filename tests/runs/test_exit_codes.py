@@ -21,7 +21,7 @@ ANOTHER = """
 import sys, time
 from pathlib import Path
 from rllc.cli import reading
-from rllc.main import VERBS, main
+from rllc.main import VERBS, program
 
 def status(folder: reading.Folder) -> None:
     from rllc.runs.layout import RunFolder
@@ -31,9 +31,12 @@ def status(folder: reading.Folder) -> None:
         {body}
 
 VERBS["status"] = status
-sys.exit(main())
+sys.exit(program())
 """
 SLEEP = 'print("ready", flush=True); time.sleep(120)'
+# It is interrupted in a finalizer, where Python can raise nothing; what comes next would take two minutes.
+FINALIZER = 'type("Held", (), {"__del__": lambda self: (print("ready", flush=True), time.sleep(2))})(); time.sleep(120)'
+AT_EXIT = 'import atexit; atexit.register(lambda: (print("ready", flush=True), time.sleep(120)))'
 
 
 def command(*arguments: str) -> list[str]:
@@ -84,10 +87,11 @@ def test_a_fault_has_its_traceback_here_and_in_the_log(tmp_path: Path) -> None:
     assert (last["exit_code"], last["exception"], last["reason"]) == (ExitCode.FAULT, "ZeroDivisionError", "\x1b[2Jno")
 
 
+@pytest.mark.parametrize("body", [SLEEP, FINALIZER])
 @pytest.mark.parametrize(("sent", "code", "outcome"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
-def test_a_signal_unwinds_the_run(tmp_path: Path, sent: signal.Signals, code: int, outcome: str) -> None:
+def test_a_signal_unwinds_the_run(tmp_path: Path, sent: signal.Signals, code: int, outcome: str, body: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background is deaf to it, and so are its children
-    process: Any = subprocess.Popen(another(SLEEP, tmp_path), stdout=-1, stderr=-1, text=True, env=os.environ.copy())
+    process: Any = subprocess.Popen(another(body, tmp_path), stdout=-1, stderr=-1, text=True, env=os.environ.copy())
     assert process.stdout.readline() == "ready\n"
     assert (tmp_path / "live" / "run.json").is_file()
     process.send_signal(sent)
@@ -97,6 +101,16 @@ def test_a_signal_unwinds_the_run(tmp_path: Path, sent: signal.Signals, code: in
     assert not (tmp_path / "live").exists()
     last = read_log(tmp_path / "log.jsonl")[-1]
     assert (last["event"], last["exit_code"], last["outcome"]) == ("run_ended", code, outcome)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_end_changes_nothing_and_ends_it(tmp_path: Path, sent: signal.Signals) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    process: Any = subprocess.Popen(another(AT_EXIT, tmp_path), stdout=-1, stderr=-1, text=True, env=os.environ.copy())
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(sent)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == ExitCode.DONE
 
 
 def unread(arguments: list[str], stream: str) -> tuple[int, str]:
