@@ -88,6 +88,28 @@ def test_the_longest_that_is_at_work_decides_the_end_however_many_workers_there_
     assert forecast.left(1) == pytest.approx(1)  # it should have ended long ago: only what waits is known
 
 
+def test_what_was_given_up_keeps_no_worker_busy():
+    clock = Clock()
+    forecast = Forecast([Task(i, 1.0) for i in range(10)], clock)
+    for i in range(4):
+        forecast.begun(i)
+        clock.now += 10
+        if i == 0:
+            forecast.finished(i, 10.0)
+        else:
+            forecast.given_up(i)
+    assert forecast.left(1) == pytest.approx(60)
+
+
+def test_the_whole_is_less_without_what_will_not_be_done():
+    reporter = Reporter(console=Console(file=io.StringIO(), force_terminal=True, width=120))
+    with reporter.stage("Sampling", 10.0, "operations") as bar:
+        bar.less(4.0)
+        bar.advance(6.0)
+        assert bar.state()["share"] == 1.0
+        assert bar.state()["total"] == 6.0
+
+
 def test_bars_show_what_is_foretold(monkeypatch):
     stream = io.StringIO()
     reporter = Reporter(console=Console(file=stream, force_terminal=True, width=120))

@@ -155,6 +155,13 @@ def test_age_and_process_decide_whether_it_lives(left_behind: Any) -> None:
     assert [s.pulse for s in left_behind(pid=gone.pid, machine="elsewhere")] == [Pulse.AT_WORK]  # nobody here knows of its processes
     assert [s.pulse for s in left_behind(pid=gone.pid, machine="elsewhere", heartbeat=long_ago)] == [Pulse.SILENT]
     assert [s.age for s in left_behind(heartbeat=iso(time.time() + 3600))] == [0.0]  # of a machine whose clock is ahead
+    assert [s.pulse for s in left_behind(machine="elsewhere", heartbeat=iso(time.time() + 10 * 3600))] == [Pulse.SILENT]
+
+
+def test_what_a_live_file_says_of_itself_is_not_what_its_reader_finds(left_behind: Any) -> None:
+    (one,) = left_behind(machine="elsewhere", state="killed", heartbeat_age="long", name="another")
+    assert {name: one.as_dict()[name] for name in ("name", "state")} == {"name": one.name, "state": "at work"}
+    assert one.as_dict()["heartbeat_age"] < 30
 
 
 @pytest.mark.parametrize("changes", [{"format": 99}, {"heartbeat": "yesterday"}, {"heartbeat": 3}, {"pid": "x"}])

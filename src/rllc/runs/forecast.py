@@ -58,6 +58,10 @@ class Forecast:
             cost, spent = self._spent.get(kind, (0.0, 0.0))
             self._spent[kind] = (cost + task.cost, spent + seconds)
 
+    def given_up(self, name: Hashable) -> None:
+        """Nobody computes it any more."""
+        self._begun.pop(name, None)
+
     def rate(self) -> float:
         """Operations a second and worker, of all that is finished; the guess where nothing is."""
         cost, seconds = self._spent.get("", (0.0, 0.0))

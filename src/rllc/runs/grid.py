@@ -72,6 +72,12 @@ def _run(works: list[Work], experiment: Experiment, folder: RunFolder, store: St
         return less
 
     left_out = LeftOut(reporter, "units", facts_of)
+
+    def given_up(work: Work, error: RllcError) -> None:
+        left_out(work, error)
+        forecast.given_up(_name(work))
+        bar.less(work.unit.cost)
+
     job = Job(
         sample_unit,
         works,
@@ -80,7 +86,7 @@ def _run(works: list[Work], experiment: Experiment, folder: RunFolder, store: St
         seconds=lambda work: forecast.at_most(tasks[_name(work)]),
         begun=lambda work: forecast.begun(_name(work)),
         tell=lambda text: reporter.line(f"  {text}"),
-        failed=left_out,
+        failed=given_up,
         hear=events.heard,
     )
     with reporter.stage(verb, sum(work.unit.cost for work in works), "operations") as bar:

@@ -30,6 +30,7 @@ from rllc.runs.log import iso
 FORMAT = 1
 INTERVAL = 2.0  # seconds between heartbeats
 SILENT = 30.0  # seconds without one after which something is amiss; clocks of machines differ, and network disks show changes late
+_AHEAD = 2 * 3600.0  # seconds that the clock of another machine may be ahead of this one's
 _LARGEST = 2**20
 _MOST = 1e300  # beyond, sums and products of numbers overflow
 _NUMBERS = ("process_started", "done", "total", "share", "rate", "seconds_left")
@@ -110,7 +111,8 @@ class Seen:
     def as_dict(self) -> dict[str, Any]:
         """All of it in one table; what tells machines apart is left out."""
         content = {name: value for name, value in self.content.items() if name not in ("format", "machine", "process_started")}
-        return {"name": self.name, "state": str(self.pulse), "heartbeat_age": round(self.age, 1)} | content
+        found = {"name": self.name, "state": str(self.pulse), "heartbeat_age": round(self.age, 1)}
+        return found | content | found  # in this order, and whatever the file says of these
 
 
 def seen(folder: Path, now: float | None = None) -> list[Seen]:
@@ -129,7 +131,8 @@ def _read(path: Path, now: float) -> Seen | None:
             content = parse_json(stream.read(_LARGEST).decode())
         if content["format"] != FORMAT or not isinstance(content["pid"], int):
             return None
-        age = max(now - datetime.fromisoformat(content["heartbeat"]).timestamp(), 0.0)
+        age = now - datetime.fromisoformat(content["heartbeat"]).timestamp()
+        age = max(age, 0.0) if age > -_AHEAD else -age  # one far ahead would be new for as long as it lies ahead
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     content = {name: value for name, value in content.items() if _fits(name, value)}

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from rllc.core.errors import RllcError
 from rllc.core.files import write_atomic
 from rllc.runs.engines.job import Job
 from rllc.runs.engines.registry import engine
@@ -61,6 +62,11 @@ def _measure(experiment: Experiment, folder: RunFolder, bench: Bench, missing: M
     def at_most(work: MeasureWork) -> float:
         return forecast.at_most(tasks[str(work)]) if NOT_COUNTED.keys().isdisjoint(work.names) else math.inf
 
+    def given_up(work: MeasureWork, error: RllcError) -> None:
+        left_out(work, error)
+        forecast.given_up(str(work))
+        bar.less(len(work.wanted))
+
     job = Job(
         take_unit,
         works,
@@ -68,7 +74,7 @@ def _measure(experiment: Experiment, folder: RunFolder, bench: Bench, missing: M
         seconds=at_most,
         begun=lambda work: forecast.begun(str(work)),
         tell=lambda text: reporter.line(f"  {text}"),
-        failed=left_out,
+        failed=given_up,
         hear=events.heard,
     )
     with reporter.stage("Measuring", sum(len(work.wanted) for work in works), "measurements") as bar:

@@ -79,6 +79,12 @@ class Bar:
             self._reporter.line(f"  {self._name}: {100 * self._done / self._total:.0f} %{rest}. {note}".rstrip(), "progress")
             self._shown = now
 
+    def less(self, amount: float) -> None:
+        """Tell that so much of the total will not be done."""
+        self._total -= amount
+        if self._task is not None:
+            self._reporter.live.update(self._task, total=self._total)
+
     def count(self, **counts: float) -> None:
         """Tell numbers that the bar itself does not show, for whoever looks at the run from outside."""
         self._counts = self._counts | counts
