@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 from rllc.core.errors import RllcError
+from rllc.core.exit_codes import ExitCode
 from rllc.main import main
 from rllc.runs.engines import cluster, on_ray, ray_worker, registry
 from rllc.runs.engines.cluster import Room, check_versions
@@ -20,6 +24,7 @@ from rllc.runs.engines.local import LocalEngine
 from rllc.runs.engines.ray_worker import Hello
 from rllc.runs.engines.waiting import TRIES, Item, Waiting
 from rllc.runs.experiment import parse
+from rllc.runs.pipeline import run_experiment
 from rllc.runs.settings import EngineSettings
 
 
@@ -151,6 +156,43 @@ def test_a_node_with_another_version_is_refused():
         check_versions(hello, {"rllc": "1", "torch": "3"})
 
 
+def test_a_cluster_that_is_gone_is_told_at_once(monkeypatch, tmp_path):
+    """Ray itself tries for minutes, and tells the terminal of each time."""
+    pytest.importorskip("ray")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+    for given in (address, "auto"):
+        with pytest.raises(RllcError, match=f"no Ray cluster to join at '{given}'"):
+            cluster.connect(EngineSettings(kind="ray", address=given))
+
+
+def test_the_signal_that_ray_turns_into_its_own_exit_ends_as_ours():
+    with pytest.raises(SystemExit) as ended, cluster._own_sigterm():
+        sys.exit(signal.SIGTERM)
+    assert ended.value.code == ExitCode.TERMINATED
+
+
+def test_a_cluster_and_a_place_of_records_that_do_not_answer_are_told_before_the_training(tiny, tmp_path, monkeypatch):
+    tried = list[str]()
+    monkeypatch.setattr("rllc.runs.pipeline._run_stage", lambda stage, *_: tried.append(stage))
+    monkeypatch.setitem(registry.ENGINES, "ray", f"{__name__}:NoEngine")
+    with pytest.raises(RllcError, match="no cluster"):
+        run_experiment(tiny, tmp_path / "one", "sample", 1, None, True, {"kind": "ray"})
+    with pytest.raises(RllcError):
+        run_experiment(tiny.replace("[engine]", '[engine]\nrecords = "no://place"'), tmp_path / "two", "sample", 1, None, True)
+    assert tried == []
+
+
+class NoEngine:
+    def __init__(self, _: EngineSettings) -> None:
+        raise RllcError("There is no cluster.", "Start one.")
+
+
 @pytest.mark.parametrize("address", ["ray://host:10001", "nowhere"])
 def test_an_address_that_is_none_is_told_before_anything_starts(address):
     pytest.importorskip("ray")
@@ -231,20 +273,21 @@ class FakeRay:
     def put(self, piece: Any) -> Any:
         return piece
 
-    def remote(self, _: Any) -> Any:
+    def remote(self, **_: Any) -> Any:
         def send(kind: str, what: Any) -> int:
             self.sent.append((kind, what))
             return len(self.sent) - 1
 
         hello = SimpleNamespace(remote=lambda: send("hello", Hello("here", "host", 1, ray_worker.versions())))
         compute = SimpleNamespace(remote=lambda function, work, moved, delivery: send("work", work))  # noqa: ARG005
-        actor = SimpleNamespace(hello=hello, compute=compute)
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: actor))
+        used = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: send("used", self.clock.now)))  # it computes all the time
+        actor = SimpleNamespace(hello=hello, compute=compute, used=used)
+        return lambda _: SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: actor))
 
-    def wait(self, references: list[int], num_returns: int, timeout: float) -> tuple[list[int], list[int]]:  # noqa: ARG002
+    def wait(self, references: list[int], num_returns: int = 1, timeout: float = 0) -> tuple[list[int], list[int]]:  # noqa: ARG002
         for reference in references:
             kind, what = self.sent[reference]
-            if kind == "hello" or what == "a" or self.sent.index((kind, what)) < reference:
+            if kind in ("hello", "used") or what == "a" or self.sent.index((kind, what)) < reference:
                 return [reference], []
         self.clock.now += max(timeout, 0.01)
         assert self.clock.now < 5000, "the limit of the beginning was kept"

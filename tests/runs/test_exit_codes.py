@@ -36,6 +36,15 @@ sys.exit(program())
 SLEEP = 'print("ready", flush=True); time.sleep(120)'
 # It is interrupted in a finalizer, where Python can raise nothing; what comes next would take two minutes.
 FINALIZER = 'type("Held", (), {"__del__": lambda self: (print("ready", flush=True), time.sleep(2))})(); time.sleep(120)'
+# It is interrupted while something is loaded that tries, and excepts whatever comes.
+LOADING = """from rllc.core.signals import held
+        with held():
+            print("ready", flush=True)
+            try:
+                time.sleep(2)
+            except BaseException:
+                pass
+        time.sleep(120)"""
 AT_EXIT = 'import atexit; atexit.register(lambda: (print("ready", flush=True), time.sleep(120)))'
 
 
@@ -87,7 +96,7 @@ def test_a_fault_has_its_traceback_here_and_in_the_log(tmp_path: Path) -> None:
     assert (last["exit_code"], last["exception"], last["reason"]) == (ExitCode.FAULT, "ZeroDivisionError", "\x1b[2Jno")
 
 
-@pytest.mark.parametrize("body", [SLEEP, FINALIZER])
+@pytest.mark.parametrize("body", [SLEEP, FINALIZER, LOADING])
 @pytest.mark.parametrize(("sent", "code", "outcome"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
 def test_a_signal_unwinds_the_run(tmp_path: Path, sent: signal.Signals, code: int, outcome: str, body: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background is deaf to it, and so are its children

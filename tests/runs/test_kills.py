@@ -76,6 +76,7 @@ def killed(kills: list[Kill], experiment: Path, out: Path) -> list[Kill]:
         else:
             code = ended(process)
             if code == 0:  # it had done everything by then, as is seen below
+                assert kill.stage == "report", "it went on as if it had not heard"
                 kills.insert(0, kill)
                 break
             assert code in (-kill.how, 128 + kill.how)

@@ -177,6 +177,11 @@ def test_what_ended_the_last_session_and_what_was_tried_again(copy: Path) -> Non
     assert "of shard 1" not in text
 
 
+def test_watching_is_for_people_and_json_for_programs(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(copy), "--watch", "1", "--json"]) == 2
+    assert "Leave one of them out" in capsys.readouterr().err
+
+
 def test_watching_ends_with_the_run(copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(copy), "--watch", "0.01"]) == 2
     assert "Give --watch half a second or more." in capsys.readouterr().err

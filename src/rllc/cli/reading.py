@@ -10,6 +10,7 @@ import tyro
 
 from rllc.cli.arguments import Folder
 from rllc.cli.output import print_bytes, print_plain, print_text, write_error
+from rllc.core.errors import RllcError
 from rllc.figures.text import on_terminal
 
 
@@ -30,6 +31,8 @@ def status(
     from rllc.runs.status import status_of
 
     if watch is not None:
+        if json:
+            raise RllcError("--watch is for people and --json for programs.", "Leave one of them out, and call --json again and again.")
         from rllc.cli.watching import watch_run
 
         watch_run(folder, watch)

@@ -12,7 +12,7 @@ from rllc.cli.arguments import EXPERIMENT_DECIDES, Device, ExperimentFile, Folde
 
 def demo(
     out: Annotated[Path, tyro.conf.arg(help="Folder of the run.")] = Path("runs/demo"),
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Toy size, under 90 seconds.")] = False,
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Toy size, a minute or two.")] = False,
     workers: Workers = None,
     device: Device = None,
     quiet: Quiet = False,

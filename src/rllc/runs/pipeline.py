@@ -12,6 +12,7 @@ from typing import Any
 
 from rllc.core.errors import RllcError
 from rllc.core.files import parse_json, read_text, write_atomic
+from rllc.core.signals import held
 from rllc.runs.engines import registry
 from rllc.runs.experiment import Experiment, load, parse
 from rllc.runs.layout import RunFolder, existing
@@ -106,6 +107,7 @@ def _go_shard(text: str, experiment: Experiment, folder: RunFolder, shard: Shard
 
     with folder.turn("preparation", lambda: reporter.line("Another shard is at work on the text and the model: waiting for it.")):
         experiment = _begin(text, experiment, folder, reporter)
+        _reach(experiment, folder, "sample")
         for stage in ("corpus", "train"):
             with timed(folder, stage, reporter):
                 _run_stage(stage, experiment, folder, reporter)
@@ -128,10 +130,19 @@ def _begin(text: str, experiment: Experiment, folder: RunFolder, reporter: Repor
     return fixed(experiment, folder)
 
 
+def _reach(experiment: Experiment, folder: RunFolder, last: str) -> None:
+    """What lies on other machines is asked for before anything long is begun. Raises RllcError where it does not answer."""
+    if experiment.engine.records:
+        folder.store().kinds()
+    if last not in ("corpus", "train") and experiment.engine.kind != "local" and not folder.checkpoints.exists():
+        registry.engine(experiment.engine)
+
+
 def _go(text: str, experiment: Experiment, folder: RunFolder, last: str, reporter: Reporter) -> None:
     from rllc.runs.provenance import note_provenance
 
     experiment = _begin(text, experiment, folder, reporter)
+    _reach(experiment, folder, last)
     stages = needed(last)
     if _streams(experiment) and (streamed := [stage for stage in stages if stage in ("sample", "measure")]):
         from rllc.runs.streaming import stream_stages
@@ -170,21 +181,22 @@ def _calibrate(experiment: Experiment, folder: RunFolder, reporter: Reporter) ->
 
 
 def _run_stage(stage: str, experiment: Experiment, folder: RunFolder, reporter: Reporter) -> None:
-    # Imported one by one: a finished stage costs no import, and only those that compute load torch.
-    if stage == "corpus":
-        from rllc.runs.preparing import corpus_stage as run
-    elif stage == "train" and experiment.imported is not None:
-        from rllc.runs.importing import import_stage as run
-    elif stage == "train":
-        from rllc.runs.preparing import train_stage as run
-    elif stage == "sample":
-        from rllc.runs.grid import sample_stage as run
-    elif stage == "measure":
-        from rllc.runs.measuring import measure_stage as run
-    elif stage == "analyse":
-        from rllc.runs.reporting import analyse_stage as run
-    else:
-        from rllc.runs.reporting import report_stage as run
+    # Imported one by one: a finished stage costs no import, and only those that compute load torch. What is loaded may swallow a signal.
+    with held():
+        if stage == "corpus":
+            from rllc.runs.preparing import corpus_stage as run
+        elif stage == "train" and experiment.imported is not None:
+            from rllc.runs.importing import import_stage as run
+        elif stage == "train":
+            from rllc.runs.preparing import train_stage as run
+        elif stage == "sample":
+            from rllc.runs.grid import sample_stage as run
+        elif stage == "measure":
+            from rllc.runs.measuring import measure_stage as run
+        elif stage == "analyse":
+            from rllc.runs.reporting import analyse_stage as run
+        else:
+            from rllc.runs.reporting import report_stage as run
     run(experiment, folder, reporter)
     if stage in ("train", "sample", "measure"):
         for name in experiment.siblings:

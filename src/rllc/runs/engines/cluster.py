@@ -6,13 +6,17 @@ import logging
 import os
 import re
 import signal
+import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rllc.core.errors import RllcError
+from rllc.core.exit_codes import ExitCode
 from rllc.runs.engines.ray_worker import Hello
 from rllc.runs.memory import cores
 from rllc.runs.settings import EngineSettings
@@ -20,6 +24,7 @@ from rllc.runs.settings import EngineSettings
 _STORE = 200 * 2**20  # bytes of the object store of a cluster that is started here; results are small
 
 _ATTEMPTS = 3
+_LISTENS = 10.0  # seconds that a cluster has to take a connection
 
 
 def connect(settings: EngineSettings) -> tuple[Any, bool]:
@@ -43,10 +48,11 @@ def connect(settings: EngineSettings) -> tuple[Any, bool]:
     if "://" in settings.address:
         raise RllcError(f"The address is {settings.address!r}.", 'Start rllc on a node of the cluster, and give "auto" or "host:port".')
     try:
+        _answers(settings.address)
         del common["include_dashboard"]
         with _own_sigterm():
             ray.init(address=settings.address, **common)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise RllcError(
             f"There is no Ray cluster to join at {settings.address!r}: {reason(error)}.",
             "Start one with `ray start --head` and give its host:port, or leave --address out to start one here.",
@@ -54,13 +60,35 @@ def connect(settings: EngineSettings) -> tuple[Any, bool]:
     return ray, True
 
 
+def _answers(address: str) -> None:
+    """Somebody listens where the cluster is to be; Ray itself would try for minutes. Raises OSError where nobody does, and ValueError for no address.
+
+    What "auto" means is Ray's to say: its variable, or the file in which the last cluster that was started on this machine left its address.
+    """
+    if address == "auto":
+        try:
+            address = os.environ.get("RAY_ADDRESS") or (Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster").read_text(encoding="utf-8")
+        except OSError:
+            return  # Ray has its own sentence for that
+    host, _, port = address.strip().rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("it is neither host:port nor auto")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS).close()
+
+
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
     """Ray takes the handler of SIGTERM for itself, and ends this process with another exit code than it has: whoever set one keeps it."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == signal.SIGTERM:  # what Ray's own handler raises
+            raise SystemExit(ExitCode.TERMINATED) from error
+        raise
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _start(ray: Any, options: dict[str, Any]) -> None:
@@ -105,7 +133,7 @@ class Room:
         largest = (max((cpu for cpu, _ in found), default=0.0), max((gpu for _, gpu in found), default=0.0))
         return cls(workers, {"num_cpus": settings.threads, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}, largest)
 
-    def check(self, settings: EngineSettings, tell: Callable[[str], None]) -> None:
+    def check(self, settings: EngineSettings, tell: Callable[[str], None] = lambda _: None) -> None:
         """Tell how many workers there will be. Raises RllcError where no node has room for one: Ray itself would wait for ever."""
         gpus = self.options["num_gpus"]
         asked = f"{settings.threads} CPU{'s' * (settings.threads > 1)}" + (f" and {gpus:g} GPU" if gpus else "")

@@ -76,7 +76,7 @@ class _Busy:
 
 
 class RayEngine:
-    """The engine `ray`, on a cluster that is there or one that is started here. Raises RllcError as `cluster.connect` does."""
+    """The engine `ray`, on a cluster that is there or one that is started here. Raises RllcError as `cluster.connect` and `Room.check` do."""
 
     back_off = 1.0
 
@@ -84,6 +84,7 @@ class RayEngine:
         self._settings = settings
         self._ray, self._joined = cluster.connect(settings)
         self._room = cluster.Room.of(settings, self._ray.nodes())
+        self._room.check(settings)
         self._placing = Placing(self._ray.get_runtime_context().get_node_id(), self._ray.put)
         self._starting: dict[Any, _Hand] = {}
         self._idle: list[_Hand] = []
