@@ -147,6 +147,42 @@ def test_whoever_leaves_a_verb_that_prints_is_no_fault(verb: str, finished: Path
     assert "BrokenPipe" not in said
 
 
+def sent(arguments: list[str], where: str) -> tuple[int, str]:
+    """The exit code of a command whose streams a shell sends somewhere, and what it says on those that are left."""
+    script = f'"$@" {where}'
+    done = subprocess.run(["sh", "-c", script, "sh", *arguments], capture_output=True, text=True, check=False, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+
+
+@FULL
+def test_a_run_goes_on_where_the_disk_of_its_errors_is_full(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment.toml").write_text(tiny)
+    arguments = command("corpus", str(tmp_path / "experiment.toml"), "--out", str(tmp_path / "run"))
+    assert sent(arguments, "2>/dev/full") == (ExitCode.DONE, "")
+    assert read_log(tmp_path / "run" / "log.jsonl")[-1]["outcome"] == "done"
+
+
+@FULL
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-", ">/dev/full 2>/dev/full", ">&- 2>&-"])
+@pytest.mark.parametrize("arguments", [("plan", "nothing.toml"), ("smaple",)])
+def test_a_mistake_keeps_its_code_where_it_cannot_be_told(arguments: tuple[str, ...], where: str) -> None:
+    assert sent(command(*arguments), where) == (ExitCode.MISTAKE, "")
+
+
+@FULL
+@pytest.mark.parametrize("verb", ["status", "table", "explain", "--help"])
+def test_output_that_cannot_be_written_is_a_sentence(verb: str, finished: Path) -> None:
+    asked = [] if verb == "--help" else [str(finished)]
+    code, said = sent(command(verb, *asked), ">/dev/full")
+    assert code == ExitCode.MISTAKE
+    assert said.startswith("rllc: The output could not be written: No space left on device.")
+    assert said.count("\n") == 1
+    assert sent(command(verb, *asked), ">&-") == (ExitCode.DONE, "")
+
+
 @pytest.mark.parametrize("body", ['raise BrokenPipeError(32, "to a worker")', "sys.exit(1)"])
 def test_another_pipe_that_breaks_and_an_exit_of_somebody_else_are_faults(body: str, tmp_path: Path) -> None:
     code, said = ended(another(body, tmp_path))
