@@ -12,6 +12,7 @@ from rllc.cli.output import print_error, write_error
 from rllc.cli.signals import at_the_end, in_order
 from rllc.core.errors import RllcError
 from rllc.core.exit_codes import ExitCode, listed
+from rllc.core.files import refusal
 from rllc.core.streams import goes_nowhere, has_left, standing
 
 _EXAMPLES = """Examples:
@@ -100,8 +101,8 @@ def _came_out() -> bool:
 
 def _tell(error: BaseException) -> None:
     """What ended the command, on standard error."""
-    if isinstance(error, RllcError):
-        print_error(str(error))
+    if isinstance(error, RllcError) or refusal(error):
+        print_error(str(refusal(error) or error))
     elif isinstance(error, MemoryError):
         print_error(f"This takes more memory than there is ({str(error)[:200] or 'none is left'}). Ask for less at once, or take a larger machine.")
     elif isinstance(error, KeyboardInterrupt):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,48 @@ def test_output_that_cannot_be_written_is_a_sentence(verb: str, finished: Path) 
     assert said.startswith("rllc: The output could not be written: No space left on device.")
     assert said.count("\n") == 1
     assert sent(command(verb, *asked), ">&-") == (ExitCode.DONE, "")
+
+
+@pytest.fixture
+def obeying(finished: Path, tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A copy of the finished run, and what goes before a command that is to obey permissions, which the superuser does not."""
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if prefix and not shutil.which("setpriv"):
+        pytest.skip("nothing makes the superuser obey")
+    shutil.copytree(finished, tmp_path / "run")
+    yield tmp_path / "run", prefix
+    for path in (tmp_path / "run").rglob("*"):
+        path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("verb", "what", "named"),
+    [("verify", "checkpoints", ""), ("verify", "checkpoints/step-00000006", ""), ("report", "findings.json", ""), ("status", "records", "/store.json")],
+)
+def test_what_may_not_be_read_is_a_sentence(obeying: tuple[Path, list[str]], verb: str, what: str, named: str) -> None:
+    root, prefix = obeying
+    (root / what).chmod(0)
+    code, said = ended([*prefix, *command(verb, str(root))])
+    assert code == ExitCode.MISTAKE, said
+    assert f"rllc: {root / what}{named} " in said
+    assert "Traceback" not in said
+    if verb == "report":
+        last = read_log(root / "log.jsonl")[-1]
+        assert (last["exit_code"], last["outcome"]) == (ExitCode.MISTAKE, "stopped")
+        assert last["reason"] in said
+
+
+def test_the_doctor_goes_on_where_something_may_not_be_read(obeying: tuple[Path, list[str]]) -> None:
+    root, prefix = obeying
+    closed = [root / "checkpoints" / "step-00000006", root / "records" / "sample"]
+    (root / "table.csv").write_text("")
+    for path in closed:
+        path.chmod(0)
+    done = subprocess.run([*prefix, *command("doctor", str(root))], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == ExitCode.FOUND, done.stderr
+    assert f"{closed[0]} may not be read here." in done.stdout
+    assert f"{closed[1]} could not be read" in done.stdout
+    assert f"{root / 'table.csv'} is not whole." in done.stdout
 
 
 @pytest.mark.parametrize("body", ['raise BrokenPipeError(32, "to a worker")', "sys.exit(1)"])
