@@ -235,7 +235,7 @@ def test_urls_that_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1:9/x", "zip:///none.zip", "reference://x", "generic://x"])
 def test_a_place_that_cannot_be_reached_is_a_sentence_of_one_line(url: str) -> None:
-    with pytest.raises(RllcError, match="which cannot be reached: [A-Za-z]+Error: .*Check the address") as told:
+    with pytest.raises(RllcError, match=r"which cannot be reached: [A-Za-z]+Error: .*Check the address") as told:
         Store(url)
     assert "\n" not in str(told.value)
 

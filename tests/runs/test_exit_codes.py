@@ -199,7 +199,12 @@ def obeying(finished: Path, tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
 
 @pytest.mark.parametrize(
     ("verb", "what", "named"),
-    [("verify", "checkpoints", ""), ("verify", "checkpoints/step-00000006", ""), ("report", "findings.json", ""), ("status", "records", "/store.json")],
+    [
+        ("verify", "checkpoints", ""),
+        ("verify", "checkpoints/step-00000006", ""),
+        ("report", "findings.json", ""),
+        ("status", "records", "/store.json"),
+    ],
 )
 def test_what_may_not_be_read_is_a_sentence(obeying: tuple[Path, list[str]], verb: str, what: str, named: str) -> None:
     root, prefix = obeying
