@@ -12,7 +12,8 @@ from rllc.cli.output import print_error, write_error
 from rllc.cli.signals import at_the_end, in_order
 from rllc.core.errors import RllcError
 from rllc.core.exit_codes import ExitCode, listed
-from rllc.core.streams import goes_nowhere, has_left
+from rllc.core.files import refusal
+from rllc.core.streams import goes_nowhere, has_left, standing
 
 _EXAMPLES = """Examples:
   rllc demo                                            train a small transformer here and look at its heads
@@ -56,7 +57,7 @@ VERBS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, one of `ExitCode`. Raises SystemExit with such a code for --help, wrong arguments and SIGTERM."""
-    with in_order():
+    with in_order(), standing():
         try:
             code = tyro.extras.subcommand_cli_from_dict(
                 VERBS,
@@ -66,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
             )
         except SystemExit as error:
             if error.code in (None, *_ENDS):
+                if not _came_out() and not error.code:
+                    raise SystemExit(ExitCode.MISTAKE) from error
                 raise
             _tell(error)  # some library's
             return ExitCode.FAULT
@@ -74,16 +77,32 @@ def main(arguments: list[str] | None = None) -> int:
                 goes_nowhere(sys.stdout)
                 return ExitCode.DONE
             _tell(error)
+            _came_out()
             return ExitCode.of(error)
-        if has_left(sys.stdout):  # before the last of it came out
-            goes_nowhere(sys.stdout)
+        if not _came_out():
+            return ExitCode.MISTAKE
     return code or ExitCode.DONE
+
+
+def _came_out() -> bool:
+    """Whether the last of the output came out, or nobody reads it; otherwise it is told, and nothing of it waits for the end of this process."""
+    try:
+        if not has_left(sys.stdout):
+            sys.stdout.flush()
+            return True
+    except BrokenPipeError:
+        pass  # it left just now
+    except RllcError as error:
+        print_error(str(error))
+        return False
+    goes_nowhere(sys.stdout)
+    return True
 
 
 def _tell(error: BaseException) -> None:
     """What ended the command, on standard error."""
-    if isinstance(error, RllcError):
-        print_error(str(error))
+    if isinstance(error, RllcError) or refusal(error):
+        print_error(str(refusal(error) or error))
     elif isinstance(error, MemoryError):
         print_error(f"This takes more memory than there is ({str(error)[:200] or 'none is left'}). Ask for less at once, or take a larger machine.")
     elif isinstance(error, KeyboardInterrupt):

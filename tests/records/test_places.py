@@ -233,6 +233,13 @@ def test_urls_that_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         Store("s3://bucket/mine")
 
 
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1:9/x", "zip:///none.zip", "reference://x", "generic://x"])
+def test_a_place_that_cannot_be_reached_is_a_sentence_of_one_line(url: str) -> None:
+    with pytest.raises(RllcError, match=r"which cannot be reached: [A-Za-z]+Error: .*Check the address") as told:
+        Store(url)
+    assert "\n" not in str(told.value)
+
+
 def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
     place = open_place(f"file://{tmp_path}/records")
     assert isinstance(place, LocalPlace)

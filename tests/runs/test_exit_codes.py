@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,89 @@ def test_whoever_leaves_a_verb_that_prints_is_no_fault(verb: str, finished: Path
     assert code == ExitCode.DONE, said
     assert "Traceback" not in said
     assert "BrokenPipe" not in said
+
+
+def sent(arguments: list[str], where: str) -> tuple[int, str]:
+    """The exit code of a command whose streams a shell sends somewhere, and what it says on those that are left."""
+    script = f'"$@" {where}'
+    done = subprocess.run(["sh", "-c", script, "sh", *arguments], capture_output=True, text=True, check=False, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+
+
+@FULL
+def test_a_run_goes_on_where_the_disk_of_its_errors_is_full(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment.toml").write_text(tiny)
+    arguments = command("corpus", str(tmp_path / "experiment.toml"), "--out", str(tmp_path / "run"))
+    assert sent(arguments, "2>/dev/full") == (ExitCode.DONE, "")
+    assert read_log(tmp_path / "run" / "log.jsonl")[-1]["outcome"] == "done"
+
+
+@FULL
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-", ">/dev/full 2>/dev/full", ">&- 2>&-"])
+@pytest.mark.parametrize("arguments", [("plan", "nothing.toml"), ("smaple",)])
+def test_a_mistake_keeps_its_code_where_it_cannot_be_told(arguments: tuple[str, ...], where: str) -> None:
+    assert sent(command(*arguments), where) == (ExitCode.MISTAKE, "")
+
+
+@FULL
+@pytest.mark.parametrize("verb", ["status", "table", "explain", "--help"])
+def test_output_that_cannot_be_written_is_a_sentence(verb: str, finished: Path) -> None:
+    asked = [] if verb == "--help" else [str(finished)]
+    code, said = sent(command(verb, *asked), ">/dev/full")
+    assert code == ExitCode.MISTAKE
+    assert said.startswith("rllc: The output could not be written: No space left on device.")
+    assert said.count("\n") == 1
+    assert sent(command(verb, *asked), ">&-") == (ExitCode.DONE, "")
+
+
+@pytest.fixture
+def obeying(finished: Path, tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A copy of the finished run, and what goes before a command that is to obey permissions, which the superuser does not."""
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if prefix and not shutil.which("setpriv"):
+        pytest.skip("nothing makes the superuser obey")
+    shutil.copytree(finished, tmp_path / "run")
+    yield tmp_path / "run", prefix
+    for path in (tmp_path / "run").rglob("*"):
+        path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("verb", "what", "named"),
+    [
+        ("verify", "checkpoints", ""),
+        ("verify", "checkpoints/step-00000006", ""),
+        ("report", "findings.json", ""),
+        ("status", "records", "/store.json"),
+    ],
+)
+def test_what_may_not_be_read_is_a_sentence(obeying: tuple[Path, list[str]], verb: str, what: str, named: str) -> None:
+    root, prefix = obeying
+    (root / what).chmod(0)
+    code, said = ended([*prefix, *command(verb, str(root))])
+    assert code == ExitCode.MISTAKE, said
+    assert f"rllc: {root / what}{named} " in said
+    assert "Traceback" not in said
+    if verb == "report":
+        last = read_log(root / "log.jsonl")[-1]
+        assert (last["exit_code"], last["outcome"]) == (ExitCode.MISTAKE, "stopped")
+        assert last["reason"] in said
+
+
+def test_the_doctor_goes_on_where_something_may_not_be_read(obeying: tuple[Path, list[str]]) -> None:
+    root, prefix = obeying
+    closed = [root / "checkpoints" / "step-00000006", root / "records" / "sample"]
+    (root / "table.csv").write_text("")
+    for path in closed:
+        path.chmod(0)
+    done = subprocess.run([*prefix, *command("doctor", str(root))], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == ExitCode.FOUND, done.stderr
+    assert f"{closed[0]} may not be read here." in done.stdout
+    assert f"{closed[1]} could not be read" in done.stdout
+    assert f"{root / 'table.csv'} is not whole." in done.stdout
 
 
 @pytest.mark.parametrize("body", ['raise BrokenPipeError(32, "to a worker")', "sys.exit(1)"])

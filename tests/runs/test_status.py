@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +15,19 @@ import pytest
 
 from rllc.cli import watching
 from rllc.main import main
+from rllc.records.index import opened
+from rllc.records.store import key_digest
 from rllc.runs import live
+from rllc.runs.cells_recorded import planned_records
+from rllc.runs.doctor import describe, examine
+from rllc.runs.experiment import load
+from rllc.runs.grid import keyed_units
 from rllc.runs.layout import existing
 from rllc.runs.log import iso, read_log
 from rllc.runs.pipeline import run_experiment
 from rllc.runs.progress import Reporter
 from rllc.runs.sampling import Work, sample_unit
+from rllc.runs.selecting import said
 from rllc.runs.session import session
 from rllc.runs.status import DISK, disk_use, running_of, status_of
 from rllc.runs.status_text import render
@@ -107,6 +116,50 @@ def test_all_of_it_for_a_program(finished: Path, capsys: pytest.CaptureFixture[s
         assert found["disk"][name] == sum(path.stat().st_size for path in (finished / folder).rglob("*") if path.is_file()) > 0
     assert found["disk"]["measurements"] > 0
     assert found["disk"]["logs"] == (finished / "log.jsonl").stat().st_size
+
+
+def sampled(root: Path) -> tuple[int, int, bool]:
+    stage = status_of(root)["stages"]["sample"]
+    return stage["recorded"], stage["other_settings"], stage["done"]
+
+
+def test_a_planned_cell_is_recorded_where_the_sampling_would_find_it(copy: Path) -> None:
+    experiment, folder = load(copy / "experiment.toml"), existing(copy)
+    keys = [key for _, keys in keyed_units(experiment, folder) for key in keys]
+    assert set(planned_records(experiment, folder)) == {key_digest("sample", key) for key in keys}
+    text = folder.experiment.read_text()
+    for told in ("origin_batches = 4\nfixed_contexts = 4", "origin_batches = 5"):
+        folder.experiment.write_text(text.replace("origin_batches = 4", told))
+        assert sampled(copy) == (0, 45, False)
+        assert "45 of 45 planned cells are not recorded" in describe(examine(copy))
+    folder.experiment.write_text(text)
+    assert sampled(copy) == (45, 0, True)
+
+
+def test_cells_of_other_weights_are_not_this_run_s(copy: Path) -> None:
+    """As where two runs keep their records at one place."""
+    path = copy / "checkpoints" / "step-00000012" / "checkpoint.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(facts | {"digest": "0" * 64}))
+    recorded, others, done = sampled(copy)
+    assert recorded + others == 45
+    assert others == sum(record["step"] == 12 for record in said(opened(existing(copy).store(), "sample"))) > 0
+    assert not done
+
+
+def test_checkpoints_that_are_planned_are_counted_and_no_others(copy: Path) -> None:
+    for step in (3, 6):
+        (copy / "checkpoints" / f"step-{step:08d}").rename(copy / "checkpoints" / f"step-old{step}")
+    found = status_of(copy)["stages"]["train"]
+    assert (found["checkpoints"], found["planned"], found["done"]) == (3, 5, False)
+    assert sampled(copy) == (45, 0, True)  # the provenance tells of what they were
+    (copy / "provenance.json").unlink()
+    assert sampled(copy) == (35, 10, False)
+
+
+def test_the_status_needs_no_torch(finished: Path) -> None:
+    code = "import sys, pathlib, rllc.runs.status as s\ns.status_of(pathlib.Path(sys.argv[1]))\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(finished)], check=True)
 
 
 def test_disk_of_siblings_counts_as_what_it_is(copy: Path) -> None:

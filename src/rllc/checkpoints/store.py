@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rllc.core import digest as digests
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, parse_json, read_regular, read_text, sync_folder, write_atomic
+from rllc.core.files import disk_error, parse_json, read_regular, read_text, sync_folder, unreadable, write_atomic
 from rllc.model.shape import ModelShape
 
 FORMAT = 1
@@ -130,7 +130,11 @@ def load(folder: Path, expected: ModelShape | None = None) -> tuple[ModelShape, 
 def read_info(folder: Path) -> CheckpointInfo:
     """Read `checkpoint.json` alone. Raises RllcError where it is missing, damaged or newer than this program."""
     path = folder / _JSON
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    if not there:
         raise RllcError(f"There is no checkpoint at {folder}.", "Check the folder, or train first.")
     facts = read_json(path, _remedy(folder))
     try:
@@ -145,7 +149,10 @@ def list_checkpoints(root: Path) -> tuple[CheckpointInfo, ...]:
     """All checkpoints under `root` by step; empty where the folder is missing. Raises RllcError where one of them cannot be read."""
     if not root.is_dir():
         return ()
-    folders = (folder for folder in root.iterdir() if folder.is_dir() and _NAME.match(folder.name))
+    try:
+        folders = [folder for folder in root.iterdir() if _NAME.match(folder.name) and folder.is_dir()]
+    except OSError as error:
+        raise unreadable(root, error) from error
     return tuple(sorted((read_info(folder) for folder in folders), key=lambda info: info.step))
 
 
@@ -153,6 +160,8 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """The JSON object at `path`, of a format that this program knows. Raises RllcError otherwise."""
     try:
         facts = parse_json(read_text(path))
+    except PermissionError as error:
+        raise unreadable(path, error) from error
     except (OSError, ValueError) as error:
         raise damaged(path, str(error), remedy) from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format"), int):
@@ -171,6 +180,8 @@ def read_tensors(path: Path, content: str, remedy: str) -> dict[str, Tensor]:
         found = digest(tensors)
     except FileNotFoundError as error:
         raise damaged(path, "it is missing", remedy) from error
+    except PermissionError as error:
+        raise unreadable(path, error) from error
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:  # the last of tensors that numpy does not know
         raise damaged(path, str(error), remedy) from error
     if found != content:

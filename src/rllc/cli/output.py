@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from rllc.core.streams import goes_nowhere
 from rllc.figures.text import on_terminal
 
 if TYPE_CHECKING:
@@ -46,10 +45,5 @@ def print_error(text: str) -> None:
 
 def write_error(text: str) -> None:
     """A text to standard error, as far as somebody reads it."""
-    if sys.stderr is None:
-        return
-    try:
-        sys.stderr.write(on_terminal(text))
-        sys.stderr.flush()
-    except BrokenPipeError:
-        goes_nowhere(sys.stderr)
+    sys.stderr.write(on_terminal(text))
+    sys.stderr.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from rllc.core.errors import RllcError
+from rllc.core.files import refusal
 
 
 class ExitCode(IntEnum):
@@ -29,7 +30,7 @@ class ExitCode(IntEnum):
     @classmethod
     def of(cls, error: BaseException) -> ExitCode:
         """The exit code of a command that this exception ends."""
-        if isinstance(error, RllcError | MemoryError):
+        if isinstance(error, RllcError | MemoryError) or refusal(error):
             return cls.MISTAKE
         if isinstance(error, KeyboardInterrupt):
             return cls.INTERRUPTED

@@ -21,6 +21,10 @@ from typing import IO, Any
 
 from rllc.core.errors import RllcError
 
+# What a machine refuses without a fault of this program.
+_REFUSED = {getattr(errno, name) for name in (
+    "EACCES", "EPERM", "EROFS", "EFBIG", "EIO", "ELOOP", "EMFILE", "ENAMETOOLONG", "ENFILE", "ENODEV", "ENOTDIR", "ENXIO", "ESTALE", "ETIMEDOUT",
+)}  # fmt: skip
 _LEFTOVER = re.compile(r"^\..+\.[a-z0-9_]{8}\.tmp$")
 
 
@@ -153,6 +157,25 @@ def disk_error(path: Path, error: OSError) -> RllcError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return RllcError(f"{path} may not be written here.", "Choose a folder that you may write to.")
     return RllcError(f"{path} could not be written: {error.strerror or error}.", "Check the folder and run the same command again.")
+
+
+def unreadable(path: Path | str, error: OSError) -> RllcError:
+    """The sentence for a file or folder that the system does not give."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return RllcError(f"{path} may not be read here.", "Ask whoever owns it for the right to, and run the same command again.")
+    return RllcError(f"{path} could not be used: {error.strerror or error}.", "Look after it, and run the same command again.")
+
+
+def refusal(error: BaseException) -> RllcError | None:
+    """The sentence for an error by which the system refuses a file or folder, wherever it comes up.
+
+    None for any other: a file that is missing, for one, is what a program has to expect.
+    """
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # a write seldom says of which file
+        return disk_error(Path(error.filename or "a file"), error)
+    return unreadable(error.filename, error) if error.filename and error.errno in _REFUSED else None
 
 
 def sync_folder(folder: Path) -> None:

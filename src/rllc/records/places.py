@@ -23,6 +23,7 @@ _STAMPS = ("ETag", "etag", "md5", "md5Hash", "mtime", "LastModified", "last_modi
 # A few questions are asked one by one, as a worker has them; after that the folder is listed once, as whoever goes through a whole grid wants.
 _QUESTIONS = 32
 _BATCH = 256
+_GIST = 200  # characters of what a library has to say
 
 
 class Place(Protocol):
@@ -125,7 +126,7 @@ class LocalPlace:
 class RemotePlace:
     """Whatever fsspec reaches by a URL; how to get in is fsspec's own configuration (environment variables, or files in ~/.config/fsspec).
 
-    Raises RllcError for a protocol that nothing here speaks.
+    Raises RllcError for a protocol that nothing here speaks, and a place that cannot be reached.
     """
 
     def __init__(self, url: str) -> None:
@@ -139,6 +140,10 @@ class RemotePlace:
             raise RllcError(problem, "Install it and try again.") from error
         except ValueError as error:
             raise RllcError(f"{url!r} is no place for records: {error}.", "Give a URL that fsspec knows, such as s3://bucket/folder.") from error
+        except Exception as error:  # each library has its own: no server, no way in, half an address
+            gist = " ".join(str(error).split())[:_GIST].rstrip(".")
+            problem = f"The records lie at {url}, which cannot be reached: {f'{type(error).__name__}: {gist}'.removesuffix(': ')}."
+            raise RllcError(problem, "Check the address and the way there, and try again.") from error
         self._root = str(root).rstrip("/")
         protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
         self._whole_puts = bool(protocols & _WHOLE_PUTS)

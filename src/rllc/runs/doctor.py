@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from rllc.core.errors import RllcError
-from rllc.core.files import open_regular
+from rllc.core.files import open_regular, unreadable
 from rllc.runs import examining
 from rllc.runs.examining import Chart, Finding
 from rllc.runs.examining_records import records
@@ -53,7 +54,7 @@ def examine(root: Path, repair: bool = False) -> Examination:
         if busy:
             chart.remark("A run is at work here: what it is writing now was not judged.")
         experiment = _experiment(chart)
-        examining.corpus(chart)
+        _look(examining.corpus, chart)
         found += [("", finding) for finding in (*chart.findings, *_one(Chart(folder, repair), experiment, busy))]
         there = {path.name for path in (root / SIBLINGS).glob("*") if path.is_dir()}
         named = set(experiment.siblings) if experiment is not None else there
@@ -69,13 +70,24 @@ def examine(root: Path, repair: bool = False) -> Examination:
 def _one(chart: Chart, experiment: Experiment | None, busy: bool) -> list[Finding]:
     """What a run and a sibling have in common."""
     if not busy:
-        examining.leftovers(chart)
-    examining.checkpoints(chart, experiment)
-    records(chart)
-    examining.products(chart)
+        _look(examining.leftovers, chart)
+    _look(examining.checkpoints, chart, experiment)
+    _look(records, chart)
+    _look(examining.products, chart)
     if experiment is not None:
-        _progress(chart, experiment)
+        _look(_progress, chart, experiment)
     return chart.findings
+
+
+def _look(look: Callable[..., None], chart: Chart, *rest: Experiment | None) -> None:
+    """Look at one kind of thing. What may not be read is told, and all else is looked at all the same."""
+    try:
+        look(chart, *rest)
+    except OSError as error:
+        told = unreadable(error.filename or chart.folder.root, error)
+        chart.wrong(told.problem, told.remedy)
+    except RllcError as error:
+        chart.wrong(error.problem, error.remedy)
 
 
 def _experiment(chart: Chart) -> Experiment | None:

@@ -135,7 +135,7 @@ def checkpoints(chart: Chart, experiment: Experiment | None) -> None:
         try:
             info = read_info(path) if read_info(path).released else load(path)[2]
         except RllcError as error:
-            if _newer(path / "checkpoint.json"):
+            if isinstance(error.__cause__, PermissionError) or _newer(path / "checkpoint.json"):
                 chart.wrong(error.problem, error.remedy)
             else:
                 chart.wrong(error.problem, "Set aside, it is trained or imported again by the next run.", lambda path=path: chart.aside(path))
@@ -179,7 +179,7 @@ def _resume(chart: Chart) -> None:
     try:
         load_resume(folder)
     except RllcError as error:
-        if _newer(folder / "resume.json"):
+        if isinstance(error.__cause__, PermissionError) or _newer(folder / "resume.json"):
             chart.wrong(error.problem, error.remedy)
             return
         paths = [folder / "resume.json", *folder.glob("resume-*.safetensors")]

@@ -25,7 +25,11 @@ def records(chart: Chart) -> None:
         return
     counts: dict[str, int] = {}
     for kind in store.kinds():
-        files = store.listing(kind)
+        try:
+            files = store.listing(kind)
+        except RllcError as error:
+            chart.wrong(error.problem, error.remedy)
+            continue
         counts[kind] = _kind(chart, store, kind, list(files))
         if foreign := [name for name in store.place.listing(kind) if name not in files]:
             foreign = [name for name in foreign if not name.endswith(".tmp")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rllc.core.names import Cell, DataKey
@@ -44,6 +44,20 @@ def record_key(experiment: Experiment, cell: Cell, weights: Mapping[int | str, s
         key["evaluated_on"] = data_key(experiment, DataKey.parse(cell.data.elsewhere), weights, corpus_digest)
     checks = plain(experiment.checks)
     return key | ({"checks": checks} if any(checks.values()) else {})
+
+
+def record_keys(
+    experiment: Experiment, cells: Iterable[Cell], weights: Mapping[int | str, str], corpus_digest: str
+) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """The cells with their `record_key`, quickly enough for a grid of 10⁵; those are left out whose weights, or what they refer to, are not given."""
+    of_data: dict[DataKey, dict[str, Any]] = {}
+    for cell in cells:
+        try:
+            if cell.data not in of_data:
+                of_data[cell.data] = record_key(experiment, cell, weights, corpus_digest)
+            yield cell, of_data[cell.data] | {"weights": weights[cell.step], "step": cell.step, "part": str(cell.part)}
+        except KeyError:
+            continue
 
 
 def state_key(record_digest: str, segment: int) -> dict[str, Any]:

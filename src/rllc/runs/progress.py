@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from rllc.core.streams import goes_nowhere
+from rllc.core.streams import Forgiving
 from rllc.figures.text import on_terminal
 from rllc.runs.log import MESSAGE, LogFile, iso
 
@@ -137,11 +137,12 @@ class _Remaining(TimeRemainingColumn):
 
 
 class _Console(Console):
-    """Standard error. Where nobody reads it any more it is silent, and the run goes on: rich alone would end it."""
+    """Standard error. Where nobody reads it any more, or its disk is full, it is silent, and the run goes on: rich alone would end it."""
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        goes_nowhere(self.file)
+    @property
+    def file(self) -> IO[str]:  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody sets it
+        """Where it writes."""
+        return cast("IO[str]", Forgiving(super().file))
 
 
 class Reporter:

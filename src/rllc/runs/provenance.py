@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rllc.checkpoints.store import list_checkpoints
 from rllc.core import digest
 from rllc.core.errors import RllcError
 from rllc.core.files import parse_json, read_text, write_atomic
@@ -168,6 +167,8 @@ def _seeds(experiment: Experiment) -> dict[str, Any]:
 
 
 def _checkpoints(folder: RunFolder) -> dict[str, str]:
+    from rllc.checkpoints.store import list_checkpoints  # which loads torch: whoever only reads a provenance does without
+
     try:
         return {str(info.step): info.digest for info in list_checkpoints(folder.checkpoints)}
     except RllcError:

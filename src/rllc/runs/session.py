@@ -10,6 +10,7 @@ from typing import Any
 
 import rllc
 from rllc.core.exit_codes import ExitCode
+from rllc.core.files import refusal
 from rllc.runs.layout import RunFolder
 from rllc.runs.live import LiveFile
 from rllc.runs.log import warnings_heard
@@ -45,7 +46,7 @@ def session(folder: RunFolder, command: str, quiet: bool, shard: Shard | None = 
     except BaseException as error:
         code = ExitCode.of(error)
         signalled = code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
-        told: dict[str, Any] = {"reason": code.text if signalled else str(error) or type(error).__name__}
+        told: dict[str, Any] = {"reason": code.text if signalled else str(refusal(error) or error) or type(error).__name__}
         if code == ExitCode.FAULT:
             told |= {"exception": type(error).__name__, "traceback": "".join(traceback.format_exception(error))}
         _ended(reporter, _OUTCOMES[code], code, begun, told)

@@ -14,16 +14,15 @@ from statistics import median
 from typing import Any
 
 from rllc.core.files import parse_json, read_text
-from rllc.core.names import DataKey
 from rllc.core.outcome import Outcome
 from rllc.records.index import opened
 from rllc.records.store import COMPACTED, Store
+from rllc.runs.cells_recorded import planned_checkpoints, planned_records
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.keys import KIND, SHARES, STATE
 from rllc.runs.layout import SIBLINGS, RunFolder, existing
 from rllc.runs.live import Pulse, Seen, seen
 from rllc.runs.log import read_log
-from rllc.runs.mapping import plain
 from rllc.runs.measures.cost import one_checkpoint, plan_measuring
 from rllc.runs.measures.steps import asked_digest, planned_steps
 from rllc.runs.pipeline import read_timings
@@ -49,23 +48,17 @@ def status_of(root: Path) -> dict[str, Any]:
     experiment = load(folder.experiment)
     store, live = folder.store(), seen(folder.live)
     index = opened(store, KIND)
-    records = said(index)
-    planned = make_plan(experiment).cells
-    cells = {(cell.step, str(cell.data), str(cell.part)) for cell in planned}
-    asked = {str(data.sampled): _as_asked(experiment, data) for data in {cell.data for cell in planned}}
-    ours = [
-        r
-        for r in records
-        if (r["step"], data_name(r), r["part"]) in cells and all(r.get(name) == value for name, value in asked[str(r["data"])].items())
-    ]
+    records, cells = said(index), len(make_plan(experiment).cells)
+    asked = planned_records(experiment, folder)
+    ours = [record for digest, record in zip(index.newest()[0], records, strict=True) if digest in asked]
     seconds = read_timings(folder)
     stages: dict[str, dict[str, Any]] = {
         "corpus": {"done": (folder.corpus / "corpus.json").exists()},
         "train": _training(experiment, folder),
         "sample": {
-            "done": len(ours) >= len(cells),
+            "done": len(ours) >= cells,
             "recorded": len(ours),
-            "planned": len(cells),
+            "planned": cells,
             "other_settings": len(records) - len(ours),
             "outcomes": dict(sorted(Counter(str(record["outcome"]) for record in ours).items())),
         },
@@ -94,13 +87,13 @@ def running_of(root: Path) -> list[dict[str, Any]]:
 
 
 def _training(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
-    there, planned = len({path.name for path in folder.checkpoints.glob("step-*")}), len(experiment.checkpoints())
+    there, planned = len(planned_checkpoints(experiment, folder)), len(experiment.checkpoints())
     return {"done": there >= planned, "checkpoints": there, "planned": planned}
 
 
 def _sibling(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
-    recorded = len(opened(folder.store(), KIND).newest()[0])
-    return {"train": _training(experiment, folder), "sample": {"recorded": recorded, "planned": len(make_plan(experiment).cells)}}
+    recorded = planned_records(experiment, folder).keys() & set(opened(folder.store(), KIND).newest()[0])
+    return {"train": _training(experiment, folder), "sample": {"recorded": len(recorded), "planned": len(make_plan(experiment).cells)}}
 
 
 def _measuring(experiment: Experiment, folder: RunFolder, store: Store) -> dict[str, Any]:
@@ -125,13 +118,6 @@ def _noted(folder: RunFolder) -> str:
         return str(parse_json(read_text(folder.measured))["asked"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-def _as_asked(experiment: Experiment, data: DataKey) -> dict[str, Any]:
-    """What a record on these data says that was sampled with the experiment's settings of today, and not with earlier ones."""
-    sampler = experiment.sampler_at(data)
-    asked = plain(sampler) | {"batch_size": experiment.batch_size(), "seed": experiment.seed, "dtype": experiment.engine.dtype}
-    return {name: value for name, value in asked.items() if name != "draws"}
 
 
 def _refused(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
