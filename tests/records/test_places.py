@@ -96,6 +96,28 @@ def test_a_damaged_record_at_a_url_is_set_aside(url: str) -> None:
     assert len(list(store.records("sample"))) == 2
 
 
+def test_what_a_run_computed_anew_while_a_batch_was_read_stays(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = Store(url).put("sample", {"i": 0}, ARRAYS, meta(0))
+    fs, root = fsspec.url_to_fs(url)
+    path = f"{root}/sample/{name}-0.npz"
+    good = fs.cat_file(path)
+    fs.pipe_file(path, b"no record")
+    reader = Store(url)
+    read_each = reader.place.read_each
+
+    def overtaken(paths: Any) -> Any:
+        for read in list(read_each(paths)):
+            with pytest.raises(DamagedRecordError):
+                Store(url).get("sample", name)
+            fs.pipe_file(path, good)
+            yield read
+
+    monkeypatch.setattr(reader.place, "read_each", overtaken)
+    assert opened(reader, "sample").problems == ()
+    assert Store(url).get("sample", name).meta == meta(0)
+    assert len(fs.ls(f"{root}/damaged", detail=False)) == 1
+
+
 def test_whoever_only_looks_sets_nothing_aside(url: str) -> None:
     name = Store(url).put("sample", {"i": 1}, ARRAYS, meta(1))
     fs, root = fsspec.url_to_fs(url)
