@@ -64,7 +64,7 @@ class Column:
             texts = self.distinct()
             if not all(isinstance(value, str | bool | int | float) for value in texts):
                 raise ValueError("its texts are not single values")
-            if rows and not (_ABSENT <= self.values.min() and self.values.max() < len(texts)):
+            if rows and not (self.values.min() >= _ABSENT and self.values.max() < len(texts)):
                 raise ValueError("a row has none of its texts")
             json.dumps(texts, ensure_ascii=False).encode()  # halves of characters cannot be written anywhere
 

@@ -3,10 +3,10 @@
     compacted/index-sample.npz
 
 The index is a copy. It holds name, size and time of every file that it was made from; whoever opens it lists the folder and reads, and proves, only
-what is new or changed since. It is replaced whole, proven by a digest of its own, and made again where it is missing, torn, of an older program, or says
-what no records say. What it cannot see is a file whose bytes changed under an unchanged size and time, as a failing disk may do it, or that somebody
-wrote other numbers into the index itself under a digest that is right: such a one is found when its record is read, and by `rllc doctor`, which reads
-everything and holds the index against it.
+what is new or changed since. It is replaced whole, proven by a digest of its own, and made again where it is missing, torn, of an older program, or
+says what no records say. What it cannot see is a file whose bytes changed under an unchanged size and time, as a failing disk may do it, and other
+numbers that somebody wrote into the index itself under a digest that is right: such a record is found when it is read, and both by `rllc doctor`,
+which reads everything and holds the index against it.
 """
 
 from __future__ import annotations
