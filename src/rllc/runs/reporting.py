@@ -59,7 +59,10 @@ def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter)
         write_atomic(folder.findings, to_json(findings))
         opened(store, KIND)  # so that whoever looks at the run next need not read its records
         if isinstance(store.place, LocalPlace):
-            compact(store, run=folder.root.resolve().name)
+            try:
+                compact(store, run=folder.root.resolve().name)
+            except table.SparseError as error:
+                reporter.line(f"No copy of the records was made for readers of Zarr. {error.problem}")
     types = ", ".join(f"{head} {kind}" for head, kind in zip(findings.types.heads, findings.types.types, strict=True) if kind != "other")
     reporter.line(f"Head types: {types or 'none but other'}.")
 
