@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rllc.core import digest
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, parse_json
+from rllc.core.files import disk_error, parse_json, too_large
 from rllc.records.packing import FORMAT, Record, joined, key_digest, newer, pack, unpack
 from rllc.records.places import LocalPlace, Stamp, open_place
 
@@ -221,7 +221,9 @@ class Store:
             if isinstance(content, OSError):
                 raise content
         except OSError as error:
-            raise self._unreadable(path, error) from error
+            if not too_large(error):
+                raise self._unreadable(path, error) from error
+            content = b""  # as in `_content`
         name, segment = named(file)
         problem, cause = _BYTES, None
         try:
@@ -262,11 +264,14 @@ class Store:
         return self._told(self.place.exists, path)
 
     def _content(self, path: str) -> bytes | None:
+        """What a file holds; None where there is none, and nothing of one that is larger than any: it is damaged, as an empty one is."""
         try:
             return self.place.read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
+            if too_large(error):
+                return b""
             raise self._unreadable(path, error) from error
 
     def _told(self, ask: Any, path: str) -> Any:

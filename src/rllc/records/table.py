@@ -32,7 +32,7 @@ Format = Literal["csv", "json", "parquet"]
 DIMS = ("step", "part", "data")
 _Traces = tuple[list[str], NDArray[np.float64]]  # one trace of some records: their digests, and [records, …] with NaN behind the end of the shorter
 _BLOCK = 1024  # records that are in memory as they came
-# Labelled arrays have a place for every step, part and data: they may take this many bytes whatever they are of, and this many times what the records do.
+# Labelled arrays have a place for every step, part and data. They may take so many bytes in any case, and so many times what the records do.
 _FREE, _TIMES = 2**28, 8
 SETTING = "setting"  # comes first, and only where one cell was measured under several settings
 _SETTINGS = ("evaluated_on", "sampler", "step_size", "localization", "nbeta", "chains", "draws", "burn_in", "estimator", "seed", "dtype", "loss")
@@ -226,7 +226,7 @@ def _padded(arrays: Collection[NDArray[Any]]) -> NDArray[np.float64]:
     size, held = 8 * math.prod(shape), 8 * sum(array.size for array in arrays)
     if size > max(_FREE, _TIMES * held):
         raise SparseError(
-            f"Traces are of lengths too different for one array: {len(arrays):,} would take {size / 1e9:.1f} GB, where they have {held / 1e6:.1f} MB.",
+            f"Traces are of lengths too different for an array: {len(arrays)} would take {size / 1e9:.1f} GB, where they have {held / 1e6:.1f} MB.",
             "Read the table of the cells, or take fewer of them.",
         )
     full = np.full(shape, np.nan)

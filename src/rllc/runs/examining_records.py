@@ -8,7 +8,7 @@ from pathlib import Path
 import xarray as xr
 
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, parse_json, remove
+from rllc.core.files import disk_error, parse_json, remove, too_large
 from rllc.records.index import parsed, path_of
 from rllc.records.packing import FORMAT, Record, joined
 from rllc.records.places import LocalPlace, open_place
@@ -49,9 +49,11 @@ def _opened(chart: Chart) -> Store | None:
         place = open_place(where)
         try:
             content = place.read(MARKER)
-        except OSError:
-            chart.wrong(error.problem, error.remedy)
-            return None
+        except OSError as unread:
+            if not too_large(unread):
+                chart.wrong(error.problem, error.remedy)
+                return None
+            content = b""
         if _format(content) > FORMAT:
             chart.wrong(error.problem, error.remedy)
             return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, open_own, open_regular, parse_toml, read_text
+from rllc.core.files import LARGEST_SETTINGS, disk_error, open_own, open_regular, parse_toml, read_text
 from rllc.records.store import Store
 from rllc.runs.contents import CHECKS
 from rllc.runs.contents_of_rows import ROWS
@@ -233,7 +233,7 @@ def _is_taken(path: Path) -> bool:
 def _records_url(experiment: Path) -> str:
     """What an experiment file names as engine.records; reading it as an experiment tells of what is wrong with it."""
     try:
-        engine = parse_toml(read_text(experiment)).get("engine", {})
+        engine = parse_toml(read_text(experiment, LARGEST_SETTINGS)).get("engine", {})
     except (OSError, ValueError):
         return ""
     url = engine.get("records", "") if isinstance(engine, dict) else ""
