@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import rllc.records.store as store_module
 from rllc.core.errors import RllcError
 from rllc.records.store import FORMAT, DamagedRecordError, Store
 
@@ -150,45 +149,6 @@ def test_a_damaged_record_is_set_aside_and_computed_anew(tmp_path: Path) -> None
     assert store.kinds() == ["sample"]
     store.put("sample", KEY, arrays(), META)
     assert store.get("sample", KEY).meta == META
-
-
-@pytest.mark.parametrize("anew", [True, False])
-def test_what_another_process_has_set_aside_meanwhile_is_not_set_aside_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anew: bool) -> None:
-    store, other = Store(tmp_path), Store(tmp_path)
-    name = store.put("sample", KEY, arrays(), META)
-    path = only_file(store)
-    good, bad, unpack = path.read_bytes(), path.read_bytes()[:-200], store_module.unpack
-    path.write_bytes(bad)
-
-    def overtaken(content: bytes, what: str) -> Any:
-        monkeypatch.setattr(store_module, "unpack", unpack)
-        try:
-            return unpack(content, what)
-        finally:
-            with pytest.raises(DamagedRecordError):
-                other.get("sample", name)
-            if anew:
-                other.put("sample", KEY, arrays(), META)
-
-    monkeypatch.setattr(store_module, "unpack", overtaken)
-    if anew:
-        assert store.get("sample", name).meta == META
-        assert path.read_bytes() == good
-    else:
-        with pytest.raises(DamagedRecordError, match="Another process has set it aside"):
-            store.get("sample", name)
-    assert [found.read_bytes() for found in (tmp_path / "damaged").iterdir()] == [bad]
-
-
-def test_a_record_that_is_damaged_twice_lies_there_twice(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    for content in (b"one", b"two"):
-        name = store.put("sample", KEY, arrays(), META)
-        only_file(store).write_bytes(content)
-        with pytest.raises(DamagedRecordError, match=r"It now lies in .*damaged/sample-"):
-            store.get("sample", KEY)
-    there = {path.name: path.read_bytes() for path in (tmp_path / "damaged").iterdir()}
-    assert there == {f"sample-{name}-0.npz": b"one", f"sample-{name}-0.npz.1": b"two"}
 
 
 def test_a_sound_archive_with_other_numbers_is_damaged(tmp_path: Path) -> None:
