@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, write_aside, write_atomic
+from rllc.core.files import LARGEST, disk_error, read_regular, read_text, too_large, write_aside, write_atomic
 
 
 def names(folder: Path) -> list[str]:
@@ -91,6 +91,19 @@ def test_a_device_that_is_really_full(tmp_path: Path) -> None:
     with pytest.raises(RllcError, match="The disk is full"):
         write_aside(tmp_path / "file", write)
     assert names(tmp_path) == []
+
+
+def test_a_file_larger_than_its_like_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 100)
+    os.truncate(path, LARGEST + 1)
+    with pytest.raises(OSError, match="it has 100,000,001 bytes, where such files have 100,000,000 at most") as told:
+        read_regular(path)
+    assert too_large(told.value)
+    with pytest.raises(OSError, match="where such files have 99 at most"):
+        read_text(path, most=99)
+    os.truncate(path, 100)
+    assert read_regular(path, most=100) == read_regular(path, most=None) == b"x" * 100
 
 
 def test_a_file_where_a_folder_should_be_and_the_other_way_round(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import rllc.records.compaction as compaction
 from rllc.core.errors import RllcError
 from rllc.records.compaction import compact, open_compacted
 from rllc.records.store import Store
-from rllc.records.table import dataset
+from rllc.records.table import SparseError, dataset
 
 
 def fill(store: Store, steps: range, llc: float | None = 1.0, draws: int = 7) -> None:
@@ -119,6 +119,51 @@ def test_a_second_writer_of_the_same_copy_does_no_harm(tmp_path: Path, monkeypat
     path = compact(store)
     assert [found.name for found in (tmp_path / "compacted").iterdir()] == [path.name]
     assert open_compacted(store).sizes["step"] == 2
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_of_a_grid_that_is_nearly_empty_there_is_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
+    """Of 200 cells whose steps, parts and data all differ the arrays would have 8 million places; nothing of that size is made."""
+    store = Store(tmp_path)
+    fill(store, range(1))
+    older = compact(store)
+    made: list[int] = []
+    full = np.full
+
+    def counted(shape: Any, *args: Any, **kwargs: Any) -> Any:
+        made.append(int(np.prod(shape)))
+        assert made[-1] < 10**6
+        return full(shape, *args, **kwargs)
+
+    for i in range(200):
+        meta = {
+            "step": i if apart else 0,
+            "part": f"{i}:0" if apart else "0:0",
+            "data": f"d{i}",
+            "llc": 1.0,
+            "chains": 4,
+            "outcome": "ok",
+            "reason": "",
+        }
+        store.put("sample", {"i": i}, {"losses": np.zeros((4, 5))}, meta)
+    monkeypatch.setattr(np, "full", counted)
+    if not apart:
+        compact(store)
+    else:
+        with pytest.raises(SparseError, match=r"204 cells would be nearly empty: 200 step × 203 part .* GB") as told:
+            compact(store)
+        assert isinstance(told.value, RllcError)
+        assert list((tmp_path / "compacted").glob("*.zarr")) == []
+    assert made
+    assert not older.exists()
+
+
+def test_traces_of_very_different_lengths_are_not_padded_without_end(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fill(store, range(50))
+    fill(store, range(50, 51), draws=100_000)
+    with pytest.raises(SparseError, match="of lengths too different for an array: 204 would take"):
+        compact(store)
 
 
 def test_an_empty_store_compacts(tmp_path: Path) -> None:

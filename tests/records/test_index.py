@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 import rllc.records.store as store_module
 from rllc.core.errors import RllcError
 from rllc.records.columns import Column, joined, of_rows, stacked
-from rllc.records.index import fresh_problems, opened, path_of
+from rllc.records.index import fresh_problems, opened, parsed, path_of
+from rllc.records.packing import pack, unpack
 from rllc.records.places import LocalPlace
 from rllc.records.store import Store
 from rllc.records.table import frame, stored_frame
@@ -99,6 +101,44 @@ def test_a_torn_or_altered_index_is_never_believed(tmp_path_factory: pytest.Temp
     content[place] ^= 0x10
     path.write_bytes(content if keep else content[:place])
     pd.testing.assert_frame_equal(stored_frame(Store(root)), expected)
+
+
+# what is done to the arrays of an index, whose digest is then made right
+ALTERED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a column of fewer rows": lambda a: a.update({"number/llc": a["number/llc"][:2]}),
+    "a column of two axes": lambda a: a.update({"number/llc": a["number/llc"][:, None]}),
+    "a column of another type": lambda a: a.update({"count/step": a["count/step"].astype(np.float32)}),
+    "a number beyond all": lambda a: a.update({"number/llc": np.full_like(a["number/llc"], np.inf)}),
+    "a text that is not there": lambda a: a.update({"text/outcome": np.full_like(a["text/outcome"], 99)}),
+    "a text before the first": lambda a: a.update({"text/outcome": np.full_like(a["text/outcome"], -2)}),
+    "counts of which nothing tells": lambda a: a.pop("present/step"),
+    "a gap too few": lambda a: a.update({"present/step": a["present/step"][:2]}),
+    "texts that are none": lambda a: a.update(texts=changed(a["texts"], b'\\"ok\\"', b'["ok"]')),
+    "half a character": lambda a: a.update(texts=changed(a["texts"], b"ok", b"\\\\ud800")),
+    "a file that is no record": lambda a: a.update(files=np.array([b"x", *a["files"][1:]])),
+    "a file twice": lambda a: a.update(files=a["files"][[0, 0, *range(2, len(a["files"]))]]),
+    "sizes that are none": lambda a: a.update(sizes=a["sizes"].astype(np.float64)),
+}
+
+
+def changed(texts: np.ndarray, old: bytes, new: bytes) -> np.ndarray:
+    assert old in texts.tobytes()
+    return np.frombuffer(texts.tobytes().replace(old, new), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("way", ALTERED)
+def test_an_index_of_nonsense_is_made_anew_though_its_digest_is_right(tmp_path: Path, way: str) -> None:
+    store = Store(tmp_path)
+    fill(store, range(6))
+    expected = stored_frame(store)
+    path = tmp_path / path_of("sample")
+    record, _ = unpack(path.read_bytes())
+    arrays = dict(record.arrays)
+    ALTERED[way](arrays)
+    path.write_bytes(pack("index", record.key, arrays, {}, 0))
+    assert parsed(path.read_bytes(), store, "sample") is None
+    pd.testing.assert_frame_equal(stored_frame(Store(tmp_path)), expected)
+    assert parsed(path.read_bytes(), store, "sample") is not None
 
 
 def test_an_index_that_cannot_be_written_costs_time_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[int]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+import rllc.records.places as places
+from rllc.core import files
 from rllc.core.errors import RllcError
 from rllc.records.compaction import compact
 from rllc.records.index import opened
@@ -94,6 +97,41 @@ def test_a_damaged_record_at_a_url_is_set_aside(url: str) -> None:
     assert store.kinds() == ["sample"]
     store.put("sample", {"i": 0}, ARRAYS, meta(0))
     assert len(list(store.records("sample"))) == 2
+
+
+def test_what_a_run_computed_anew_while_a_batch_was_read_stays(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = Store(url).put("sample", {"i": 0}, ARRAYS, meta(0))
+    fs, root = fsspec.url_to_fs(url)
+    path = f"{root}/sample/{name}-0.npz"
+    good = fs.cat_file(path)
+    fs.pipe_file(path, b"no record")
+    reader = Store(url)
+    read_each = reader.place.read_each
+
+    def overtaken(paths: Any) -> Any:
+        for read in list(read_each(paths)):
+            with pytest.raises(DamagedRecordError):
+                Store(url).get("sample", name)
+            fs.pipe_file(path, good)
+            yield read
+
+    monkeypatch.setattr(reader.place, "read_each", overtaken)
+    assert opened(reader, "sample").problems == ()
+    assert Store(url).get("sample", name).meta == meta(0)
+    assert len(fs.ls(f"{root}/damaged", detail=False)) == 1
+
+
+def test_a_large_file_is_read_where_it_ends_as_a_record_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "read_regular", lambda path, most=500: files.read_regular(path, most))
+    store = Store(tmp_path)
+    name = store.put("sample", {"i": 0}, {"losses": np.arange(2000.0)}, meta(0))
+    assert Store(tmp_path).get("sample", name).meta == meta(0)
+    path = tmp_path / "sample" / f"{name}-0.npz"
+    os.truncate(path, path.stat().st_size + 100_000)
+    with pytest.raises(OSError, match="where such files have 500 at most"):
+        store.place.read(f"sample/{name}-0.npz")
+    with pytest.raises(DamagedRecordError, match="was damaged"):
+        store.get("sample", name)
 
 
 def test_whoever_only_looks_sets_nothing_aside(url: str) -> None:

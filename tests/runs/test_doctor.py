@@ -10,7 +10,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -23,6 +25,8 @@ from rllc.runs.doctor import describe, examine
 from rllc.runs.layout import RunFolder
 from rllc.runs.overview import export_table
 from rllc.runs.pipeline import run_experiment
+from rllc.runs.shards import Shard
+from rllc.runs.status import status_of
 
 
 @pytest.fixture
@@ -56,6 +60,18 @@ def nonsense(root: Path) -> None:
     path = sorted(root.glob("records/sample/*.npz"))[-1]
     record, segment = unpack(path.read_bytes())
     path.write_bytes(pack("sample", record.key, record.arrays, record.meta | {"outcome": "<b>x"}, segment))
+
+
+def indexed(root: Path, **new: Any) -> None:
+    """An index that says something else, under a digest that is right: columns by name, a text for all rows, None for one that is gone."""
+    path = root / "records" / path_of("sample")
+    record, _ = unpack(path.read_bytes())
+    arrays = {name: array for name, array in record.arrays.items() if name.rpartition("/")[2] not in new}
+    texts = json.loads(arrays["texts"].tobytes()) | {name: [json.dumps(text)] for name, text in new.items() if isinstance(text, str)}
+    arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), np.uint8)
+    arrays |= {f"text/{name}": np.zeros(45, np.int32) for name, text in new.items() if isinstance(text, str)}
+    arrays |= {f"number/{name}": values for name, values in new.items() if isinstance(values, np.ndarray)}
+    path.write_bytes(pack("index", record.key, arrays, {}, 0))
 
 
 def gap(root: Path) -> None:
@@ -128,6 +144,28 @@ def test_every_harm_is_found_named_and_mended(copy: Path, name: str) -> None:
         assert all(before[path] in kept for path in gone), "something was deleted"
 
 
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ({"llc": np.full(45, 777.0)}, "says something else of 45 files than they say: the llc of"),
+        ({"llc": None}, "the llc of"),
+        ({"step": None}, "is damaged"),
+        ({"draws": np.full(45, 7.5)}, "is damaged"),
+        ({"outcome": "no such"}, "is damaged"),
+        ({"part": "no such"}, "is damaged"),
+    ],
+)
+def test_an_index_with_a_right_digest_is_held_against_its_records(finished: Path, copy: Path, new: dict[str, Any], said: str) -> None:
+    indexed(copy, **new)
+    (wrong,) = [finding.what for _, finding in examine(copy).findings if finding.wrong]
+    assert said in wrong
+    status_of(copy)  # of whatever an index says, nobody stumbles over it
+    indexed(copy, **new)
+    assert examine(copy, repair=True).sound
+    assert export_table(copy, "csv") == export_table(finished, "csv")
+    assert examine(copy).sound
+
+
 def test_after_all_of_it_at_once_the_next_run_is_the_run_that_nobody_disturbed(finished: Path, copy: Path, no_pictures: None) -> None:
     (copy / "notes.txt").write_text("mine")
     (copy / "records" / "sample" / "notes.txt").write_text("mine too")
@@ -174,14 +212,16 @@ def test_weights_that_were_exchanged_are_not_those_of_the_run(copy: Path) -> Non
     assert "The weights of step 6 are not those that provenance.json names" in wrong.what
 
 
-def test_a_run_at_work_is_not_disturbed(copy: Path) -> None:
+@pytest.mark.parametrize("shard", ["", "2/3"])
+def test_a_run_at_work_is_not_disturbed(copy: Path, shard: str) -> None:
     leave(copy)
-    with RunFolder(copy).locked():
+    with RunFolder(copy).locked(Shard.parse(shard)):
         found = examine(copy)
         assert "A run is at work here" in describe(found)
         assert "leftovers" not in describe(found)
         with pytest.raises(RllcError, match="Another run is at work"):
             examine(copy, repair=True)
+    assert not examine(copy).sound
 
 
 def test_a_sibling_and_what_nobody_named(copy: Path) -> None:

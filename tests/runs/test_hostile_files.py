@@ -6,21 +6,28 @@ import json
 import logging
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rllc.core.errors import RllcError
-from rllc.core.files import open_own, open_regular, remove, write_atomic
+from rllc.core.files import make_folder, open_own, open_regular, remove, write_atomic
+from rllc.records.index import opened, path_of
+from rllc.records.store import Store
 from rllc.runs.examining import Chart, checkpoints, leftovers, products
+from rllc.runs.examining_records import records
 from rllc.runs.experiment import load
 from rllc.runs.layout import RunFolder
 from rllc.runs.leftovers import sweep
 from rllc.runs.live import FORMAT, LiveFile, seen
 from rllc.runs.log import LogFile, iso, read_log
+from rllc.runs.memory import _kept
 from rllc.runs.pipeline import read_timings
 from rllc.runs.provenance import known_weights, read_provenance
 from rllc.runs.shards import Shard
+from rllc.runs.status import _noted
 
 NESTED = "[" * 200_000
 LEFTOVER = ".x.abcdefgh.tmp"
@@ -40,6 +47,37 @@ def test_small_files_of_any_content_are_told_of(tmp_path: Path, content: str) ->
     told = " ".join(finding.what for finding in chart.findings if finding.wrong)
     assert "provenance.json is damaged" in told
     assert "resume.json is damaged" in told
+
+
+def test_files_larger_than_any_are_told_of_and_not_read(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    store = Store(folder.records)
+    name = store.put("other", {"i": 1}, {"x": np.zeros(3)}, {})
+    opened(store, "other")
+    small = [folder.experiment, folder.provenance, folder.measured, folder.timings, folder.budget, folder.training, folder.findings]
+    for path in (*small, folder.checkpoints / "resume.json", tmp_path / "records" / path_of("other"), tmp_path / "records" / "store.json"):
+        make_folder(path.parent)
+        with path.open("ab") as stream:
+            stream.truncate(600_000_000)
+    os.truncate(tmp_path / "records" / "other" / f"{name}-0.npz", 600_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RllcError, match="does not tell the format"):
+            folder.store()
+        assert _noted(folder) == ""
+        assert read_timings(folder) == {}
+        with pytest.raises(RllcError, match=r"budget\.json is damaged"):
+            _kept(folder.budget)
+        chart = Chart(folder, repair=True)
+        checkpoints(chart, None)
+        records(chart)
+        products(chart)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+    told = " ".join(finding.what for finding in chart.findings if finding.wrong and not finding.open)
+    for damaged in (*small[1:], f"other/{name}-0.npz", path_of("other"), "store.json", "resume.json"):
+        assert str(damaged).rpartition("/")[2] in told or damaged == folder.training
 
 
 def test_an_experiment_nested_without_end_is_a_sentence(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from rllc.core.errors import RllcError
 from rllc.core.files import parse_json
 
 FORMAT = 4
+LARGEST = 500_000_000  # bytes of findings: those of 10⁵ cells have some ten million
 _GONE = {Ordering: ("within_errors", "by_step_low", "by_step_high")}  # what older formats held besides
 
 

@@ -176,7 +176,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 def read_tensors(path: Path, content: str, remedy: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU. Raises RllcError where it is missing, or its content's digest is not `content`."""
     try:
-        tensors = safetensors.torch.load(read_regular(path))
+        tensors = safetensors.torch.load(read_regular(path, most=None))
         found = digest(tensors)
     except FileNotFoundError as error:
         raise damaged(path, "it is missing", remedy) from error

@@ -25,6 +25,8 @@ from rllc.core.errors import RllcError
 _REFUSED = {getattr(errno, name) for name in (
     "EACCES", "EPERM", "EROFS", "EFBIG", "EIO", "ELOOP", "EMFILE", "ENAMETOOLONG", "ENFILE", "ENODEV", "ENOTDIR", "ENXIO", "ESTALE", "ETIMEDOUT",
 )}  # fmt: skip
+LARGEST = 100_000_000  # bytes of the small files of a run, which are read whole: some hundred times what any was ever seen to have
+LARGEST_SETTINGS = 10_000_000  # bytes of a file that somebody wrote by hand
 _LEFTOVER = re.compile(r"^\..+\.[a-z0-9_]{8}\.tmp$")
 
 
@@ -92,15 +94,26 @@ def open_regular(path: Path) -> IO[bytes]:
     return os.fdopen(_regular(handle), "rb")
 
 
-def read_regular(path: Path) -> bytes:
-    """The content of a file. Raises OSError as `open_regular` does."""
+def read_regular(path: Path, most: int | None = LARGEST) -> bytes:
+    """The content of a file of at most so many bytes; None: of any number, which is for what has no bound of its own.
+
+    Raises OSError as `open_regular` does, and one of `too_large`, without reading it, for a larger one.
+    """
     with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, where such files have {most:,} at most")
         return stream.read()
 
 
-def read_text(path: Path) -> str:
-    """The text of a file. Raises OSError as `open_regular` does, and ValueError where it is not UTF-8."""
-    return read_regular(path).decode("utf-8")
+def too_large(error: OSError) -> bool:
+    """Whether a file was not read for its size."""
+    return error.errno == errno.EFBIG
+
+
+def read_text(path: Path, most: int | None = LARGEST) -> str:
+    """The text of a file. Raises OSError as `read_regular` does, and ValueError where it is not UTF-8."""
+    return read_regular(path, most).decode("utf-8")
 
 
 def open_own(path: Path, flags: int = os.O_RDWR) -> int:

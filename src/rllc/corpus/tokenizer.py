@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from rllc.core.errors import RllcError
-from rllc.core.files import parse_json, read_text
+from rllc.core.files import LARGEST, parse_json, read_text
 from rllc.corpus.settings import LARGEST_VOCABULARY, SMALLEST_VOCABULARY
 
 BOS = "<|bos|>"
@@ -64,7 +64,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise RllcError(f"There is no tokenizer at {path}.", "Give the path of a tokenizer.json, or leave `tokenizer` empty to train one.")
     try:
-        tokenizer = parse_tokenizer(read_text(path))
+        tokenizer = parse_tokenizer(read_text(path, 10 * LARGEST))
         size = vocabulary_size(tokenizer)
     except (KeyboardInterrupt, SystemExit):
         raise

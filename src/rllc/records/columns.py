@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rllc.core.files import parse_json
 
 Kind = Literal["text", "count", "number"]
+_TYPES: dict[Kind, Any] = {"text": np.int32, "count": np.int64, "number": np.float64}
 _ABSENT = -1
 _LEAST, _MOST, _HUGE = -(2**63), 2**63 - 1, 10**308  # whole numbers beyond are kept as text, digit by digit
 
@@ -51,6 +52,22 @@ class Column:
         codes = [_ABSENT if value is None else places.setdefault(json.dumps(value, default=str), len(places)) for value in values]
         return cls("text", np.array(codes, dtype=np.int32), None, tuple(places))
 
+    def check(self, rows: int) -> None:
+        """Raises ValueError or TypeError where it is no column of so many rows, or holds what no record can say."""
+        if self.values.shape != (rows,) or self.values.dtype != _TYPES[self.kind]:
+            raise ValueError(f"it holds no {rows} values of kind {self.kind}")
+        if self.kind == "number" and np.isinf(self.values).any():
+            raise ValueError("one of its numbers is not finite")
+        if self.kind == "count" and (self.present is None or self.present.shape != (rows,) or self.present.dtype != np.bool_):
+            raise ValueError("it does not tell which of its counts are there")
+        if self.kind == "text":
+            texts = self.distinct()
+            if not all(isinstance(value, str | bool | int | float) for value in texts):
+                raise ValueError("its texts are not single values")
+            if rows and not (self.values.min() >= _ABSENT and self.values.max() < len(texts)):
+                raise ValueError("a row has none of its texts")
+            json.dumps(texts, ensure_ascii=False).encode()  # halves of characters cannot be written anywhere
+
     @classmethod
     def absent(cls, rows: int) -> Column:
         """A column without any value."""
@@ -63,8 +80,12 @@ class Column:
         if self.kind == "count":
             assert self.present is not None
             return [value if there else None for value, there in zip(self.values.tolist(), self.present.tolist(), strict=True)]
-        texts = [parse_json(text) for text in self.texts]
+        texts = self.distinct()
         return [None if code == _ABSENT else texts[code] for code in self.values.tolist()]
+
+    def distinct(self) -> list[Any]:
+        """The values among `texts`, in their order."""
+        return [parse_json(text) for text in self.texts]
 
     def take(self, rows: NDArray[np.int64]) -> Column:
         """These rows of it, in this order."""

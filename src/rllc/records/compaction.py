@@ -25,7 +25,7 @@ from rllc.core.errors import RllcError
 from rllc.core.files import disk_error
 from rllc.records.places import LocalPlace
 from rllc.records.store import COMPACTED, Store
-from rllc.records.table import dataset
+from rllc.records.table import SparseError, dataset
 
 _KIND = "sample"
 _CHUNK_BYTES = 2**20
@@ -37,7 +37,8 @@ def compact(store: Store, run: str = "") -> Path:
 
     It is made in memory and on a disk: of a store elsewhere there is none.
 
-    Raises RllcError then and where the disk refuses, and DamagedRecordError as `Store.records` does; in either case an older copy stays.
+    Raises RllcError then and where the disk refuses, and DamagedRecordError as `Store.records` does; in either case an older copy stays. Raises
+    SparseError as `dataset` does; then no copy of these records can be made, and older ones, which are of others, go.
     """
     if not isinstance(store.place, LocalPlace):
         raise RllcError(f"{store.root} is no folder, where a Zarr of its records could lie.", "Copy the records to a folder first.")
@@ -45,7 +46,11 @@ def compact(store: Store, run: str = "") -> Path:
     target = folder / f"{digest.of_json([store.fingerprint(_KIND), run])[:16]}.zarr"
     if target.exists():
         return target
-    labelled = dataset(store.records(_KIND), run)
+    try:
+        labelled = dataset(store.records(_KIND), run)
+    except SparseError:
+        _remove_others(folder)
+        raise
     try:
         folder.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=folder, prefix=f".{target.name}.", suffix=".tmp"))
@@ -57,12 +62,16 @@ def compact(store: Store, run: str = "") -> Path:
                 raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        for other in folder.glob("*.zarr"):
-            if other != target:
-                shutil.rmtree(other, ignore_errors=True)
+        _remove_others(folder, target)
     except OSError as error:
         raise disk_error(target, error) from error
     return target
+
+
+def _remove_others(folder: Path, target: Path | None = None) -> None:
+    for other in folder.glob("*.zarr"):
+        if other != target:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def open_compacted(store: Store, run: str = "") -> xr.Dataset:

@@ -3,9 +3,10 @@
     compacted/index-sample.npz
 
 The index is a copy. It holds name, size and time of every file that it was made from; whoever opens it lists the folder and reads, and proves, only
-what is new or changed since. It is replaced whole, proven by a digest of its own, and made again where it is missing, torn or of an older program.
-What it cannot see is a file whose bytes changed under an unchanged size and time, as a failing disk may do it: such a one is found when its record is
-read, and by `rllc doctor`, which reads everything.
+what is new or changed since. It is replaced whole, proven by a digest of its own, and made again where it is missing, torn, of an older program, or
+says what no records say. What it cannot see is a file whose bytes changed under an unchanged size and time, as a failing disk may do it, and other
+numbers that somebody wrote into the index itself under a digest that is right: such a record is found when it is read, and both by `rllc doctor`,
+which reads everything and holds the index against it.
 """
 
 from __future__ import annotations
@@ -91,12 +92,17 @@ def opened(store: Store, kind: str, *, keep: bool = True) -> Index:
                 problems.append(found)
             else:
                 stamps[file] = listing[file]
-                metas.append(found.meta | {f"{OF_KEY}{name}": value for name, value in found.key.items()})
+                metas.append(row_of(found))
         blocks.append((len(metas), of_rows(metas)))
     index = Index(stamps, stacked(blocks), tuple(problems))
     if keep:
         _keep(store, kind, index)
     return index
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    """What the index holds of a record, by column; lists and tables among it are left out of the columns."""
+    return record.meta | {f"{OF_KEY}{name}": value for name, value in record.key.items()}
 
 
 def fresh_problems(store: Store) -> tuple[DamagedRecordError, ...]:
@@ -131,17 +137,20 @@ def path_of(kind: str) -> str:
     return f"{COMPACTED}/index-{kind}.npz"
 
 
-def sound(content: bytes, kind: str, *, checked: bool = False) -> bool:
-    """Whether these bytes are an index of that kind, as this program writes it; `checked`: of records whose content was checked too."""
-    return _unpacked(content, kind, checked) is not None
+def parsed(content: bytes, store: Store, kind: str) -> Index | None:
+    """The index of a kind in these bytes; None where they are none that this program wrote of such a store's records."""
+    try:
+        index = _unpacked(content, kind, kind in store.checks)
+    except Exception:  # a torn or foreign file says so in many ways, and is then made anew
+        return None
+    return None if index.stamps and kind in store.rows and store.rows[kind](index.columns) else index
 
 
 def _kept(store: Store, kind: str) -> Index:
     try:
-        found = _unpacked(store.place.read(path_of(kind)), kind, kind in store.checks)
+        return parsed(store.place.read(path_of(kind)), store, kind) or Index({}, {})
     except OSError:
-        found = None
-    return found or Index({}, {})
+        return Index({}, {})
 
 
 def _keep(store: Store, kind: str, index: Index) -> None:
@@ -166,21 +175,23 @@ def _keep(store: Store, kind: str, index: Index) -> None:
         return  # it is a copy, and the next reader makes it
 
 
-def _unpacked(content: bytes, kind: str, checked: bool) -> Index | None:
-    try:
-        record, _ = unpack(content)
-        keys = [{"of": kind, "revision": REVISION, "checked": told} for told in {True, checked}]
-        if record.kind != _KIND or record.key not in keys:
-            return None
-        arrays = record.arrays
-        files = [name.decode() for name in arrays["files"].tolist()]
-        stamps = zip(arrays["sizes"].tolist(), (time.decode() for time in arrays["times"].tolist()), strict=True)
-        texts = parse_json(arrays["texts"].tobytes())
-        columns: dict[str, Column] = {}
-        for label, values in arrays.items():
-            of, _, name = label.partition("/")
-            if of in ("number", "count", "text") and name:
-                columns[name] = Column(of, values, arrays.get(f"present/{name}"), tuple(texts.get(name, ())))
-        return Index(dict(zip(files, stamps, strict=True)), columns)
-    except Exception:  # a torn or foreign file says so in many ways, and is then made anew
-        return None
+def _unpacked(content: bytes, kind: str, checked: bool) -> Index:
+    """The index in these bytes. Raises any exception at all where a reader could stumble over it: a right digest does not say by whom."""
+    record, _ = unpack(content)
+    keys = [{"of": kind, "revision": REVISION, "checked": told} for told in {True, checked}]
+    if record.kind != _KIND or record.key not in keys:
+        raise ValueError("it is no index of this kind")
+    arrays = record.arrays
+    files = [name.decode() for name in arrays["files"].tolist()]
+    sizes, times = arrays["sizes"].tolist(), [time.decode() for time in arrays["times"].tolist()]
+    stamps = dict(zip(files, zip(sizes, times, strict=True), strict=True))
+    if len(stamps) < len(files) or not all(type(size) is int and named(file) for file, (size, _) in stamps.items()):
+        raise ValueError("its rows are not each of a file of their own")
+    texts = parse_json(arrays["texts"].tobytes())
+    columns: dict[str, Column] = {}
+    for label, values in arrays.items():
+        of, _, name = label.partition("/")
+        if of in ("number", "count", "text") and name:
+            columns[name] = Column(of, values, arrays.get(f"present/{name}"), tuple(texts[name]) if of == "text" else ())
+            columns[name].check(len(files))
+    return Index(stamps, columns)

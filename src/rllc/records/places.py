@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
+import zipfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from rllc.core.errors import RllcError
-from rllc.core.files import is_leftover, read_regular, write_atomic
+from rllc.core.files import is_leftover, open_regular, read_regular, too_large, write_atomic
 
 Stamp = tuple[int, str]  # size in bytes, and what changes when a file of that name is written anew
 
@@ -34,7 +35,7 @@ class Place(Protocol):
         ...
 
     def read(self, path: str) -> bytes:
-        """The content of a file. Raises FileNotFoundError where there is none, OSError where it cannot be read."""
+        """The content of a file. Raises FileNotFoundError where there is none, OSError where it cannot be read, or is too large (`too_large`)."""
         ...
 
     def read_each(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
@@ -77,8 +78,14 @@ class LocalPlace:
         return str(self.root / path)
 
     def read(self, path: str) -> bytes:
-        """The content of a file."""
-        return read_regular(self.root / path)
+        """The content of a file; of more than some hundred megabytes only where it ends as an archive does, and so may be a record."""
+        full = self.root / path
+        try:
+            return read_regular(full)
+        except OSError as error:
+            if not (too_large(error) and path.endswith(".npz") and _ends_as_archive(full)):
+                raise
+        return read_regular(full, most=None)
 
     def read_each(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """The content of many files, or why one could not be read."""
@@ -263,6 +270,11 @@ def as_os_error(error: BaseException) -> OSError:
     if isinstance(error, OSError):
         return error
     return OSError(errno.EIO, f"{type(error).__name__}: {error}")
+
+
+def _ends_as_archive(path: Path) -> bool:
+    with open_regular(path) as stream:
+        return zipfile.is_zipfile(stream)  # which reads the end alone
 
 
 def _batches(paths: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rllc.core import digest
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, parse_json
+from rllc.core.files import disk_error, parse_json, too_large
 from rllc.records.packing import FORMAT, Record, joined, key_digest, newer, pack, unpack
 from rllc.records.places import LocalPlace, Stamp, open_place
 
@@ -37,6 +37,8 @@ _FILE = re.compile(r"^([0-9a-f]{64})-(0|[1-9][0-9]{0,8})\.npz$")
 # What is wrong with a segment whose digest is right, in words; empty where nothing is. It is given the segment as a record, its number, and the
 # segments before it, of which there are none where they were not read.
 Check = Callable[[Record, int, Sequence[Record]], str]
+# The same of what an index says of all records of a kind, by columns.
+RowsCheck = Callable[[Mapping[str, Any]], str]
 
 
 class DamagedRecordError(RllcError):
@@ -60,15 +62,23 @@ class Store:
         root: a folder, or a URL such as "s3://bucket/mine" or "memory://mine".
         sets_aside: move damaged files to `damaged/` when they are found; otherwise only tell of them.
         checks: by kind, what else is asked of a record's content when it is read; one that fails is damaged.
+        rows: by kind, what is asked of the columns of an index; one that fails is made anew.
 
     Raises RllcError for a store written by a newer version of rllc, and for a place that cannot be reached.
     """
 
-    def __init__(self, root: Path | str, *, sets_aside: bool = True, checks: Mapping[str, Check] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        sets_aside: bool = True,
+        checks: Mapping[str, Check] | None = None,
+        rows: Mapping[str, RowsCheck] | None = None,
+    ) -> None:
         self.place = open_place(root)
         self.root = root
         self.sets_aside = sets_aside
-        self.checks = checks or {}
+        self.checks, self.rows = checks or {}, rows or {}
         self._marked = _check_format(self.place.shown(MARKER), self._content(MARKER))
 
     def put(self, kind: str, key: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], segment: int = 0) -> str:
@@ -114,20 +124,34 @@ class Store:
             parts.append(self.proven(kind, f"{name}-{segment}.npz", earlier=parts))
         return joined(parts)
 
-    def retire(self, kind: str, files: Sequence[str]) -> None:
-        """Move files of a kind to `damaged/`, the last first, so that no segment is ever without the one before it.
+    def retire(self, kind: str, files: Sequence[str]) -> str:
+        """Move files of a kind to `damaged/`, the last first, so that no segment is ever without the one before it; what lies there already stays.
 
-        Raises RllcError where the disk refuses.
+        Returns what the first of them is called there, as a user knows it; "" where another was here first. Raises RllcError where the disk refuses.
         """
+        target = ""
         for file in reversed(files):
             path = f"{_folder(kind)}/{file}"
-            target = f"{DAMAGED}/{path.replace('/', '-')}"
             try:
-                self.place.move(path, target)
+                target = self._move_aside(path)
             except FileNotFoundError:
-                continue  # another reader was here first
+                target = ""  # another reader was here first
             except OSError as error:
-                raise disk_error(Path(self.place.shown(target)), error) from error
+                raise disk_error(Path(self.place.shown(f"{DAMAGED}/{path.replace('/', '-')}")), error) from error
+        return target and self.place.shown(target)
+
+    def _move_aside(self, path: str) -> str:
+        """Move a file to `damaged/` under a name that is free; the name. Raises OSError where the place refuses."""
+        name = path.replace("/", "-")
+        taken = set(self.place.listing(DAMAGED))
+        while True:
+            target = next(free for n in count() if (free := f"{name}.{n}" if n else name) not in taken)
+            try:
+                self.place.move(path, f"{DAMAGED}/{target}")
+            except FileExistsError:  # somebody took it since
+                taken |= {target}
+                continue
+            return f"{DAMAGED}/{target}"
 
     def files(self, kind: str = "", key: Mapping[str, Any] | str = "") -> list[Path]:
         """The files of one record, segment by segment, none where there is none; of the store itself where no record is named.
@@ -197,19 +221,26 @@ class Store:
             if isinstance(content, OSError):
                 raise content
         except OSError as error:
-            raise self._unreadable(path, error) from error
+            if not too_large(error):
+                raise self._unreadable(path, error) from error
+            content = b""  # as in `_content`
         name, segment = named(file)
+        problem, cause = _BYTES, None
         try:
             record, number = unpack(content, f"The record {self.place.shown(path)}")
         except RllcError:
             raise
         except Exception as error:  # numpy, zipfile, zlib and json each have their own ways of saying that bytes are wrong
-            raise self._set_aside(kind, file, _BYTES) from error
-        if (record.kind, record.digest, number) != (kind, name, segment):
-            raise self._set_aside(kind, file, _BYTES)
-        if kind in self.checks and (problem := self.checks[kind](record, segment, earlier)):
-            raise self._set_aside(kind, file, problem)
-        return record
+            cause = error
+        else:
+            if (record.kind, record.digest, number) == (kind, name, segment):
+                problem = self.checks[kind](record, segment, earlier) if kind in self.checks else ""
+            if not problem:
+                return record
+        again = self._content(path)
+        if again not in (None, content):  # a run has set it aside meanwhile, and computed it anew
+            return self.proven(kind, file, again, earlier)
+        raise self._set_aside(kind, file, problem, gone=again is None) from cause
 
     def tried(self, kind: str, file: str, content: bytes | OSError | None = None) -> Record | DamagedRecordError:
         """As `proven`, but a damaged file is returned as its error."""
@@ -233,11 +264,14 @@ class Store:
         return self._told(self.place.exists, path)
 
     def _content(self, path: str) -> bytes | None:
+        """What a file holds; None where there is none, and nothing of one that is larger than any: it is damaged, as an empty one is."""
         try:
             return self.place.read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
+            if too_large(error):
+                return b""
             raise self._unreadable(path, error) from error
 
     def _told(self, ask: Any, path: str) -> Any:
@@ -254,21 +288,21 @@ class Store:
         """The files of the segments behind one, as far as there is no gap."""
         return [f"{name}-{n}.npz" for n in takewhile(lambda n: self._exists(_path(kind, name, n)), count(segment + 1))]
 
-    def _set_aside(self, kind: str, file: str, why: str) -> DamagedRecordError:
-        path, behind = f"{kind}/{file}", self._behind(kind, *named(file))
-        what, target, files = self.place.shown(path), self.place.shown(f"{DAMAGED}/{kind}-{file}"), (file, *behind)
+    def _set_aside(self, kind: str, file: str, why: str, *, gone: bool) -> DamagedRecordError:
+        what = self.place.shown(f"{kind}/{file}")
+        again = "Run the same command again; what is missing will be computed anew."
+        if gone:
+            return DamagedRecordError(f"The record {what} was damaged: {why}. Another process has set it aside.", again, (file,))
+        behind = self._behind(kind, *named(file))
+        files = (file, *behind)
         more = f", and with it the {len(behind)} behind it, which went on from it" if behind else ""
         if not self.sets_aside:
             return DamagedRecordError(f"The record {what} is damaged: {why}.", f"`rllc doctor --repair` sets it aside{more}.", files)
         try:
-            self.retire(kind, files)
+            target = self.retire(kind, files)
         except RllcError as error:
             return DamagedRecordError(f"The record {what} is damaged and could not be set aside.", f"Delete it{more}. {error}", files)
-        return DamagedRecordError(
-            f"The record {what} was damaged: {why}. It now lies in {target}{more}.",
-            "Run the same command again; what is missing will be computed anew.",
-            files,
-        )
+        return DamagedRecordError(f"The record {what} was damaged: {why}. It now lies in {target or self.place.shown(DAMAGED)}{more}.", again, files)
 
 
 def named(file: str) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal, get_args
@@ -31,8 +32,14 @@ Format = Literal["csv", "json", "parquet"]
 DIMS = ("step", "part", "data")
 _Traces = tuple[list[str], NDArray[np.float64]]  # one trace of some records: their digests, and [records, …] with NaN behind the end of the shorter
 _BLOCK = 1024  # records that are in memory as they came
+# Labelled arrays have a place for every step, part and data. They may take so many bytes in any case, and so many times what the records do.
+_FREE, _TIMES = 2**28, 8
 SETTING = "setting"  # comes first, and only where one cell was measured under several settings
 _SETTINGS = ("evaluated_on", "sampler", "step_size", "localization", "nbeta", "chains", "draws", "burn_in", "estimator", "seed", "dtype", "loss")
+
+
+class SparseError(RllcError):
+    """Labelled arrays of these records would be nearly empty, and larger than is worth having."""
 
 
 def frame(records: Iterable[Record], run: str = "") -> pd.DataFrame:
@@ -112,6 +119,8 @@ def dataset(records: Iterable[Record], run: str = "") -> xr.Dataset:
 
     Cells that do not exist are NaN, "" in texts and -1 in counts; traces shorter than the longest end in NaN. A dimension `setting` comes first where
     some cell was measured under several settings, and names the settings by what differs between them.
+
+    Raises SparseError, before anything of that size is made, where the arrays would take many times what the records do.
     """
     digests, said, traces = _taken_in(records, traces=True)
     table = frame_of(digests, said, run)
@@ -129,8 +138,10 @@ def dataset(records: Iterable[Record], run: str = "") -> xr.Dataset:
         at = [[places[SETTING].index(label) for label in labels], *at]
     index = tuple(np.array(axis, dtype=np.int64) for axis in at)
     shape = tuple(len(places[dim]) for dim in dims)
+    plain = columns(table)
+    _check_dense(dims, shape, len(table), plain, traces)
     variables: dict[str, Any] = {}
-    for name, values in columns(table).items():
+    for name, values in plain.items():
         if name in DIMS or name == "run":
             continue
         full = np.full(shape, {"f": np.nan, "i": -1}.get(values.dtype.kind, ""), dtype=values.dtype)
@@ -139,6 +150,27 @@ def dataset(records: Iterable[Record], run: str = "") -> xr.Dataset:
     variables |= _traces(traces, table["key"].tolist(), dims, shape, index)
     coords = {dim: (dim, np.array(values, dtype=np.int64 if dim == "step" else np.str_)) for dim, values in places.items()}
     return xr.Dataset(variables, coords=coords, attrs={"run": run})
+
+
+def _check_dense(
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    rows: int,
+    plain: Mapping[str, np.ndarray[Any, Any]],
+    traces: Mapping[str, Sequence[_Traces]],
+) -> None:
+    """Raises SparseError where arrays of that shape are not worth their size."""
+    held = sum(values.nbytes for values in plain.values()) + sum(block.nbytes for blocks in traces.values() for _, block in blocks)
+    each = sum(values.itemsize for values in plain.values())
+    each += sum(8 * math.prod(np.max([block.shape[1:] for _, block in blocks], axis=0).tolist()) for blocks in traces.values())
+    size = math.prod(shape) * each
+    if size > max(_FREE, _TIMES * held):
+        cells = " × ".join(f"{count:,} {dim}" for dim, count in zip(dims, shape, strict=True))
+        raise SparseError(
+            f"Arrays over all places of {rows:,} cells would be nearly empty: {cells} would take {size / 1e9:.1f} GB, where the cells have "
+            f"{held / 1e6:.1f} MB.",
+            "Read the table of the cells, or take fewer of them.",
+        )
 
 
 def part_order(part: str) -> tuple[bool, Any]:
@@ -189,8 +221,15 @@ def _taken_in(records: Iterable[Record], *, traces: bool) -> tuple[list[str], di
 
 
 def _padded(arrays: Collection[NDArray[Any]]) -> NDArray[np.float64]:
-    """Arrays of as many axes as one, each to the size of the largest with NaN behind its end."""
-    full = np.full((len(arrays), *np.max([array.shape for array in arrays], axis=0)), np.nan)
+    """Arrays of as many axes as one, each to the size of the largest with NaN behind its end. Raises SparseError where that is nearly all."""
+    shape = len(arrays), *np.max([array.shape for array in arrays], axis=0).tolist()
+    size, held = 8 * math.prod(shape), 8 * sum(array.size for array in arrays)
+    if size > max(_FREE, _TIMES * held):
+        raise SparseError(
+            f"Traces are of lengths too different for an array: {len(arrays)} would take {size / 1e9:.1f} GB, where they have {held / 1e6:.1f} MB.",
+            "Read the table of the cells, or take fewer of them.",
+        )
+    full = np.full(shape, np.nan)
     for row, array in zip(full, arrays, strict=True):
         row[tuple(map(slice, array.shape))] = array
     return full

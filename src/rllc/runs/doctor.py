@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from rllc.core.errors import RllcError
-from rllc.core.files import open_regular, unreadable
+from rllc.core.files import unreadable
 from rllc.runs import examining
 from rllc.runs.examining import Chart, Finding
 from rllc.runs.examining_records import records
@@ -49,7 +48,7 @@ def examine(root: Path, repair: bool = False) -> Examination:
     with ExitStack() as stack:
         if repair:
             stack.enter_context(folder.locked())
-        busy = not repair and _busy(folder)
+        busy = not repair and folder.busy()
         chart = Chart(folder, repair)
         if busy:
             chart.remark("A run is at work here: what it is writing now was not judged.")
@@ -112,18 +111,6 @@ def _progress(chart: Chart, experiment: Experiment) -> None:
         return  # a missing corpus or checkpoint was told of
     if missing:
         chart.remark(f"{missing} of {len(keys)} planned cells are not recorded; the next run computes them.")
-
-
-def _busy(folder: RunFolder) -> bool:
-    """Whether a run holds the folder; nothing is written to find out."""
-    try:
-        with open_regular(folder.root / ".lock") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def describe(found: Examination) -> str:

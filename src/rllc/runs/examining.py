@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rllc.analysis.stored import from_json
+from rllc.analysis.stored import LARGEST, from_json
 from rllc.checkpoints.resume import load_resume
 from rllc.checkpoints.store import FORMAT as CHECKPOINT_FORMAT
 from rllc.checkpoints.store import checkpoint_name, load, read_info
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, make_folder, parse_json, read_regular, read_text, remove, write_atomic
+from rllc.core.files import LARGEST as SMALL
+from rllc.core.files import disk_error, make_folder, open_regular, parse_json, read_regular, read_text, remove, write_atomic
 from rllc.corpus.tokens import DamagedCorpusError, open_corpus
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
@@ -200,7 +201,7 @@ def products(chart: Chart) -> None:
     folder = chart.folder
     if folder.findings.exists():
         try:
-            from_json(_content(folder.findings).decode("utf-8", errors="replace"))
+            from_json(_content(folder.findings, LARGEST).decode("utf-8", errors="replace"))
         except RllcError as error:
             newer = "newer version" in error.problem
             mend = None if newer else lambda: chart.aside(folder.findings)
@@ -215,7 +216,7 @@ def products(chart: Chart) -> None:
         _mend_budget(chart)
     if folder.report.exists() and not _content(folder.report).rstrip().endswith(b"</html>"):
         chart.wrong(f"{folder.report} is not whole.", "Set aside, it is made anew by `rllc report`.", lambda: chart.aside(folder.report))
-    if folder.table.exists() and not _content(folder.table).startswith(b"run,step,part,"):
+    if folder.table.exists() and not _begins(folder.table, b"run,step,part,"):
         chart.wrong(f"{folder.table} is not whole.", "Set aside, it is made anew by `rllc analyse`.", lambda: chart.aside(folder.table))
 
 
@@ -233,12 +234,20 @@ def _mend_budget(chart: Chart) -> None:
     chart.wrong(f"{folder.budget} is damaged.", "It holds the memory budget, by which chunks are chosen.", mend)
 
 
-def _content(path: Path) -> bytes:
-    """The content of a file; nothing of what cannot be read."""
+def _content(path: Path, most: int = SMALL) -> bytes:
+    """The content of a file; nothing of what cannot be read, or is larger than any such file."""
     try:
-        return read_regular(path)
+        return read_regular(path, most)
     except OSError:
         return b""
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    try:
+        with open_regular(path) as stream:
+            return stream.read(len(start)) == start
+    except OSError:
+        return False
 
 
 def _is_table(path: Path) -> bool:

@@ -8,13 +8,14 @@ from pathlib import Path
 import xarray as xr
 
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, parse_json, remove
-from rllc.records.index import path_of, sound
+from rllc.core.files import disk_error, parse_json, remove, too_large
+from rllc.records.index import parsed, path_of
 from rllc.records.packing import FORMAT, Record, joined
 from rllc.records.places import LocalPlace, open_place
 from rllc.records.store import COMPACTED, DAMAGED, MARKER, DamagedRecordError, Store, named
 from rllc.runs.agreement import untrue
 from rllc.runs.examining import Chart
+from rllc.runs.examining_index import Told, described
 from rllc.runs.keys import ESTIMATOR, KIND
 
 
@@ -30,12 +31,13 @@ def records(chart: Chart) -> None:
         except RllcError as error:
             chart.wrong(error.problem, error.remedy)
             continue
-        counts[kind] = _kind(chart, store, kind, list(files))
+        told = Told(files)
+        counts[kind] = _kind(chart, store, kind, told)
         if foreign := [name for name in store.place.listing(kind) if name not in files]:
             foreign = [name for name in foreign if not name.endswith(".tmp")]
         if foreign:
             chart.remark(f"{store.place.shown(kind)} holds {len(foreign)} files that are no records, {foreign[0]} among them; they are left alone.")
-        _index(chart, store, kind)
+        _index(chart, store, kind, told)
     _zarr(chart, store, counts.get(KIND, 0))
     if aside := len(store.place.listing(DAMAGED)):
         chart.remark(f"{aside} damaged files lie in {store.place.shown(DAMAGED)}; nothing reads them, and they may be deleted.")
@@ -51,9 +53,11 @@ def _opened(chart: Chart) -> Store | None:
         place = open_place(where)
         try:
             content = place.read(MARKER)
-        except OSError:
-            chart.wrong(error.problem, error.remedy)
-            return None
+        except OSError as unread:
+            if not too_large(unread):
+                chart.wrong(error.problem, error.remedy)
+                return None
+            content = b""
         if _format(content) > FORMAT:
             chart.wrong(error.problem, error.remedy)
             return None
@@ -75,14 +79,16 @@ def _format(content: bytes) -> int:
         return 0
 
 
-def _kind(chart: Chart, store: Store, kind: str, files: list[str]) -> int:
-    """Read and prove every record of a kind; how many are sound."""
+def _kind(chart: Chart, store: Store, kind: str, told: Told) -> int:
+    """Read and prove every record of a kind, and take in what it says; how many are sound."""
     segments: dict[str, list[int]] = {}
-    for digest, segment in sorted(map(named, files)):
+    for digest, segment in sorted(map(named, told.listing)):
         segments.setdefault(digest, []).append(segment)
     count = 0
     for digest, numbers in segments.items():
         parts = _proven(chart, store, kind, digest, numbers)
+        for segment, part in enumerate(parts):
+            told.take(f"{digest}-{segment}.npz", part)
         if len(parts) < len(numbers):
             continue
         count += 1
@@ -139,20 +145,27 @@ def _number(chart: Chart, store: Store, record: Record, files: list[str]) -> Non
     chart.wrong(what, "Nobody but a program could have done that: find out which.", mend)
 
 
-def _index(chart: Chart, store: Store, kind: str) -> None:
+def _index(chart: Chart, store: Store, kind: str, told: Told) -> None:
+    """The index of a kind: it can be read, and says what its records say."""
     path = path_of(kind)
     try:
-        content = store.place.read(path)
+        index = parsed(store.place.read(path), store, kind)
+    except FileNotFoundError:
+        return
     except OSError:
-        return
-    if sound(content, kind, checked=kind in store.checks):
-        return
+        index = None
 
     def mend() -> str:
         store.place.remove(path)
         return "It was removed; it is a copy, and whoever reads next makes it."
 
-    chart.wrong(f"{store.place.shown(path)} is damaged, or of another version.", "It is a copy of what the records say.", mend)
+    if index is None:
+        what = "is damaged, or of another version."
+    elif differing := told.differing(index, store.listing(kind)):
+        what = f"says something else of {len(differing)} files than they say: the {described(differing)}."
+    else:
+        return
+    chart.wrong(f"{store.place.shown(path)} {what}", "It is a copy of what the records say: remove it, and whoever reads next makes it.", mend)
 
 
 def _zarr(chart: Chart, store: Store, count: int) -> None:

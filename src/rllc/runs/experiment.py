@@ -13,7 +13,7 @@ from rllc.analysis.settings import AnalysisSettings
 from rllc.behaviour.settings import BehaviourSettings, chosen
 from rllc.core import digest
 from rllc.core.errors import RllcError
-from rllc.core.files import parse_toml, read_text
+from rllc.core.files import LARGEST_SETTINGS, parse_toml, read_text
 from rllc.core.names import DataKey, Part
 from rllc.corpus.settings import CorpusSettings, RefinementSettings
 from rllc.model.shape import ModelShape
@@ -26,7 +26,6 @@ from rllc.training.settings import CheckpointSchedule, TrainingSettings
 
 MIXTURE = "mixture"
 _MOST_CELLS = 1_000_000
-_LARGEST_FILE = 10_000_000  # bytes
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
@@ -235,7 +234,7 @@ def read(path: Path) -> str:
     try:
         if not path.is_file():
             raise RllcError(f"There is no experiment file {path}.", remedy)
-        if path.stat().st_size > _LARGEST_FILE:
+        if path.stat().st_size > LARGEST_SETTINGS:
             raise RllcError(f"The experiment file {path} has {path.stat().st_size:,} bytes, where some thousands are usual.", remedy)
         return read_text(path)
     except (OSError, ValueError) as error:  # no text, or a name that no file can have

@@ -185,7 +185,10 @@ def finished(experiment: Experiment, meta: Mapping[str, Any], own: Mapping[str, 
     if meta["draws"] < experiment.sampler.draws:
         return False
     stopping = experiment.stopping
-    return not stopping.target_stderr or own["draws"] >= stopping.max_draws or stopping.reached(own["llc"], own["stderr"])
+    if not stopping.target_stderr or own["draws"] >= stopping.max_draws:
+        return True
+    llc, stderr = own.get("llc"), own.get("stderr")  # one that is not finite is recorded as none
+    return llc is not None and stderr is not None and stopping.reached(llc, stderr)
 
 
 def _newest(store: Store) -> tuple[list[str], list[dict[str, Any]]]:

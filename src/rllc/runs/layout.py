@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import IO
 
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, open_own, parse_toml, read_text
+from rllc.core.files import LARGEST_SETTINGS, disk_error, open_own, open_regular, parse_toml, read_text
 from rllc.records.store import Store
 from rllc.runs.contents import CHECKS
+from rllc.runs.contents_of_rows import ROWS
 from rllc.runs.shards import Shard
 
 SIBLINGS = "siblings"
@@ -65,7 +66,7 @@ class RunFolder:
 
         Raises RllcError where they were written by a newer version, or lie where nothing here can reach.
         """
-        return Store(self.records, sets_aside=sets_aside, checks=CHECKS)
+        return Store(self.records, sets_aside=sets_aside, checks=CHECKS, rows=ROWS)
 
     @property
     def provenance(self) -> Path:
@@ -161,6 +162,13 @@ class RunFolder:
                 self._check_division(shard)
             yield
 
+    def busy(self) -> bool:
+        """Whether a run or a shard holds the folder; nothing is written to find out.
+
+        Each shard has a lock of its own: the folder's is asked for as shards ask for it, so that none that begins now is turned away.
+        """
+        return any(_is_taken(path) for path in (self.root / ".lock", *self.root.glob(f"{_SHARD_LOCK}*-of-*")))
+
     def _check_division(self, shard: Shard) -> None:
         """Raises RllcError where a shard of another n is at work: the same unit would be in shares of both."""
         for path in sorted(self.root.glob(f"{_SHARD_LOCK}*-of-*")):
@@ -210,10 +218,22 @@ def _locked(stream: IO[str], kind: int, root: Path) -> bool:
     return True
 
 
+def _is_taken(path: Path) -> bool:
+    """Whether somebody holds a lock for himself alone."""
+    try:
+        with open_regular(path) as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _records_url(experiment: Path) -> str:
     """What an experiment file names as engine.records; reading it as an experiment tells of what is wrong with it."""
     try:
-        engine = parse_toml(read_text(experiment)).get("engine", {})
+        engine = parse_toml(read_text(experiment, LARGEST_SETTINGS)).get("engine", {})
     except (OSError, ValueError):
         return ""
     url = engine.get("records", "") if isinstance(engine, dict) else ""

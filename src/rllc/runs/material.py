@@ -125,7 +125,12 @@ def _seeds(experiment: Experiment, folder: RunFolder, findings: Findings) -> Map
 
 def _calibration(folder: RunFolder) -> CalibrationMap | None:
     path = folder.calibration / MAP
-    return map_from_json(read_regular(path).decode(errors="replace")) if path.is_file() else None
+    try:
+        return map_from_json(read_regular(path).decode(errors="replace")) if path.is_file() else None
+    except OSError as error:
+        raise RllcError(
+            f"{path} could not be read: {error.strerror or error}.", "Run `rllc calibrate` again, or remove the folder calibration."
+        ) from error
 
 
 def _shares(experiment: Experiment, folder: RunFolder) -> TokenShares | None:

@@ -12,8 +12,9 @@ from typing import Any
 
 from rllc.analysis.analyse import analyse
 from rllc.analysis.findings import Findings
-from rllc.analysis.stored import from_json, patterns_from_arrays, patterns_to_arrays, to_json
+from rllc.analysis.stored import LARGEST, from_json, patterns_from_arrays, patterns_to_arrays, to_json
 from rllc.core import seeds
+from rllc.core.errors import RllcError
 from rllc.core.files import read_regular, write_atomic
 from rllc.core.names import Part
 from rllc.corpus.batches import Mixture
@@ -59,7 +60,10 @@ def analyse_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter)
         write_atomic(folder.findings, to_json(findings))
         opened(store, KIND)  # so that whoever looks at the run next need not read its records
         if isinstance(store.place, LocalPlace):
-            compact(store, run=folder.root.resolve().name)
+            try:
+                compact(store, run=folder.root.resolve().name)
+            except table.SparseError as error:
+                reporter.line(f"No copy of the records was made for readers of Zarr. {error.problem}")
     types = ", ".join(f"{head} {kind}" for head, kind in zip(findings.types.heads, findings.types.types, strict=True) if kind != "other")
     reporter.line(f"Head types: {types or 'none but other'}.")
 
@@ -71,9 +75,7 @@ def report_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
         measurements = planned_measurements(experiment, folder, store)
         key = _patterns_key(measurements)
         stored = store.get(PATTERNS, key) if store.has(PATTERNS, key) else None
-        findings = from_json(
-            read_regular(folder.findings).decode(errors="replace"), patterns_from_arrays(stored.arrays, stored.meta) if stored else None
-        )
+        findings = from_json(_findings(folder), patterns_from_arrays(stored.arrays, stored.meta) if stored else None)
         drawn = draw_all(material_of(experiment, folder, store, findings))
         data = replace(_report_data(experiment, folder, store, findings), drawn=drawn)
         build_report(data, folder.report)
@@ -83,6 +85,13 @@ def report_stage(experiment: Experiment, folder: RunFolder, reporter: Reporter) 
             write_all(drawn, folder.figures)
         else:
             reporter.line('No PNG and SVG figures were written, for matplotlib is not installed. Install it with: pip install "rllc[paper]"')
+
+
+def _findings(folder: RunFolder) -> str:
+    try:
+        return read_regular(folder.findings, LARGEST).decode(errors="replace")
+    except OSError as error:
+        raise RllcError(f"{folder.findings} could not be read: {error.strerror or error}.", "Run `rllc analyse` again; it takes seconds.") from error
 
 
 def _patterns_key(measurements: list[Record]) -> dict[str, list[str]]:
