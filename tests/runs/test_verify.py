@@ -14,7 +14,7 @@ import pytest
 from rllc.core.errors import RllcError
 from rllc.core.names import Cell, DataKey, Part
 from rllc.posterior.diagnostics import Extras
-from rllc.posterior.result import assess
+from rllc.posterior.result import assess, assess_elsewhere
 from rllc.records.packing import pack, unpack
 from rllc.records.store import Record, Store
 from rllc.runs.agreement import PROMISE, compare, untrue
@@ -241,6 +241,23 @@ def test_what_a_check_of_its_own_told_is_no_contradiction(finished: Path) -> Non
     assert untrue(record) == ""
     older = {name: value for name, value in record.meta.items() if name != "raftery_lewis"}
     assert untrue(replace(record, meta=older)) == ""
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])  # the second drifts there alone
+def test_what_was_evaluated_elsewhere_is_held_against_its_chains_record(finished: Path, shift: float) -> None:
+    (own,) = (record for record in Store(finished / "records").records("sample") if of_one(record))
+    arrays = own.arrays | {"losses": own.arrays["losses"] + shift * np.linspace(0, 1, 21), "baseline": own.arrays["baseline"] - 0.01}
+    raw = replace(own, arrays=arrays, meta={name: value for name, value in own.meta.items() if name not in ("origin_batches", "init_loss")})
+    traces = traces_of(raw)
+    found = assess_elsewhere(assess(traces_of(own), origin_of(own))[0], traces)
+    record = replace(raw, meta=raw.meta | meta_of(traces, found, None) | {"evaluated_on": "prose"})
+    assert untrue(record, own) == untrue(record) == ""
+    for name, value in (("rhat", 9.0), ("stderr", 1e-6)):
+        lie = replace(record, meta=record.meta | {name: value})
+        assert f"It says {name}" in untrue(lie, own)
+        assert f"It says {name}" in untrue(lie)
+    for name, value in (("outcome", "tilted"), ("reason", "All is well."), ("sq_distance", 1.0)):
+        assert f"It says {name}" in untrue(replace(record, meta=record.meta | {name: value}), own)
 
 
 def test_a_damaged_record_differs_and_stays_where_it_is(copy: Path) -> None:

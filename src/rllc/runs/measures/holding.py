@@ -17,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from rllc.behaviour.settings import MeasureName
+from rllc.runs.experiment import MIXTURE
 
 Arrays = Mapping[str, NDArray[Any]]
 Meta = Mapping[str, Any]
@@ -75,6 +76,8 @@ def lacks(kind: MeasureName, meta: Meta, arrays: Arrays) -> str:
             return f"it does not tell its {name}"
     if "snippets" in META[kind] and len(meta["tokens"]) != len(meta["snippets"]):
         return "its tokens are not those of its snippets"
+    if kind == "behaviour" and MIXTURE not in meta["data"]:
+        return f"it tells nothing of the {MIXTURE}"
     free: dict[str, int] = {}
     for told, what in ARRAYS[kind].items():
         kinds, *axes = what.split()
