@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from rllc.behaviour.settings import MeasureName
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 from rllc.core.outcome import Outcome
@@ -171,7 +172,7 @@ def _measure(record: Record, segment: int, earlier: Sequence[Record]) -> None:  
     _named(record.meta, {"step": int})
     if not (record.meta.get("seconds") is None or _is_number(record.meta["seconds"])):
         raise _Nonsense("its seconds are no number")
-    kind = next(name for name in REVISIONS if name == record.kind)
+    kind: MeasureName = next(name for name in REVISIONS if name == record.kind)
     if record.key.get("revision") == REVISIONS[kind] and (lacking := lacks(kind, record.meta, record.arrays)):
         raise _Nonsense(lacking)
     for name in record.key.keys() & record.meta.keys() & {"data", "kinds", "kind"}:
