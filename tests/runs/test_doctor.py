@@ -55,6 +55,15 @@ def lie(root: Path) -> None:
     path.write_bytes(pack("sample", record.key, record.arrays, record.meta | {"llc": 42.0}, segment))
 
 
+def whitewash(root: Path) -> None:
+    """An outcome that does not follow from its traces, under a digest that is right."""
+    for path in sorted(root.glob("records/sample/*.npz")):
+        record, segment = unpack(path.read_bytes())
+        if record.meta["outcome"] == "drifting":
+            path.write_bytes(pack("sample", record.key, record.arrays, record.meta | {"outcome": "ok", "reason": "", "torch": "0.0"}, segment))
+            return
+
+
 def nonsense(root: Path) -> None:
     """A record that says what none does, under a digest that is right."""
     path = sorted(root.glob("records/sample/*.npz"))[-1]
@@ -93,6 +102,7 @@ HARMS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "record cut": (lambda r: cut(first(r, "records/sample/*.npz")), "records/sample/", "computes it anew"),
     "record altered": (lambda r: first(r, "records/behaviour/*.npz").write_bytes(b"x" * 500), "records/behaviour/", "computes it anew"),
     "record that lies": (lie, "contradicts itself, though its digest is right. It says llc 42", "now lies in"),
+    "record that calls itself sound": (whitewash, "contradicts itself.* It says outcome 'ok', and its own traces say 'drifting'", "now lies in"),
     "record of nonsense": (nonsense, "it does not say what became of it", "computes it anew"),
     "gap": (gap, "went on from segment 0, which is missing", "What lies behind the gap"),
     "marker": (lambda r: (r / "records" / "store.json").write_text("{"), "store.json does not tell the format", "written again for format 1"),

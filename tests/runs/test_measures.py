@@ -25,7 +25,8 @@ from rllc.core.names import Head
 from rllc.core.seeds import generator
 from rllc.corpus.batches import Mixture, contexts
 from rllc.corpus.tokens import open_corpus
-from rllc.records.store import Store
+from rllc.records.packing import pack
+from rllc.records.store import DamagedRecordError, Store
 from rllc.runs.evidence import behaviour_of
 from rllc.runs.experiment import Experiment, parse
 from rllc.runs.layout import RunFolder
@@ -116,6 +117,21 @@ def test_every_kind_is_recorded_and_read_back(measured: RunFolder) -> None:
     assert found.tokens is not None
     assert [len(tokens) for tokens in found.tokens.tokens] == [effects.shape[2] for effects in found.tokens.effects]
     assert "  measure  done" in describe_status(measured.root)
+
+
+def test_a_measurement_unlike_those_of_other_checkpoints_is_set_aside(measured: RunFolder, tmp_path: Path) -> None:
+    """Its digest is right and it fits itself; stacking it over checkpoints ended in a traceback, at every call."""
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(measured.root, folder.root)
+    experiment, store = parse(folder.experiment.read_text()), folder.store()
+    record = planned_records(experiment, folder, store, "behaviour")[1]
+    (path,) = store.files("behaviour", record.digest)
+    shorter = record.arrays | {"position_losses": record.arrays["position_losses"][:, 1:]}
+    path.write_bytes(pack("behaviour", record.key, shorter, record.meta, 0))
+    with pytest.raises(DamagedRecordError, match="not those of the same measurement at other checkpoints"):
+        planned_records(experiment, folder, store, "behaviour")
+    assert not path.exists()
+    assert len(planned_records(experiment, folder, store, "behaviour")) == 4
 
 
 def test_two_workers_measure_as_one_does_bit_for_bit(measured: RunFolder, tmp_path: Path) -> None:

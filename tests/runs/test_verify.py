@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,15 @@ import numpy as np
 import pytest
 
 from rllc.core.errors import RllcError
+from rllc.core.names import Cell, DataKey, Part
+from rllc.posterior.diagnostics import Extras
+from rllc.posterior.result import assess, assess_elsewhere
 from rllc.records.packing import pack, unpack
 from rllc.records.store import Record, Store
-from rllc.runs.agreement import PROMISE
+from rllc.runs.agreement import PROMISE, compare, untrue
 from rllc.runs.pipeline import run_experiment
+from rllc.runs.recording import meta_of, origin_of, traces_of
+from rllc.runs.sampling import Sample
 from rllc.runs.verification_text import render
 from rllc.runs.verifying import Verification, verify_run
 
@@ -153,6 +159,105 @@ def test_where_something_else_computed_it_the_promise_holds_and_is_told(copy: Pa
     assert not any("Losses" in cell.problem for cell in rounded.cells)
     forge(copy, moved(2 * PROMISE["float32"]))
     assert all("Losses differ" in cell.problem for cell in whole(copy, cells=2).cells)
+
+
+def elsewhere(change: Change) -> Change:
+    """As a record of another torch, which is held to the promise alone."""
+
+    def forged(arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+        meta["torch"] = "0.0"
+        change(arrays, meta)
+
+    return forged
+
+
+def unasked(arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+    """Nothing of its draws is the program's, and all that it says follows from them; by its history none can be computed again."""
+    meta["history"][0]["how"] = "restarted"
+    arrays["losses"][:, 5:] = arrays["baseline"][5:] + 0.01
+
+
+def settled(arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+    meta |= {"outcome": "tilted" if meta["outcome"] == "ok" else "ok", "reason": ""}
+
+
+def healthy(arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+    meta |= {"rhat": 1.0, "ess": 1e6, "tilt": 0.0, "outcome": "ok", "reason": ""}
+
+
+def level(arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+    """No gradient at the checkpoint, and everything that follows from that."""
+    meta["sq_gradient_norm"] = meta["sq_gradient_norm_stderr"] = 0.0
+    follow(arrays, meta)
+
+
+def nearer(arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+    arrays["sq_distance"] *= 0.999
+    follow(arrays, meta)
+
+
+def follow(arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+    record = Record("sample", "", {}, arrays, meta)
+    meta |= meta_of(traces_of(record), assess(traces_of(record), origin_of(record))[0], origin_of(record))
+
+
+TO_THE_PROMISE: dict[str, tuple[Change, str]] = {
+    "outcome": (settled, "and its own traces say"),
+    "diagnostics": (healthy, "and its own traces say"),
+    "history": (unasked, "its history is not that of its segment"),
+    "gradient": (level, "It says sq_gradient_norm 0, and sampling"),
+    "distances": (nearer, "The losses agree, but sq_distance differs by up to"),
+}
+
+
+@pytest.mark.parametrize("name", TO_THE_PROMISE)
+def test_a_forged_record_that_says_it_is_of_another_torch_is_found(copy: Path, name: str) -> None:
+    change, message = TO_THE_PROMISE[name]
+    assert forge(copy, elsewhere(change), of_one) == ["1:1"]
+    for path in (copy / "records" / "sample").iterdir():
+        record, _ = unpack(path.read_bytes())
+        if not of_one(record):
+            path.unlink()
+    (cell,) = whole(copy).cells
+    assert message in cell.problem
+    assert not cell.bits
+
+
+def test_a_cell_of_which_nothing_is_compared_does_not_agree(finished: Path) -> None:
+    (record,) = (record for record in Store(finished / "records").records("sample") if of_one(record))
+    sample = Sample(Cell(9, DataKey("mixture"), Part.parse("1:1")), record.key, record.arrays, record.meta)
+    none = replace(record, meta=record.meta | {"history": [{"draws": 0, "how": "begun"}, {"draws": 16, "how": "restarted"}]})
+    assert "none could be computed again" in compare(none, sample, True, "it", ("cpu", "0.0"), False).problem
+    assert compare(record, sample, True, "it", ("cpu", "0.0"), False).problem == ""
+
+
+def test_what_a_check_of_its_own_told_is_no_contradiction(finished: Path) -> None:
+    """Halving and twin leave no traces: what a record says of them is taken, and the reason that follows from them."""
+    (record,) = (record for record in Store(finished / "records").records("sample") if of_one(record))
+    extras = Extras(np.array([5.0]), np.array([0.1]), np.array([1.0]))
+    traces, origin = traces_of(record), origin_of(record)
+    record = replace(record, meta=record.meta | meta_of(traces, assess(traces, origin, extras=extras)[0], origin))
+    assert "half the step size" in record.meta["reason"]
+    assert untrue(record) == ""
+    older = {name: value for name, value in record.meta.items() if name != "raftery_lewis"}
+    assert untrue(replace(record, meta=older)) == ""
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])  # the second drifts there alone
+def test_what_was_evaluated_elsewhere_is_held_against_its_chains_record(finished: Path, shift: float) -> None:
+    (own,) = (record for record in Store(finished / "records").records("sample") if of_one(record))
+    arrays = own.arrays | {"losses": own.arrays["losses"] + shift * np.linspace(0, 1, 21), "baseline": own.arrays["baseline"] - 0.01}
+    raw = replace(own, arrays=arrays, meta={name: value for name, value in own.meta.items() if name not in ("origin_batches", "init_loss")})
+    traces = traces_of(raw)
+    found = assess_elsewhere(assess(traces_of(own), origin_of(own))[0], traces)
+    record = replace(raw, meta=raw.meta | meta_of(traces, found, None) | {"evaluated_on": "prose"})
+    assert untrue(record, own) == untrue(record) == ""
+    for name, value in (("rhat", 9.0), ("stderr", 1e-6)):
+        lie = replace(record, meta=record.meta | {name: value})
+        assert f"It says {name}" in untrue(lie, own)
+        assert f"It says {name}" in untrue(lie)
+    for name, value in (("outcome", "tilted"), ("reason", "All is well."), ("sq_distance", 1.0)):
+        assert f"It says {name}" in untrue(replace(record, meta=record.meta | {name: value}), own)
 
 
 def test_a_damaged_record_differs_and_stays_where_it_is(copy: Path) -> None:

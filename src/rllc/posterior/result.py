@@ -13,6 +13,10 @@ from rllc.posterior.settings import Verdicts
 from rllc.posterior.traces import OriginGradient, Traces
 from rllc.posterior.verdicts import Check, refusals, remarks
 
+# Diagnostics of the series alone, which are other ones where the same chains are evaluated on other data.
+OF_SERIES = (
+    "rhat", "rhat_chains", "ess", "geweke", "hw_discard", "hw_halfwidth", "raftery_lewis", "share_below_zero", "drift", "drift_reach"
+)  # fmt: skip
 _SEVEREST_FIRST = (Outcome.NONFINITE, Outcome.UNSTABLE, Outcome.DRIFTING, Outcome.TILTED)
 
 
@@ -79,9 +83,7 @@ def assess_elsewhere(own: Result, traces: Traces, verdicts: Verdicts | None = No
     if finite.outcome.refused:
         return replace(own, outcome=finite.outcome, estimate=None, reason=f"{finite.text} {finite.outcome.text}", checks=(finite,))
     number = estimate(traces, confidence=verdicts.confidence)[0]
-    names = ("rhat", "rhat_chains", "ess", "geweke", "hw_discard", "hw_halfwidth", "raftery_lewis", "share_below_zero")
-    series = {name: getattr(d, name) for name in names}
-    diagnostics = replace(own.diagnostics, **series, drift=d.drift, drift_reach=d.drift_reach, gradient_ratio=np.nan)
+    diagnostics = replace(own.diagnostics, **{name: getattr(d, name) for name in OF_SERIES}, gradient_ratio=np.nan)
     told = replace(own, estimate=number, diagnostics=diagnostics)
     checks = remarks(number, d, traces.settings, verdicts)
     if not any(check.diagnostic in ("drift", "rhat") and check.outcome != Outcome.OK for check in checks):

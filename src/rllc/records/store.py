@@ -124,6 +124,10 @@ class Store:
             parts.append(self.proven(kind, f"{name}-{segment}.npz", earlier=parts))
         return joined(parts)
 
+    def denied(self, record: Record, why: str) -> DamagedRecordError:
+        """What to raise where whoever reads a record beside others finds that it is none; its files are set aside."""
+        return self._set_aside(record.kind, f"{record.digest}-0.npz", why, gone=False)
+
     def retire(self, kind: str, files: Sequence[str]) -> str:
         """Move files of a kind to `damaged/`, the last first, so that no segment is ever without the one before it; what lies there already stays.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from rllc.behaviour.settings import MeasureName
 from rllc.core.errors import RllcError
 from rllc.core.names import DataKey, Part
 from rllc.core.outcome import Outcome
@@ -17,10 +18,11 @@ from rllc.records.names import COLUMNS, TRACES
 from rllc.records.packing import Record, joined
 from rllc.records.store import Check
 from rllc.runs.keys import ESTIMATOR, KIND, SHARES, STATE
+from rllc.runs.measures.holding import lacks
 from rllc.runs.measures.kinds import REVISIONS
 
 _MOST = 2**63
-_WAYS = ("begun", "continued", "restarted")  # how a segment's chains came about
+_WAYS = ("continued", "restarted")  # how a segment's chains came about, but the first's, which were begun
 _OF_COMPUTING = {"chunk": int, "threads": int, "dtype": str, "batch_size": int, "prolonged": str}
 
 
@@ -57,10 +59,37 @@ def _sample(record: Record, segment: int, earlier: Sequence[Record]) -> None:
     current = meta.get("estimator") == ESTIMATOR
     if not current and record.key.get("estimator") == ESTIMATOR:
         raise _Nonsense("it tells of another estimator than its key")
+    _of_its_key(record.key, meta, current)
     if current:
         _complete(record, segment, outcome)
     if len(earlier) == segment:
         _fitting([*earlier, record], current)
+
+
+def _of_its_key(key: Mapping[str, Any], meta: Mapping[str, Any], current: bool) -> None:
+    """What a record says of its cell is what its key says, by which it was asked for. A key may say less than those of runs do."""
+    same = {name: key[name] for name in ("step", "part") if name in key}
+    if current:
+        sampler, sampling, data = (found if isinstance(found := key.get(name), dict) else {} for name in ("sampler", "sampling", "data"))
+        batch = "full_batch" if sampler.get("sampler") == "mala" else "batch_size"
+        same |= {name: key[name] for name in ("dtype", "seed") if name in key} | sampler
+        same |= {name: sampling[name] for name in ("fixed_contexts", "documents") if name in sampling}
+        same |= {"batch_size": sampling[batch]} if batch in sampling else {}
+        same |= {"context": data["context"]} if "context" in data else {}
+    for name, value in same.items():
+        if meta.get(name) != value:
+            raise _Nonsense(f"its {name} is not that of its key")
+    own, there = (DataKey.parse(meta[name]) for name in ("data", "evaluated_on"))
+    for name, of in (("data", own), ("evaluated_on", there)):
+        told = key.get(name)
+        if isinstance(told, dict) and (told.get("name", of.name), told.get("split", of.split)) != (of.name, of.split):
+            raise _Nonsense(f"its {name} is not that of its key")
+    if not isinstance(key.get("data"), dict):
+        return
+    if meta["data"] != key.get("called", str(own.text)):
+        raise _Nonsense("its data is not that of its key")
+    if meta["evaluated_on"] != (str(there) if "evaluated_on" in key else meta["data"]):
+        raise _Nonsense("its evaluated_on is not that of its key")
 
 
 def _complete(record: Record, segment: int, outcome: Outcome) -> None:
@@ -83,7 +112,8 @@ def _complete(record: Record, segment: int, outcome: Outcome) -> None:
         raise _Nonsense("it does not tell how it was computed")
     history = meta.get("history")
     steps = [step for step in history if isinstance(step, dict)] if isinstance(history, list) else []
-    if len(steps) != segment + 1 or not all(_is_count(step.get("draws")) and step.get("how") in _WAYS for step in steps):
+    begun = [step.get("how") == "begun" if n == 0 else step.get("how") in _WAYS for n, step in enumerate(steps)]
+    if len(steps) != segment + 1 or not all(begun) or not all(_is_count(step.get("draws")) for step in steps):
         raise _Nonsense("its history is not that of its segment")
     if sum(step["draws"] for step in steps) != meta["draws"]:
         raise _Nonsense("its history is not that of its draws")
@@ -104,9 +134,25 @@ def _fitting(parts: Sequence[Record], current: bool) -> None:
             raise _Nonsense("it went on from another segment than the one before it")
         if traces_of(whole).settings.draws != newest.meta["draws"]:
             raise _Nonsense("its traces have other draws than it says")
+        if list(map(list, traces_of(whole).segments)) != _grown(parts):
+            raise _Nonsense("its traces are not those of its history")
         origin_of(whole)
     except (RllcError, ValueError, KeyError, TypeError, OverflowError, IndexError, AttributeError) as error:
         raise _Nonsense("its traces are not those of its settings and segments") from error
+
+
+def _grown(parts: Sequence[Record]) -> list[list[int]]:
+    """Runs of evaluations without a break, with what is left out at the start of each, as history and arrays have them."""
+    fresh, grown = parts[-1].meta["burn_in"] + 1, list[list[int]]()
+    for part, step in zip(parts, parts[-1].meta["history"], strict=True):
+        evaluations = step["draws"] + (0 if step["how"] == "continued" else fresh)
+        if part.arrays["losses"].shape[-1] != evaluations:
+            raise _Nonsense("its traces are not those of its history")
+        if step["how"] == "continued":
+            grown[-1][0] += evaluations
+        else:
+            grown.append([evaluations, fresh])
+    return grown
 
 
 def _state(record: Record, segment: int, earlier: Sequence[Record]) -> None:  # noqa: ARG001
@@ -126,6 +172,12 @@ def _measure(record: Record, segment: int, earlier: Sequence[Record]) -> None:  
     _named(record.meta, {"step": int})
     if not (record.meta.get("seconds") is None or _is_number(record.meta["seconds"])):
         raise _Nonsense("its seconds are no number")
+    kind: MeasureName = next(name for name in REVISIONS if name == record.kind)
+    if record.key.get("revision") == REVISIONS[kind] and (lacking := lacks(kind, record.meta, record.arrays)):
+        raise _Nonsense(lacking)
+    for name in record.key.keys() & record.meta.keys() & {"data", "kinds", "kind"}:
+        if record.key[name] != record.meta[name]:
+            raise _Nonsense(f"its {name} is not that of its key")
 
 
 def _outcome(meta: Mapping[str, Any]) -> Outcome:

@@ -134,7 +134,7 @@ def _moved(store: Store, path: str, told: DamagedRecordError) -> str:
 
 def _number(chart: Chart, store: Store, record: Record, files: list[str]) -> None:
     """Whether a record's number follows from its traces, where this program's estimator made it."""
-    if record.meta.get("estimator") != ESTIMATOR or not (problem := untrue(record)):
+    if record.meta.get("estimator") != ESTIMATOR or not (problem := untrue(record, _own(chart, record))):
         return
 
     def mend() -> str:
@@ -143,6 +143,18 @@ def _number(chart: Chart, store: Store, record: Record, files: list[str]) -> Non
 
     what = f"The record {store.place.shown(f'{KIND}/{files[0]}')} contradicts itself, though its digest is right. {problem}"
     chart.wrong(what, "Nobody but a program could have done that: find out which.", mend)
+
+
+def _own(chart: Chart, record: Record) -> Record | None:
+    """The record of the same chains on their own data, beside one that was evaluated elsewhere; None where there is none that can be read."""
+    key = {name: value for name, value in record.key.items() if name != "evaluated_on"}
+    if key == record.key:
+        return None
+    try:
+        store = chart.folder.store(sets_aside=False)
+        return store.get(KIND, key) if store.has(KIND, key) else None
+    except RllcError:
+        return None  # it is told of by itself
 
 
 def _index(chart: Chart, store: Store, kind: str, told: Told) -> None:

@@ -13,7 +13,8 @@ from rllc.runs.mapping import plain
 KIND = "sample"
 STATE = "state"  # where the chains of a record stand
 SHARES = "shares"  # what tokens add to a record's number
-# The revision of the estimator: raise it with every change that moves a number, so that old records are not mistaken for new ones.
+# The revision of the estimator: raise it with every change that moves a number, so that old records are not mistaken for new ones. So does one of a
+# verdict or its words, for a record's outcome and reason are held against its traces (`rllc.runs.agreement.untrue`).
 ESTIMATOR = "paired-4"
 
 

@@ -142,7 +142,8 @@ def _task(place: _Place, unit: Unit, numbers: set[int]) -> tuple[list[Verified],
     first = next(records[cell] for cell in unit.cells if cell in chosen)
     prefixes = {record.digest: prefix(record) for record in records.values()}
     whole = len({record.meta["draws"] for record in records.values()}) == 1 and all(record.segments == 1 for record in records.values())
-    draws = max(prefixes[records[cell].digest] for cell in (records if whole else chosen))
+    # at least as many as a sampler takes: records may tell of fewer, and then it is they that are wrong
+    draws = max(4, *(prefixes[records[cell].digest] for cell in (records if whole else chosen)))
     experiment = place.experiment
     again = replace(
         experiment,
@@ -164,7 +165,15 @@ def _compared(tasks: Sequence[_Task], experiment: Experiment, reporter: Reporter
             for work, samples in run_units(sample_unit, works, experiment.engine.workers or cores(), threads):
                 task = next(task for task in tasks if task.work is work)
                 found += [
-                    compare(task.records[sample.cell], sample, sample.cell in task.chosen, _name(task.place, sample.cell), here, task.whole)
+                    compare(
+                        task.records[sample.cell],
+                        sample,
+                        sample.cell in task.chosen,
+                        _name(task.place, sample.cell),
+                        here,
+                        task.whole,
+                        task.records.get(replace(sample.cell, data=sample.cell.data.sampled)),
+                    )
                     for sample in samples
                     if sample.cell in task.records
                 ]
