@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from rllc.core.errors import RllcError
 
+RESUMED = f"resume-{'[0-9a-f]' * 16}.safetensors"  # what the tensors of a resume state are called, as a pattern of `glob`
 _LEFTOVER = re.compile(r"^\..+\.[a-z0-9_]{8}\.tmp$")
 
 
