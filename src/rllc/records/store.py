@@ -114,20 +114,22 @@ class Store:
             parts.append(self.proven(kind, f"{name}-{segment}.npz", earlier=parts))
         return joined(parts)
 
-    def retire(self, kind: str, files: Sequence[str]) -> None:
-        """Move files of a kind to `damaged/`, the last first, so that no segment is ever without the one before it.
+    def retire(self, kind: str, files: Sequence[str]) -> dict[str, str]:
+        """Move files of a kind to `damaged/`, the last first, so that no segment is ever without the one before it; where each of them lies now.
 
-        Raises RllcError where the disk refuses.
+        What lies in `damaged/` already stays. Raises RllcError where the disk refuses.
         """
+        moved: dict[str, str] = {}
         for file in reversed(files):
             path = f"{_folder(kind)}/{file}"
             target = f"{DAMAGED}/{path.replace('/', '-')}"
             try:
-                self.place.move(path, target)
+                moved[file] = self.place.move(path, target)
             except FileNotFoundError:
                 continue  # another reader was here first
             except OSError as error:
                 raise disk_error(Path(self.place.shown(target)), error) from error
+        return moved
 
     def files(self, kind: str = "", key: Mapping[str, Any] | str = "") -> list[Path]:
         """The files of one record, segment by segment, none where there is none; of the store itself where no record is named.
@@ -256,12 +258,12 @@ class Store:
 
     def _set_aside(self, kind: str, file: str, why: str) -> DamagedRecordError:
         path, behind = f"{kind}/{file}", self._behind(kind, *named(file))
-        what, target, files = self.place.shown(path), self.place.shown(f"{DAMAGED}/{kind}-{file}"), (file, *behind)
+        what, files = self.place.shown(path), (file, *behind)
         more = f", and with it the {len(behind)} behind it, which went on from it" if behind else ""
         if not self.sets_aside:
             return DamagedRecordError(f"The record {what} is damaged: {why}.", f"`rllc doctor --repair` sets it aside{more}.", files)
         try:
-            self.retire(kind, files)
+            target = self.place.shown(self.retire(kind, files).get(file, f"{DAMAGED}/{kind}-{file}"))
         except RllcError as error:
             return DamagedRecordError(f"The record {what} is damaged and could not be set aside.", f"Delete it{more}. {error}", files)
         return DamagedRecordError(
