@@ -180,6 +180,42 @@ def test_any_verb_meets_any_fault(sound: Path, tmp_path_factory: pytest.TempPath
     shutil.rmtree(home)
 
 
+def may_be_linked(path: Path) -> bool:
+    """A user's folder on another disk, or a checkpoint, which is only read: what is in it is the run's."""
+    return path.parts[0] in ("corpus", "checkpoints") or path.parts == ("records",)
+
+
+@examples(6)
+@given(st.data())
+def test_any_verb_meets_a_linked_folder(sound: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """In the place of a folder that a run makes lies a link to one of somebody's, with the same in it, whole or damaged, and a precious copy."""
+    run = sound / "run"
+    folders = sorted(path.relative_to(run) for pattern in ("*", "records/*") for path in run.glob(pattern) if path.is_dir())
+    made = [Path(name) for name in ("damaged", "figures", "calibration", "live", "records/damaged", "siblings/theirs")]
+    path = data.draw(st.sampled_from([*(path for path in folders if not may_be_linked(path)), *made]))
+    verb, torn = data.draw(st.sampled_from(sorted(VERBS))), data.draw(st.booleans())
+    event(f"{verb} met {path} elsewhere")
+    home = copied(sound, tmp_path_factory)
+    link, mine = home / "run" / path, home / "mine"
+    link.parent.mkdir(exist_ok=True)
+    if link.is_dir():
+        link.rename(mine)
+    else:
+        shutil.copytree(run, mine)
+    for file in [file for file in sorted(mine.rglob("*")) if torn and file.is_file()]:
+        file.write_bytes(b"torn")
+    (mine / "precious.zarr").mkdir()
+    (mine / "precious.zarr" / "zarr.json").write_text("mine")
+    link.symlink_to(mine)
+    before = outside(home)
+    with bounded(120, 800):
+        code, _, said = called(verb, home / "run")
+    assert code in (ExitCode.DONE, ExitCode.FOUND, ExitCode.MISTAKE), f"{verb} met {path} elsewhere: {said}"
+    assert "Traceback" not in said, said
+    assert outside(home) == before
+    shutil.rmtree(home)
+
+
 @examples(3)
 @given(st.data())
 def test_mended_it_is_the_undisturbed_run_or_refused(sound: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

@@ -52,6 +52,23 @@ def test_compaction_is_idempotent_and_follows_the_records(tmp_path: Path, monkey
     assert store.kinds() == ["sample"]
 
 
+def test_only_older_copies_go_and_nothing_is_made_behind_a_link(tmp_path: Path) -> None:
+    store, mine = Store(tmp_path / "store"), tmp_path / "mine"
+    (mine / "precious.zarr").mkdir(parents=True)
+    (mine / f"{'a' * 16}.zarr").mkdir()
+    (tmp_path / "store" / "compacted" / "precious.zarr").mkdir(parents=True)
+    fill(store, range(2))
+    compact(store)
+    fill(store, range(3))
+    second = compact(store)
+    assert sorted(path.name for path in second.parent.iterdir()) == sorted([second.name, "precious.zarr"])
+    second.parent.rename(tmp_path / "before")
+    second.parent.symlink_to(mine)
+    with pytest.raises(RllcError, match="compacted is a link, and nothing is written where it leads"):
+        compact(store)
+    assert sorted(path.name for path in mine.iterdir()) == [f"{'a' * 16}.zarr", "precious.zarr"]
+
+
 def test_a_removed_record_leaves_the_table(tmp_path: Path) -> None:
     store = Store(tmp_path)
     fill(store, range(2))

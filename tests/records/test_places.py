@@ -96,6 +96,12 @@ def test_a_damaged_record_at_a_url_is_set_aside(url: str) -> None:
     assert fs.ls(f"{root}/damaged", detail=False)[0].endswith(f"sample-{names[0]}-0.npz")
     assert store.kinds() == ["sample"]
     store.put("sample", {"i": 0}, ARRAYS, meta(0))
+    fs.pipe_file(path, b"torn again")
+    with pytest.raises(DamagedRecordError, match=rf"damaged/sample-{names[0]}-0\.npz\.1\."):
+        Store(url).get("sample", names[0])
+    assert len(fs.ls(f"{root}/damaged", detail=False)) == 2
+    store = Store(url)
+    store.put("sample", {"i": 0}, ARRAYS, meta(0))
     assert len(list(store.records("sample"))) == 2
 
 

@@ -20,7 +20,6 @@ from rllc.core.errors import RllcError
 from rllc.core.files import write_atomic
 from rllc.records.index import path_of
 from rllc.records.packing import pack, unpack
-from rllc.records.store import Store
 from rllc.runs.doctor import describe, examine
 from rllc.runs.layout import RunFolder
 from rllc.runs.overview import export_table
@@ -38,6 +37,9 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file but the lock, which says nothing."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+RECORD = f"records/sample/{'0' * 64}-0.npz"
 
 
 def cut(path: Path) -> None:
@@ -91,8 +93,8 @@ def gap(root: Path) -> None:
 
 def leave(root: Path) -> None:
     """What a kill leaves, in every folder."""
-    for place in (".", "corpus", "checkpoints", "records/sample", "records/compacted"):
-        (root / place / ".something.npz.k3_x9w0q.tmp").write_bytes(b"half")
+    for path in ("table.csv", "corpus/corpus.json", "checkpoints/resume.json", RECORD, "records/compacted/index-sample.npz"):
+        (root / path).with_name(f".{Path(path).name}.k3_x9w0q.tmp").write_bytes(b"half")
     (root / "checkpoints" / ".step-00000003.abcdefgh.tmp" / "new").mkdir(parents=True)
     (root / "checkpoints" / "resume-0123456789abcdef.safetensors").write_bytes(b"old")
 
@@ -238,12 +240,36 @@ def test_a_sibling_and_what_nobody_named(copy: Path) -> None:
     sibling = copy / "siblings" / "stranger"
     shutil.copytree(copy / "records", sibling / "records")
     cut(first(sibling, "records/sample/*.npz"))
+    (sibling / "findings.json").write_text("mine")
+    before = contents(sibling)
     found = examine(copy, repair=True)
     assert found.sound
     text = describe(found)
     assert "stranger: The record" in text
     assert "The experiment names no such sibling" in text
-    assert len(Store(sibling / "records").digests("sample")) == 44
+    assert contents(sibling) == before
+
+
+def test_nothing_is_mended_behind_a_link(copy: Path, tmp_path: Path) -> None:
+    """Neither in a sibling that is one, named or not, nor in folders of the run that are."""
+    mine = tmp_path / "mine"
+    for name in ("findings.json", "report.html", "table.csv", "damaged/findings.json", "records/store.json", ".table.csv.abcdefgh.tmp"):
+        write_atomic(mine / name, "mine")
+    (copy / "siblings").mkdir()
+    (copy / "siblings" / "mine").symlink_to(mine)
+    before = contents(mine)
+    found = examine(copy, repair=True)
+    assert found.sound
+    assert "mine: " in describe(found)
+    (copy / "damaged").symlink_to(mine / "damaged")
+    cut(copy / "findings.json")
+    text = describe(examine(copy, repair=True))
+    assert "damaged is a link, and a run writes nothing where it leads" in text
+    assert "It could not be mended" in text
+    text = (copy / "experiment.toml").read_text()
+    (copy / "experiment.toml").write_text(f"{text}\n[siblings.mine]\nseed = 7\n")
+    assert "siblings/mine is a link" in describe(examine(copy, repair=True)).replace("\n", " ")
+    assert contents(mine) == before
 
 
 def test_damage_that_cannot_be_moved_stays_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +306,7 @@ write_aside(Path(sys.argv[1]), write)
 
 
 def test_what_a_kill_really_leaves_is_a_leftover(copy: Path) -> None:
-    for path in ("findings.json", "records/sample/some.npz"):
+    for path in ("findings.json", RECORD):
         done = subprocess.run([sys.executable, "-c", KILLED, str(copy / path)], check=False)
         assert done.returncode == -9
     assert "2 leftovers" in describe(examine(copy))

@@ -16,6 +16,7 @@ from rllc.core.errors import RllcError
 from rllc.core.files import make_folder, open_own, open_regular, remove, write_atomic
 from rllc.records.index import opened, path_of
 from rllc.records.store import Store
+from rllc.runs.doctor import examine
 from rllc.runs.examining import Chart, checkpoints, leftovers, products
 from rllc.runs.examining_records import records
 from rllc.runs.experiment import load
@@ -24,13 +25,14 @@ from rllc.runs.leftovers import sweep
 from rllc.runs.live import FORMAT, LiveFile, seen
 from rllc.runs.log import LogFile, iso, read_log
 from rllc.runs.memory import _kept
+from rllc.runs.ownership import check_folder
 from rllc.runs.pipeline import read_timings
 from rllc.runs.provenance import known_weights, read_provenance
 from rllc.runs.shards import Shard
 from rllc.runs.status import _noted
 
 NESTED = "[" * 200_000
-LEFTOVER = ".x.abcdefgh.tmp"
+LEFTOVER = ".table.csv.abcdefgh.tmp"
 
 
 @pytest.mark.parametrize("content", [NESTED, "{" + '"a":{' * 100_000, "", "[]", "\x00", '{"format": 1e999}', "9" * 5000])
@@ -155,7 +157,7 @@ def test_a_link_named_like_a_leftover_is_removed_and_what_it_leads_to_stays(tmp_
     folder, outside = RunFolder(tmp_path / "run"), tmp_path / "outside"
     outside.mkdir()
     (outside / "mine").write_text("mine")
-    folder.root.mkdir()
+    write_atomic(folder.experiment, "")
     link = folder.root / LEFTOVER
     link.symlink_to(outside)
     if way == "sweep":
@@ -167,3 +169,101 @@ def test_a_link_named_like_a_leftover_is_removed_and_what_it_leads_to_stays(tmp_
     assert not link.is_symlink()
     assert (outside / "mine").read_text() == "mine"
     remove(folder.root / LEFTOVER)  # what is gone already is no error
+
+
+def test_only_what_a_run_wrote_aside_is_taken_away(tmp_path: Path) -> None:
+    """What others write aside below a run folder, in whatever folder, in other runs and behind links, has the same form of name."""
+    folder, step, mine = RunFolder(tmp_path / "run"), "checkpoints/step-00000003", tmp_path / "mine"
+    record, half = f".{'0' * 64}-0.npz.abcdefgh.tmp", b"half"
+    ours = [
+        LEFTOVER,
+        f"corpus/{LEFTOVER}",
+        f"{step}/.checkpoint.json.abcdefgh.tmp",
+        f"records/sample/{record}",
+        f"siblings/named/records/sample/{record}",
+    ]
+    state = f"checkpoints/resume-{'a' * 16}.safetensors"
+    theirs = [
+        ".thesis.docx.abcdefgh.tmp",
+        "sub/.x.abcdefgh.tmp",
+        f"siblings/other/{LEFTOVER}",
+        f"records/sample/{LEFTOVER}",
+        "checkpoints/resume-mine.safetensors",
+    ]
+    theirs += [
+        f"figures/{LEFTOVER}",
+        "figures/experiment.toml",
+        "damaged/.x.abcdefgh.tmp",
+        f"siblings/run/{LEFTOVER}",
+        "siblings/run/experiment.toml",
+    ]
+    behind = [LEFTOVER, f"checkpoints/{LEFTOVER}", state]
+    for path in (*(folder.root / name for name in (*ours, *theirs, state)), *(mine / name for name in behind)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(half)
+    (folder.root / f"sub/{LEFTOVER}").mkdir()
+    (folder.root / ".findings.json.abcdefgh.tmp").mkdir()
+    for name in ("calibration", "live", "siblings/linked"):
+        (folder.root / name).symlink_to(mine)
+    assert sweep(folder, ["named", "linked", "run"]) == 0, "no experiment was begun here"
+    write_atomic(folder.experiment, "")
+    assert sweep(folder, ["named", "linked", "run"]) == len(ours) + 1
+    assert not any((folder.root / name).exists() for name in (*ours, state))
+    assert all((folder.root / name).read_bytes() == half for name in theirs)
+    assert all((mine / name).read_bytes() == half for name in behind)
+    assert (folder.root / f"sub/{LEFTOVER}").is_dir()
+    assert (folder.root / ".findings.json.abcdefgh.tmp").is_dir()
+
+
+def test_a_run_begins_in_no_folder_whose_files_it_would_write_over(tmp_path: Path) -> None:
+    out = tmp_path / "project"
+    for name in ("notes.txt", "report.md", "corpus/mine.tokens.npy", "checkpoints/resume.json"):
+        write_atomic(out / name, "mine")
+    with pytest.raises(RllcError, match=r"is no run's folder, and what it holds would be written over: checkpoints, corpus, report\.md"):
+        check_folder(RunFolder(out))
+    with pytest.raises(RllcError, match="is no run's folder"):
+        examine(out, repair=True)
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "corpus", "notes.txt", "report.md"]
+    (tmp_path / "other").mkdir()
+    write_atomic(tmp_path / "other" / "notes.txt", "mine")
+    check_folder(RunFolder(tmp_path / "other"))
+    check_folder(RunFolder(tmp_path / "new"))
+    write_atomic(out / "experiment.toml", "")
+    check_folder(RunFolder(out))
+
+
+@pytest.mark.parametrize(
+    "name", ["damaged", "figures", "calibration", "records/sample", "records/compacted", "records/damaged", "siblings", "siblings/one"]
+)
+def test_a_folder_that_a_run_makes_itself_is_no_link(tmp_path: Path, name: str) -> None:
+    link = tmp_path / "run" / name
+    write_atomic(tmp_path / "run" / "experiment.toml", "")
+    link.parent.mkdir(exist_ok=True)
+    (tmp_path / "mine" / "one").mkdir(parents=True)
+    link.symlink_to(tmp_path / "mine")
+    with pytest.raises(RllcError, match=f"{name} is a link, and a run writes nothing where it leads"):
+        check_folder(RunFolder(tmp_path / "run"), ["one"])
+
+
+def test_the_folder_itself_and_what_is_large_in_it_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to("disk")
+    for name in ("corpus", "checkpoints", "records"):
+        (tmp_path / f"large {name}").mkdir()
+        (tmp_path / "disk" / name).symlink_to(tmp_path / f"large {name}")
+    folder = RunFolder(tmp_path / "run")
+    check_folder(folder)
+    folder.store().put("sample", {"a": 1}, {}, {})
+    assert (tmp_path / "large records" / "sample").is_dir()
+    (folder.root / "siblings").symlink_to(tmp_path)  # none of which the experiment names
+    check_folder(folder)
+
+
+def test_a_live_file_behind_a_link_is_not_taken_away(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    write_atomic(tmp_path / "mine" / "run.json", "mine")
+    folder.root.mkdir()
+    folder.live.symlink_to(tmp_path / "mine")
+    with LiveFile(folder.live_of(None), {}, dict, lambda _: None):
+        pass
+    assert (tmp_path / "mine" / "run.json").read_text() == "mine"

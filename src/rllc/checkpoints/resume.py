@@ -12,7 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from rllc.checkpoints.store import FORMAT, damaged, digest, read_json, read_tensors
-from rllc.core.files import disk_error, write_atomic
+from rllc.core.files import RESUMED, disk_error, is_leftover, write_atomic
 
 _JSON = "resume.json"
 
@@ -39,7 +39,7 @@ def save_resume(root: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, A
     write_atomic(root / name, safetensors.torch.save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}))
     write_atomic(root / _JSON, text)
     try:
-        for old in (*root.glob("resume-*.safetensors"), *root.glob(".resume*.tmp")):
+        for old in (*root.glob(RESUMED), *(path for path in root.glob(".resume*.tmp") if is_leftover(path.name))):
             if old.name != name:
                 old.unlink()
     except OSError as error:
@@ -61,5 +61,5 @@ def load_resume(root: Path) -> Resume | None:
 
 def drop_resume(root: Path) -> None:
     """Forget the resume state, once training is done."""
-    for path in (root / _JSON, *root.glob("resume-*.safetensors")):
+    for path in (root / _JSON, *root.glob(RESUMED)):
         path.unlink(missing_ok=True)

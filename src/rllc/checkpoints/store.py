@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rllc.core import digest as digests
 from rllc.core.errors import RllcError
-from rllc.core.files import disk_error, parse_json, read_regular, read_text, sync_folder, unreadable, write_atomic
+from rllc.core.files import disk_error, is_leftover, parse_json, read_regular, read_text, remove, sync_folder, unreadable, write_atomic
 from rllc.model.shape import ModelShape
 
 FORMAT = 1
@@ -72,8 +72,9 @@ def save(root: Path, step: int, shape: ModelShape, params: Mapping[str, Tensor],
     weights = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in params.items()})
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for stale in root.glob(f".{folder.name}.*.tmp"):  # what a kill left behind
-            shutil.rmtree(stale)
+        for stale in root.glob(f".{folder.name}.*.tmp"):
+            if is_leftover(stale.name):  # what a kill left behind
+                remove(stale)
         aside = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}.", suffix=".tmp"))
     except OSError as error:
         raise disk_error(folder, error) from error
@@ -97,8 +98,10 @@ def save(root: Path, step: int, shape: ModelShape, params: Mapping[str, Tensor],
 def release(folder: Path) -> None:
     """Give back the disk that a checkpoint's weights take; what it is, with their digest, stays, and `save` puts them there again.
 
-    Raises RllcError where there is no checkpoint, or the disk refuses.
+    A folder that is a link leads to somebody's own weights, and is left as it is. Raises RllcError where there is no checkpoint, or the disk refuses.
     """
+    if folder.is_symlink():
+        return
     if read_info(folder).released and not (folder / _WEIGHTS).exists():
         return
     facts = read_json(folder / _JSON, _remedy(folder))

@@ -27,6 +27,7 @@ _REFUSED = {getattr(errno, name) for name in (
 )}  # fmt: skip
 LARGEST = 100_000_000  # bytes of the small files of a run, which are read whole: some hundred times what any was ever seen to have
 LARGEST_SETTINGS = 10_000_000  # bytes of a file that somebody wrote by hand
+RESUMED = f"resume-{'[0-9a-f]' * 16}.safetensors"  # what the tensors of a resume state are called, as a pattern of `glob`
 _LEFTOVER = re.compile(r"^\..+\.[a-z0-9_]{8}\.tmp$")
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rllc.core import digest, files
 from rllc.corpus.tokens import FORMAT, HEADER, Domain
 
-_OWN_FILES = ("*.tokens.npy", "*.documents.npy", "*.table.npy", "*.tokenizer.json")
+_HEX = "[0-9a-f]" * 12
+_OWN_FILES = (*(f"*-{_HEX}.{kind}.npy" for kind in ("tokens", "documents", "table")), f"{_HEX}.tokenizer.json")
 
 
 def make_domain(

@@ -27,6 +27,7 @@ from rllc.records.places import LocalPlace
 from rllc.records.store import COMPACTED, Store
 from rllc.records.table import SparseError, dataset
 
+COPIES = f"{'[0-9a-f]' * 16}.zarr"  # what they are called, as a pattern of `glob`
 _KIND = "sample"
 _CHUNK_BYTES = 2**20
 _SHARD_BYTES = 64 * 2**20
@@ -37,13 +38,15 @@ def compact(store: Store, run: str = "") -> Path:
 
     It is made in memory and on a disk: of a store elsewhere there is none.
 
-    Raises RllcError then and where the disk refuses, and DamagedRecordError as `Store.records` does; in either case an older copy stays. Raises
-    SparseError as `dataset` does; then no copy of these records can be made, and older ones, which are of others, go.
+    Raises RllcError then, where `compacted` is a link and where the disk refuses, and DamagedRecordError as `Store.records` does; in every case
+    an older copy stays. Raises SparseError as `dataset` does; then no copy of these records can be made, and older ones, which are of others, go.
     """
     if not isinstance(store.place, LocalPlace):
         raise RllcError(f"{store.root} is no folder, where a Zarr of its records could lie.", "Copy the records to a folder first.")
     folder = store.place.root / COMPACTED
     target = folder / f"{digest.of_json([store.fingerprint(_KIND), run])[:16]}.zarr"
+    if folder.is_symlink():
+        raise disk_error(folder, OSError(errno.ELOOP, "it is a link"))
     if target.exists():
         return target
     try:
@@ -69,7 +72,7 @@ def compact(store: Store, run: str = "") -> Path:
 
 
 def _remove_others(folder: Path, target: Path | None = None) -> None:
-    for other in folder.glob("*.zarr"):
+    for other in folder.glob(COPIES):
         if other != target:
             shutil.rmtree(other, ignore_errors=True)
 

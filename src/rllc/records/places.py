@@ -9,12 +9,12 @@ import errno
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from rllc.core.errors import RllcError
-from rllc.core.files import is_leftover, open_regular, read_regular, too_large, write_atomic
+from rllc.core.files import disk_error, is_leftover, open_regular, read_regular, too_large, write_atomic
 
 Stamp = tuple[int, str]  # size in bytes, and what changes when a file of that name is written anew
 
@@ -58,17 +58,17 @@ class Place(Protocol):
         """The folders below the root, sorted."""
         ...
 
-    def move(self, path: str, target: str) -> None:
-        """Give a file another name. Raises OSError where the place refuses."""
+    def move(self, path: str, target: str) -> str:
+        """Give a file another name, or where that is taken one with a number behind it; the name. Raises RllcError or OSError as `write` does."""
         ...
 
     def remove(self, path: str) -> None:
-        """Take a file away. Raises OSError where the place refuses."""
+        """Take a file away. Raises RllcError or OSError as `write` does."""
         ...
 
 
 class LocalPlace:
-    """A folder of this machine."""
+    """A folder of this machine. It may be a link; the folders in it are its own, and nothing is changed where one of them leads elsewhere."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -97,7 +97,7 @@ class LocalPlace:
 
     def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
         """Put a file there whole or not at all."""
-        write_atomic(self.root / path, content, durable=durable)
+        write_atomic(self._own(path), content, durable=durable)
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
@@ -120,14 +120,24 @@ class LocalPlace:
         """The folders below the root, sorted."""
         return sorted(path.name for path in self.root.iterdir() if path.is_dir()) if self.root.is_dir() else []
 
-    def move(self, path: str, target: str) -> None:
+    def move(self, path: str, target: str) -> str:
         """Give a file another name."""
-        (self.root / target).parent.mkdir(exist_ok=True)
-        (self.root / path).replace(self.root / target)
+        source = self._own(path)
+        self._own(target).parent.mkdir(exist_ok=True)
+        free = next(name for name in _names(target) if not os.path.lexists(self.root / name))
+        source.replace(self.root / free)
+        return free
 
     def remove(self, path: str) -> None:
         """Take a file away."""
-        (self.root / path).unlink()
+        self._own(path).unlink()
+
+    def _own(self, path: str) -> Path:
+        """Where to change a file. Raises RllcError where its folder is a link."""
+        full = self.root / path
+        if full.parent != self.root and full.parent.is_symlink():
+            raise disk_error(full.parent, OSError(errno.ELOOP, "it is a link"))
+        return full
 
 
 class RemotePlace:
@@ -227,10 +237,13 @@ class RemotePlace:
             return []
         return sorted(str(entry["name"]).rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "directory")
 
-    def move(self, path: str, target: str) -> None:
+    def move(self, path: str, target: str) -> str:
         """Give a file another name: a copy, then the old one goes."""
-        self.write(target, self.read(path))
+        content = self.read(path)
+        free = next(name for name in _names(target) if not self._is_file(self._full(name)))
+        self.write(free, content)
         self.remove(path)
+        return free
 
     def remove(self, path: str) -> None:
         """Take a file away."""
@@ -275,6 +288,11 @@ def as_os_error(error: BaseException) -> OSError:
 def _ends_as_archive(path: Path) -> bool:
     with open_regular(path) as stream:
         return zipfile.is_zipfile(stream)  # which reads the end alone
+
+
+def _names(path: str) -> Iterator[str]:
+    """A name, then the same with numbers behind it."""
+    return chain([path], (f"{path}.{n}" for n in count(1)))
 
 
 def _batches(paths: Iterable[str], size: int) -> Iterator[list[str]]:

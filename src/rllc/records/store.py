@@ -128,34 +128,22 @@ class Store:
         """What to raise where whoever reads a record beside others finds that it is none; its files are set aside."""
         return self._set_aside(record.kind, f"{record.digest}-0.npz", why, gone=False)
 
-    def retire(self, kind: str, files: Sequence[str]) -> str:
-        """Move files of a kind to `damaged/`, the last first, so that no segment is ever without the one before it; what lies there already stays.
+    def retire(self, kind: str, files: Sequence[str]) -> dict[str, str]:
+        """Move files of a kind to `damaged/`, the last first, so that no segment is ever without the one before it; where each of them lies now.
 
-        Returns what the first of them is called there, as a user knows it; "" where another was here first. Raises RllcError where the disk refuses.
+        What lies in `damaged/` already stays. Raises RllcError where the disk refuses.
         """
-        target = ""
+        moved: dict[str, str] = {}
         for file in reversed(files):
             path = f"{_folder(kind)}/{file}"
+            target = f"{DAMAGED}/{path.replace('/', '-')}"
             try:
-                target = self._move_aside(path)
+                moved[file] = self.place.move(path, target)
             except FileNotFoundError:
-                target = ""  # another reader was here first
+                continue  # another reader was here first
             except OSError as error:
-                raise disk_error(Path(self.place.shown(f"{DAMAGED}/{path.replace('/', '-')}")), error) from error
-        return target and self.place.shown(target)
-
-    def _move_aside(self, path: str) -> str:
-        """Move a file to `damaged/` under a name that is free; the name. Raises OSError where the place refuses."""
-        name = path.replace("/", "-")
-        taken = set(self.place.listing(DAMAGED))
-        while True:
-            target = next(free for n in count() if (free := f"{name}.{n}" if n else name) not in taken)
-            try:
-                self.place.move(path, f"{DAMAGED}/{target}")
-            except FileExistsError:  # somebody took it since
-                taken |= {target}
-                continue
-            return f"{DAMAGED}/{target}"
+                raise disk_error(Path(self.place.shown(target)), error) from error
+        return moved
 
     def files(self, kind: str = "", key: Mapping[str, Any] | str = "") -> list[Path]:
         """The files of one record, segment by segment, none where there is none; of the store itself where no record is named.
@@ -303,10 +291,10 @@ class Store:
         if not self.sets_aside:
             return DamagedRecordError(f"The record {what} is damaged: {why}.", f"`rllc doctor --repair` sets it aside{more}.", files)
         try:
-            target = self.retire(kind, files)
+            target = self.place.shown(self.retire(kind, files).get(file, DAMAGED))
         except RllcError as error:
             return DamagedRecordError(f"The record {what} is damaged and could not be set aside.", f"Delete it{more}. {error}", files)
-        return DamagedRecordError(f"The record {what} was damaged: {why}. It now lies in {target or self.place.shown(DAMAGED)}{more}.", again, files)
+        return DamagedRecordError(f"The record {what} was damaged: {why}. It now lies in {target}{more}.", again, files)
 
 
 def named(file: str) -> tuple[str, int]:

@@ -25,6 +25,7 @@ from rllc.runs.experiment import MIXTURE, Experiment, parse
 from rllc.runs.grid import reference_weights
 from rllc.runs.layout import MAP, RunFolder
 from rllc.runs.memory import cores, fixed
+from rllc.runs.ownership import check_folder
 from rllc.runs.pipeline import override
 from rllc.runs.plan import GUESSED_RATE
 from rllc.runs.progress import Reporter, duration
@@ -70,6 +71,7 @@ def calibrate(text: str, out: Path, ask: Ask, quiet: bool = False) -> Calibratio
     experiment = prepared(parse(text), ask)
     folder = RunFolder(out)
     place, steps = _place(experiment, folder, ask)
+    check_folder(folder)
     with folder.locked(), session(folder, "calibrate", quiet, title=experiment.title) as reporter, reporter.during(stage="calibrate"):
         place = replace(place, experiment=fixed(experiment, folder))
         with _at_hand(place, steps, reporter):

@@ -16,6 +16,7 @@ from rllc.runs.experiment import Experiment, load
 from rllc.runs.grid import keyed_units
 from rllc.runs.keys import KIND
 from rllc.runs.layout import SIBLINGS, RunFolder
+from rllc.runs.ownership import check_owner
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Examination:
 def examine(root: Path, repair: bool = False) -> Examination:
     """Look at everything in a run folder and its siblings: experiment, corpus, checkpoints, records and their copies, findings, leftovers.
 
+    Siblings that the experiment does not name are looked at and left alone; what is wrong in them is a remark.
+
     Args:
         root: folder of the run.
         repair: set damaged things aside, so that the next run makes them anew, and remove what interrupted writes left behind.
@@ -47,6 +50,7 @@ def examine(root: Path, repair: bool = False) -> Examination:
     found: list[tuple[str, Finding]] = []
     with ExitStack() as stack:
         if repair:
+            check_owner(folder)
             stack.enter_context(folder.locked())
         busy = not repair and folder.busy()
         chart = Chart(folder, repair)
@@ -55,19 +59,25 @@ def examine(root: Path, repair: bool = False) -> Examination:
         experiment = _experiment(chart)
         _look(examining.corpus, chart)
         found += [("", finding) for finding in (*chart.findings, *_one(Chart(folder, repair), experiment, busy))]
-        there = {path.name for path in (root / SIBLINGS).glob("*") if path.is_dir()}
-        named = set(experiment.siblings) if experiment is not None else there
-        for name in sorted(there):
-            sibling = Chart(folder.sibling(name), repair)
-            if name not in named:
-                sibling.remark("The experiment names no such sibling; what lies here is left alone.")
-            asked = experiment.sibling(name) if experiment is not None and name in named else None
-            found += [(name, finding) for finding in _one(sibling, asked, busy)]
+        for name in sorted(path.name for path in (root / SIBLINGS).glob("*") if path.is_dir()):
+            found += [(name, finding) for finding in _sibling(folder, name, experiment, repair, busy)]
     return Examination(root, repair, tuple(found))
+
+
+def _sibling(folder: RunFolder, name: str, experiment: Experiment | None, repair: bool, busy: bool) -> list[Finding]:
+    """A sibling; nothing is mended in one that the experiment does not name, nor where a link leads to it."""
+    place = folder.sibling(name)
+    if experiment is None or name in experiment.siblings:
+        ours = experiment is not None and not place.root.is_symlink() and not place.root.parent.is_symlink()
+        return _one(Chart(place, repair and ours), experiment.sibling(name) if experiment is not None else None, busy)
+    chart = Chart(place, repair=False)
+    chart.remark("The experiment names no such sibling; what lies here is left alone.")
+    return [Finding(finding.what, wrong=False) for finding in _one(chart, None, busy)]
 
 
 def _one(chart: Chart, experiment: Experiment | None, busy: bool) -> list[Finding]:
     """What a run and a sibling have in common."""
+    examining.links(chart)
     if not busy:
         _look(examining.leftovers, chart)
     _look(examining.checkpoints, chart, experiment)

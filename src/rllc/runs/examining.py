@@ -19,11 +19,12 @@ from rllc.checkpoints.store import FORMAT as CHECKPOINT_FORMAT
 from rllc.checkpoints.store import checkpoint_name, load, read_info
 from rllc.core.errors import RllcError
 from rllc.core.files import LARGEST as SMALL
-from rllc.core.files import disk_error, make_folder, open_regular, parse_json, read_regular, read_text, remove, write_atomic
+from rllc.core.files import RESUMED, disk_error, make_folder, open_regular, parse_json, read_regular, read_text, remove, write_atomic
 from rllc.corpus.tokens import DamagedCorpusError, open_corpus
 from rllc.runs.experiment import Experiment
 from rllc.runs.layout import RunFolder
 from rllc.runs.leftovers import leftovers_of
+from rllc.runs.ownership import link_error, linked
 from rllc.runs.provenance import known_weights, read_provenance
 
 
@@ -82,18 +83,27 @@ class Chart:
 
     def aside(self, *paths: Path) -> str:
         """Move files or folders to `damaged/`; what lies there already stays."""
+        if self.folder.damaged.is_symlink():
+            raise link_error(self.folder.damaged)
         make_folder(self.folder.damaged)
         moved: list[str] = []
         for path in paths:
             name = str(path.relative_to(self.folder.root)).replace(os.sep, "-")
-            target = next(t for n in range(10**6) if not (t := self.folder.damaged / (f"{name}.{n}" if n else name)).exists())
+            target = next(t for n in range(10**6) if not os.path.lexists(t := self.folder.damaged / (f"{name}.{n}" if n else name)))
             path.replace(target)
             moved.append(f"damaged/{target.name}")
         return f"It was moved to {' and '.join(moved)}."
 
 
+def links(chart: Chart) -> None:
+    """Folders that a run makes itself and that are links: a run would write where they lead."""
+    for path in linked(chart.folder):
+        error = link_error(path)
+        chart.wrong(error.problem, error.remedy)
+
+
 def leftovers(chart: Chart) -> None:
-    """What interrupted writes left behind, anywhere in the folder but among siblings, which are looked at by themselves."""
+    """What interrupted writes left behind where a run writes; siblings are looked at by themselves."""
     found = leftovers_of(chart.folder)
     if not found:
         return
@@ -183,7 +193,7 @@ def _resume(chart: Chart) -> None:
         if isinstance(error.__cause__, PermissionError) or _newer(folder / "resume.json"):
             chart.wrong(error.problem, error.remedy)
             return
-        paths = [folder / "resume.json", *folder.glob("resume-*.safetensors")]
+        paths = [folder / "resume.json", *folder.glob(RESUMED)]
         remedy = "Set aside, training starts from the beginning, and the checkpoints are kept."
         chart.wrong(error.problem, remedy, lambda: chart.aside(*(path for path in paths if path.exists())))
 

@@ -9,6 +9,7 @@ import xarray as xr
 
 from rllc.core.errors import RllcError
 from rllc.core.files import disk_error, parse_json, remove, too_large
+from rllc.records.compaction import COPIES
 from rllc.records.index import parsed, path_of
 from rllc.records.packing import FORMAT, Record, joined
 from rllc.records.places import LocalPlace, open_place
@@ -184,7 +185,8 @@ def _zarr(chart: Chart, store: Store, count: int) -> None:
     """The copy with all traces: it opens. One that was made before its records changed is no fault: nothing but a reader of Zarr reads it."""
     if not isinstance(store.place, LocalPlace):
         return
-    for path in sorted((store.place.root / COMPACTED).glob("*.zarr")):
+    folder = store.place.root / COMPACTED
+    for path in sorted(folder.glob(COPIES)) if not folder.is_symlink() else []:
         cells = _cells(path)
         if isinstance(cells, str):
             what = f"{path} is damaged: {cells}."

@@ -124,6 +124,12 @@ class RunFolder:
         return self.root / "budget.json"
 
     @property
+    def written(self) -> tuple[Path, ...]:
+        """The files that a run writes right into its folder, but logs and locks."""
+        of_all = (self.experiment, self.provenance, self.measured, self.timings, self.budget)
+        return (*of_all, self.findings, self.table, self.report, self.words)
+
+    @property
     def log(self) -> Path:
         """The log of all sessions but those of shards."""
         return self.root / "log.jsonl"

@@ -1,33 +1,44 @@
-"""What interrupted writes left behind in a run folder: found, and taken away when a run begins. Torch-free."""
+"""What interrupted writes left behind in a run folder: found, and taken away when a run begins. Torch-free.
+
+A name alone makes nothing a leftover: it is looked for only where a run itself writes, so that what others write aside stays theirs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rllc.core.files import disk_error, is_leftover, remove
+from rllc.core.files import RESUMED, disk_error, is_leftover, remove
+from rllc.records.store import COMPACTED, DAMAGED, MARKER
 from rllc.runs.layout import SIBLINGS, RunFolder
+from rllc.runs.ownership import entries
+
+_ANY = re.compile(r".+")
+_RECORD = re.compile(r"[0-9a-f]{64}-[0-9]+\.npz")
+_STEP = re.compile(r"step-[0-9]+")
 
 
 def leftovers_of(folder: RunFolder) -> list[Path]:
-    """Files and folders that are nobody's work, anywhere in a run's folder but among its siblings and in `damaged`."""
-    found = list(_leftovers(folder.root)) if folder.root.is_dir() else []
-    there = folder.checkpoints
-    if there.is_dir() and not (there / "resume.json").exists():
-        found += sorted(there.glob("resume-*.safetensors"))
-    return found
+    """Files and folders that are nobody's work, in the places of a folder that its run writes to; none where no experiment was begun.
+
+    What lies behind a link, in a run of its own or among the siblings is not looked at.
+    """
+    if not folder.main.experiment.is_file():
+        return []
+    return [path for place, targets, folders in _places(folder) for path in _left(place, targets, folders)] + _states(folder.checkpoints)
 
 
-def sweep(folder: RunFolder) -> int:
-    """Take away what killed runs left in a folder, which must be held, and in its siblings'; how many.
+def sweep(folder: RunFolder, siblings: Iterable[str] = ()) -> int:
+    """Take away what killed runs left in a folder, which must be held, and in those of its `siblings`; how many.
 
     Whoever reads beside a run writes nothing but copies of records, and does without where one is taken away half-written.
 
     Raises RllcError where the disk refuses.
     """
-    siblings = folder.root / SIBLINGS
-    names = sorted(path.name for path in siblings.iterdir() if path.is_dir()) if siblings.is_dir() else []
-    found = [path for place in (folder, *map(folder.sibling, names)) for path in leftovers_of(place)]
+    beside = [folder.sibling(name) for name in siblings if _enters(folder.root / SIBLINGS) and _enters(folder.sibling(name).root)]
+    found = [path for place in (folder, *beside) for path in leftovers_of(place)]
     for path in found:
         try:
             remove(path)
@@ -36,9 +47,35 @@ def sweep(folder: RunFolder) -> int:
     return len(found)
 
 
-def _leftovers(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if is_leftover(path.name):
-            yield path
-        elif path.is_dir() and not path.is_symlink() and path.name not in (SIBLINGS, "damaged"):
-            yield from _leftovers(path)
+def _places(folder: RunFolder) -> Iterator[tuple[Path, re.Pattern[str], bool]]:
+    """Where a run writes: the folder, what the things that it writes there are called, and whether some of them are folders."""
+    yield folder.root, re.compile("|".join(re.escape(path.name) for path in folder.written)), False
+    for place in (folder.figures, folder.calibration, folder.live, *([folder.corpus] if folder.main is folder else [])):
+        if _enters(place):
+            yield place, _ANY, False
+    if _enters(folder.checkpoints):
+        yield folder.checkpoints, _ANY, True
+        for path in entries(folder.checkpoints):
+            if _STEP.fullmatch(path.name) and _enters(path):
+                yield path, _ANY, False
+    if isinstance(folder.records, Path) and _enters(folder.records):
+        yield folder.records, re.compile(re.escape(MARKER)), False
+        for path in entries(folder.records):
+            if path.name != DAMAGED and _enters(path):
+                copies = path.name == COMPACTED
+                yield path, _ANY if copies else _RECORD, copies
+
+
+def _left(place: Path, targets: re.Pattern[str], folders: bool) -> list[Path]:
+    found = [path for path in entries(place) if is_leftover(path.name) and targets.fullmatch(path.name[1:].rsplit(".", 2)[0])]
+    return [path for path in found if folders or path.is_symlink() or not path.is_dir()]
+
+
+def _states(checkpoints: Path) -> list[Path]:
+    """Resume states that no `resume.json` names."""
+    return sorted(checkpoints.glob(RESUMED)) if _enters(checkpoints) and not os.path.lexists(checkpoints / "resume.json") else []
+
+
+def _enters(path: Path) -> bool:
+    """Whether it is a folder that belongs to the run: no link, and no run of its own."""
+    return path.is_dir() and not path.is_symlink() and not os.path.lexists(path / "experiment.toml")

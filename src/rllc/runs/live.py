@@ -61,6 +61,8 @@ class LiveFile:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
+        if self._path.parent.is_symlink():
+            return  # nothing was written there, and what is there is somebody's
         try:
             self._path.unlink(missing_ok=True)
             self._path.parent.rmdir()

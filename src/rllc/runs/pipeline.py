@@ -18,6 +18,7 @@ from rllc.runs.experiment import Experiment, load, parse
 from rllc.runs.layout import RunFolder, existing
 from rllc.runs.leftovers import sweep
 from rllc.runs.memory import fixed
+from rllc.runs.ownership import check_folder
 from rllc.runs.progress import Reporter
 from rllc.runs.session import session
 from rllc.runs.shards import Shard
@@ -53,6 +54,7 @@ def run_experiment(
     folder, shard = RunFolder(out), Shard.parse(experiment.engine.shard)
     if shard is not None:
         check_shard(experiment, last)
+    check_folder(folder, experiment.siblings)
     engine, verb = experiment.engine, "run" if last == "report" else last
     with (
         folder.locked(shard),
@@ -60,7 +62,7 @@ def run_experiment(
     ):
         try:
             if shard is None:
-                if left := sweep(folder):
+                if left := sweep(folder, experiment.siblings):
                     reporter.event("leftovers_removed", f"took away {left} leftovers of interrupted writes", count=left)
                 _go(text, experiment, folder, last, reporter)
             else:
@@ -81,6 +83,7 @@ def report_again(root: Path, quiet: bool) -> None:
     if not folder.findings.is_file():
         raise RllcError(f"{root} holds no findings yet.", "Finish the run with `rllc run` first; `rllc status` tells how far it is.")
     experiment = load(folder.experiment)
+    check_folder(folder)
     with folder.locked(), session(folder, "report", quiet, title=experiment.title) as reporter, staged("report", reporter):
         _run_stage("report", experiment, folder, reporter)
 
