@@ -63,7 +63,7 @@ def test_a_kill_at_any_rename_or_flush_leaves_a_whole_state(tmp_path, monkeypatc
     saved = load_resume(tmp_path)
     assert saved is not None
     assert saved.tensors["params/a"][0].item() == saved.facts["step"] in (1, 2)
-    (tmp_path / ".resume-0.safetensors.x.tmp").write_bytes(b"what a power cut leaves")
+    (tmp_path / ".resume-0.safetensors.abcdefgh.tmp").write_bytes(b"what a power cut leaves")
     save_resume(tmp_path, state(3), {"step": 3})
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -101,10 +101,10 @@ def test_a_step_made_anew_replaces_the_old_or_damaged_one(tmp_path, params, spoi
 
 
 def test_what_a_kill_left_aside_is_swept_by_the_same_step(tmp_path, params):
-    (tmp_path / ".step-00000003.abc.tmp" / "new").mkdir(parents=True)
-    (tmp_path / ".step-00000004.abc.tmp").mkdir()
+    (tmp_path / ".step-00000003.abcdefgh.tmp" / "new").mkdir(parents=True)
+    (tmp_path / ".step-00000004.abcdefgh.tmp").mkdir()
     save(tmp_path, 3, SHAPE, params)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".step-00000004.abc.tmp", "step-00000003"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".step-00000004.abcdefgh.tmp", "step-00000003"]
 
 
 @pytest.mark.parametrize("fail_at", [1, 2])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import rllc.records.store as store_module
+from rllc.core.errors import RllcError
 from rllc.records.store import DamagedRecordError, Store
 
 KEY = {"weights": "abc", "part": "1:6"}
@@ -58,3 +59,29 @@ def test_a_record_that_is_damaged_twice_lies_there_twice(tmp_path: Path) -> None
             store.get("sample", KEY)
     there = {path.name: path.read_bytes() for path in (tmp_path / "damaged").iterdir()}
     assert there == {f"sample-{name}-0.npz": b"one", f"sample-{name}-0.npz.1": b"two"}
+
+
+def test_nothing_is_changed_in_a_folder_that_is_a_link(tmp_path: Path) -> None:
+    """Its records are read; the store itself may lie behind a link."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (tmp_path / "store").symlink_to(mine)
+    store = Store(tmp_path / "store")
+    name = store.put("sample", KEY, {}, {})
+    (mine / "sample").rename(tmp_path / "theirs")
+    (mine / "sample").symlink_to(tmp_path / "theirs")
+    assert store.get("sample", name).key == KEY
+    with pytest.raises(RllcError, match="store/sample is a link, and nothing is written where it leads"):
+        store.put("sample", KEY, {}, {}, segment=1)
+    torn = tmp_path / "theirs" / f"{name}-0.npz"
+    torn.write_bytes(b"torn")
+    with pytest.raises(DamagedRecordError, match=r"could not be set aside.*is a link"):
+        store.get("sample", name)
+    (mine / "sample").unlink()
+    (tmp_path / "theirs").rename(mine / "sample")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / f"sample-{name}-0.npz").write_text("mine")
+    (mine / "damaged").symlink_to(tmp_path / "theirs")
+    with pytest.raises(DamagedRecordError, match=r"could not be set aside.*is a link"):
+        store.get("sample", name)
+    assert [path.read_text() for path in (tmp_path / "theirs").iterdir()] == ["mine"]
