@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from difflib import get_close_matches
 
 import tyro
 
@@ -57,8 +58,10 @@ VERBS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, one of `ExitCode`. Raises SystemExit with such a code for --help, wrong arguments and SIGTERM."""
+    given = sys.argv[1:] if arguments is None else arguments
     with in_order(), standing():
         try:
+            _check_verb(given)
             code = tyro.extras.subcommand_cli_from_dict(
                 VERBS,
                 prog="rllc",
@@ -66,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
                 args=arguments,
             )
         except SystemExit as error:
+            if error.code == ExitCode.TERMINATED:
+                print_error("Ended by a SIGTERM. The same command goes on where it was.")
             if error.code in (None, *_ENDS):
                 if not _came_out() and not error.code:
                     raise SystemExit(ExitCode.MISTAKE) from error
@@ -82,6 +87,14 @@ def main(arguments: list[str] | None = None) -> int:
         if not _came_out():
             return ExitCode.MISTAKE
     return code or ExitCode.DONE
+
+
+def _check_verb(arguments: list[str]) -> None:
+    """Raises RllcError for a verb that there is not; the parser would take it for an option of some verb."""
+    verb = arguments[0] if arguments else ""
+    if verb and not verb.startswith("-") and verb not in VERBS:
+        near = get_close_matches(verb, VERBS, 1)
+        raise RllcError(f"There is no verb {verb!r}.", f"Perhaps you meant {near[0]!r}." if near else "`rllc --help` lists them.")
 
 
 def _came_out() -> bool:

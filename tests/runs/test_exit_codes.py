@@ -89,6 +89,11 @@ def test_a_mistake(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in said
 
 
+def test_a_verb_that_there_is_not_is_told_with_the_nearest() -> None:
+    assert ended(command("rnu", "x.toml", "--out", "y"))[1] == "rllc: There is no verb 'rnu'. Perhaps you meant 'run'.\n"
+    assert "`rllc --help` lists them" in ended(command("\x1b[31m"))[1]
+
+
 def test_a_fault_has_its_traceback_here_and_in_the_log(tmp_path: Path) -> None:
     code, said = ended(another(r'raise ZeroDivisionError("\x1b[2Jno")', tmp_path))
     assert code == ExitCode.FAULT
@@ -109,6 +114,7 @@ def test_a_signal_unwinds_the_run(tmp_path: Path, sent: signal.Signals, code: in
     said = process.communicate(timeout=60)[1]
     assert process.returncode == code
     assert "Traceback" not in said
+    assert "The same command goes on where it was." in said
     assert not (tmp_path / "live").exists()
     last = read_log(tmp_path / "log.jsonl")[-1]
     assert (last["event"], last["exit_code"], last["outcome"]) == ("run_ended", code, outcome)

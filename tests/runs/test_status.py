@@ -162,6 +162,14 @@ def test_the_status_needs_no_torch(finished: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(finished)], check=True)
 
 
+def test_what_was_set_aside_is_no_measurement(copy: Path) -> None:
+    before = disk_use(existing(copy))
+    (copy / "records" / "damaged").mkdir()
+    (copy / "records" / "damaged" / "sample-x-0.npz").write_bytes(b"torn")
+    after = disk_use(existing(copy))
+    assert (after["damaged"], after["measurements"]) == (4, before["measurements"])
+
+
 def test_disk_of_siblings_counts_as_what_it_is(copy: Path) -> None:
     before = disk_use(existing(copy))
     shutil.copytree(copy / "checkpoints", copy / "siblings" / "seed-1" / "checkpoints")

@@ -16,7 +16,7 @@ from typing import Any
 from rllc.core.files import parse_json, read_text
 from rllc.core.outcome import Outcome
 from rllc.records.index import opened
-from rllc.records.store import COMPACTED, Store
+from rllc.records.store import COMPACTED, DAMAGED, Store
 from rllc.runs.cells_recorded import planned_checkpoints, planned_records
 from rllc.runs.experiment import Experiment, load
 from rllc.runs.keys import KIND, SHARES, STATE
@@ -38,7 +38,7 @@ _PLACES = {
     **dict.fromkeys(("calibration",), "calibration"),
     **dict.fromkeys(("damaged",), "damaged"),
 }
-_RECORDS = {KIND: "samples", STATE: "samples", SHARES: "samples", "calibration": "calibration", COMPACTED: "copies"}
+_RECORDS = {KIND: "samples", STATE: "samples", SHARES: "samples", "calibration": "calibration", COMPACTED: "copies", DAMAGED: "damaged"}
 DISK: tuple[str, ...] = ("checkpoints", "corpus", "samples", "measurements", "copies", "calibration", "report", "logs", "damaged", "other")
 
 
