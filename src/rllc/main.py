@@ -90,11 +90,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check_verb(arguments: list[str]) -> None:
-    """Raises RllcError for a verb that there is not; the parser would take it for an option of some verb."""
+    """Raises SystemExit for a verb that there is not, as for other wrong arguments; the parser would take it for an option of some verb."""
     verb = arguments[0] if arguments else ""
     if verb and not verb.startswith("-") and verb not in VERBS:
         near = get_close_matches(verb, VERBS, 1)
-        raise RllcError(f"There is no verb {verb!r}.", f"Perhaps you meant {near[0]!r}." if near else "`rllc --help` lists them.")
+        print_error(f"There is no verb {verb!r}. {f'Perhaps you meant {near[0]!r}.' if near else '`rllc --help` lists them.'}")
+        raise SystemExit(ExitCode.MISTAKE)
 
 
 def _came_out() -> bool:
