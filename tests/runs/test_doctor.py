@@ -182,7 +182,7 @@ def test_after_all_of_it_at_once_the_next_run_is_the_run_that_nobody_disturbed(f
     (copy / "notes.txt").write_text("mine")
     (copy / "records" / "sample" / "notes.txt").write_text("mine too")
     for name, (harm, _, _) in HARMS.items():
-        if name not in ("provenance", "record that lies"):
+        if name not in ("provenance", "record that lies", "record that calls itself sound"):  # of these there must be something left to read
             harm(copy)
     found = examine(copy, repair=True)
     assert found.sound, describe(found)
